@@ -1,0 +1,71 @@
+# Two commands from a fresh clone, with nothing but Python 3.11 and make:
+#   make demo   trains small, large and budgeted policies, and draws what compute buys (runs/demo)
+#   make test   the whole suite
+# Also: make lint, make format, make bench, make clean.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+DEMO_DIR ?= runs/demo
+
+# The first interpreter that is new enough and can make a virtual environment; 3.11 first, as the pins were run on it.
+FIND_PYTHON = for python in python3.11 python3 python; do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done
+PYTHON ?= $(shell $(FIND_PYTHON))
+
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+PINS := setup.cfg pyproject.toml constraints.txt
+
+# Small networks run fastest on one thread each; rendering needs no display.
+export OMP_NUM_THREADS ?= 1
+export MUJOCO_GL ?= egl
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench wheel clean
+
+help:
+	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
+
+# Stamps: reinstalled when the pins change, and only then.
+$(VENV)/.installed-core: $(PINS)
+	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 with venv found; say which one: make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/pip || { echo "Creating $(VENV)"; "$(PYTHON)" -m venv $(VENV); }
+	@echo "Installing pinned versions (about a minute)"
+	@$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-core
+	@echo "Installing what the tests need"
+	@$(PIP_INSTALL) -e '.[dev,sb3,box2d,minari]'
+	@touch $@
+
+demo: $(VENV)/.installed-core
+	$(BIN)/budget tradeoff --folder $(DEMO_DIR)
+	@echo "Picture: $(DEMO_DIR)/tradeoff.png   Report: $(DEMO_DIR)/report.html"
+
+# --benchmark-disable: parallel workers cannot time anything. Each worker gets long runs of neighbouring tests, and
+# steals when idle, so that shared fixtures are rarely built twice.
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --benchmark-disable --durations 15 $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Overheads, each beside the peer that it is compared with.
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest benchmarks/micro --benchmark-group-by=group --benchmark-columns=min,median,iqr,rounds $(ARGS)
+
+# build/ is removed first: setuptools would pack modules of an older checkout from it.
+wheel: $(VENV)/.installed-core
+	@rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
