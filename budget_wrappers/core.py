@@ -1,0 +1,139 @@
+"""The vocabulary of the package: frozen records, and the protocols that its parts meet each other by.
+
+Nothing here computes. ``K`` is the number of sub-policies, ``B`` a batch size.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+Convention = Literal["matmul", "all"]
+"""``"matmul"``: 2 FLOPs per multiply-accumulate of matrix products and convolutions, nothing else.
+``"all"``: biases, activations and normalisation as well."""
+
+Phase = Literal["act", "learn"]
+
+Fallback = Literal["cheapest", "hold"]
+"""What runs in place of a choice that is not affordable: the cheapest one, or the last primitive action again."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one action of one sub-policy costs.
+
+    Attributes:
+        flops: FLOPs of one observation, at most.
+        convention: what ``flops`` counts.
+    """
+
+    flops: int
+    convention: Convention = "matmul"
+
+
+@dataclass(frozen=True)
+class Spend:
+    """What a meter has counted between two moments, in FLOPs of one convention.
+
+    Attributes:
+        executed: FLOPs that ran while acting.
+        charged: FLOPs that a budget pays; below ``executed`` only where an action was computed and not used.
+        learned: FLOPs that ran while learning, forward and backward.
+        rows: observations that were acted on.
+        by_name: acting FLOPs of each watched module or named charge.
+    """
+
+    executed: int = 0
+    charged: int = 0
+    learned: int = 0
+    rows: int = 0
+    by_name: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One decision of a selector.
+
+    Attributes:
+        index: the sub-policy picked, ``0 <= index < K``, cheapest first.
+        flops: what picking cost, in FLOPs (0 for a rule).
+        duration: control steps for which the choice holds.
+    """
+
+    index: int
+    flops: int = 0
+    duration: int = 1
+
+
+@runtime_checkable
+class SubPolicy(Protocol):
+    """Anything that maps one observation to one action at a known cost.
+
+    Attributes:
+        name: unique among its siblings; metering reports it.
+        flops: FLOPs of one call at most, in the ``matmul`` convention.
+    """
+
+    name: str
+    flops: int
+
+    def __call__(self, observation: Any) -> Any:
+        """Return the action (one, without a batch dimension) for ``observation``."""
+        ...
+
+
+@runtime_checkable
+class Selector(Protocol):
+    """Picks a sub-policy for an observation."""
+
+    def __call__(self, observation: Any) -> Choice:
+        """Return the choice for ``observation``."""
+        ...
+
+
+@runtime_checkable
+class Meter(Protocol):
+    """The account that policies charge and wrappers read."""
+
+    name: str
+
+    def add(self, flops: int, name: str | None = None) -> None:
+        """Charge ``flops`` of acting."""
+        ...
+
+    def take(self) -> Spend:
+        """Return what was spent since the last take and start anew."""
+        ...
+
+
+@runtime_checkable
+class Chooser(Protocol):
+    """An environment wrapper that runs one of K sub-policies inside its ``step``.
+
+    ``ComputeLimit`` finds one by ``env.get_wrapper_attr`` through any nesting, and is hard over it.
+
+    Attributes:
+        choice_flops: shape ``(K,)``, int64: FLOPs of ONE primitive control step of each choice, at most.
+        selector_flops: FLOPs that making one choice costs outside the wrapper, at most.
+        hold: control steps one choice lasts at most.
+    """
+
+    choice_flops: np.ndarray
+    selector_flops: int
+    hold: int
+
+    def restrict(self, flops: int, steps: int | None = None, fallback: Fallback = "cheapest") -> None:
+        """Let sub-policies spend at most ``flops`` until the next call, and one choice last at most ``steps`` steps.
+
+        A choice that does not fit is never run: the cheapest takes its place, or (``fallback="hold"``, or where even
+        the cheapest does not fit) the last primitive action is repeated. A reset lifts the restriction.
+        """
+        ...
+
+    def hold_last_action(self, steps: int) -> None:
+        """Make the next ``step`` repeat the last primitive action for ``steps`` steps, running no sub-policy."""
+        ...
+
+
+__all__ = ["Choice", "Chooser", "Convention", "Cost", "Fallback", "Meter", "Phase", "Selector", "Spend", "SubPolicy"]
