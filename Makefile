@@ -41,7 +41,6 @@ $(VENV)/.installed-dev: $(VENV)/.installed-core
 
 demo: $(VENV)/.installed-core
 	$(BIN)/budget tradeoff --folder $(DEMO_DIR)
-	@echo "Picture: $(DEMO_DIR)/tradeoff.png   Report: $(DEMO_DIR)/report.html"
 
 # --benchmark-disable: parallel workers cannot time anything. Each worker gets long runs of neighbouring tests, and
 # steals when idle, so that shared fixtures are rarely built twice.

@@ -1,0 +1,36 @@
+"""Agents with Stable-Baselines3's habits, each owning a meter: SAC, TD3, DQN and CQL.
+
+A name is loaded when it is first used (PEP 562), so ``import agents`` itself loads nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal to _HOMES
+    from agents.cql import CQL, CQLConfig
+    from agents.dqn import DQN, DQNConfig
+    from agents.sac import SAC, SACConfig
+    from agents.td3 import TD3, TD3Config
+
+_HOMES = {
+    "cql": ("CQL", "CQLConfig"),
+    "dqn": ("DQN", "DQNConfig"),
+    "sac": ("SAC", "SACConfig"),
+    "td3": ("TD3", "TD3Config"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    """Load the public name ``name``, once: the next look-up finds it as an ordinary global."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""An agent plus budget parts: wiring only, no maths."""

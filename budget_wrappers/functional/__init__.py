@@ -1,0 +1,1 @@
+"""Pure maths, one topic a file: the folder to read first."""

@@ -1,0 +1,1 @@
+"""Network parts that any agent can use: exits, Bernoulli units, masks, surgery."""
