@@ -1,0 +1,189 @@
+import io
+import re
+import struct
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from agents.common.pictures import METHOD_COLOURS, method_colours, plot_curves, plot_tradeoff
+from agents.common.report import Report, finding, terminal_table, write_report
+from agents.common.tradeoff import Comparison, Row, TradeoffPoint, summarise
+from budget_wrappers.errors import ConfigError
+
+POLICIES = (
+    # label, FLOPs per step, return, extras
+    ("small-only", 272.0, 35.0, {"baseline": True}),
+    ("asymmetric", 4352.0, 92.5, {"weight": 1e-4, "share_large": 0.5}),
+    ("large-only", 8704.0, 93.5, {"baseline": True}),
+)
+
+
+def comparison(seeds: int = 2, curves: bool = True) -> Comparison:
+    noise = np.random.default_rng(0).normal(size=(len(POLICIES), seeds))
+    points = []
+    for index, (label, flops, value, extras) in enumerate(POLICIES):
+        for seed in range(seeds):
+            total = value + noise[index, seed]
+            episodes = [{"return": total, "flops": flops * 100, "length": 100}] * 2
+            curve = [(0, 0.0), (1000, total)] if curves else []
+            points.append(TradeoffPoint.from_episodes(label, label, seed, episodes, curve, extras))
+    return Comparison("Car<&>-v0", points, command="budget tradeoff --seeds 2", versions={"mujoco": "3.11.0"})
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    folder = tmp_path_factory.mktemp("run")
+    comparison().write(folder)
+    return write_report([folder])
+
+
+def rows_of(seeds: int = 2) -> list[Row]:
+    return summarise(comparison(seeds).points)
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    """Read width and height out of the header: 8 bytes of signature, then the IHDR chunk."""
+    data = path.read_bytes()
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    return struct.unpack(">II", data[16:24])
+
+
+def test_pictures_are_sharp_at_twice_the_width_of_a_readme(report: Report) -> None:
+    # 9 inches at 200 dots: 1800, shown at about 900.
+    assert png_size(report.picture) == (1800, 1080)
+    assert report.curves is not None
+    assert png_size(report.curves) == (1800, 1080)
+
+
+def test_picture_is_a_function_of_its_rows(tmp_path: Path) -> None:
+    first, second = (plot_tradeoff(rows_of(), tmp_path / name, "Car").read_bytes() for name in ("a.png", "b.png"))
+    assert first == second
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_every_number_of_seeds_can_be_drawn(seeds: int, tmp_path: Path) -> None:
+    assert plot_tradeoff(rows_of(seeds), tmp_path / "t.png", "Car").is_file()
+
+
+def test_one_policy_alone_can_be_drawn(tmp_path: Path) -> None:
+    assert plot_tradeoff(summarise([TradeoffPoint("m", "m", 0, -3.0, 10.0)]), tmp_path / "t.png", "Car").is_file()
+
+
+def test_no_curves_no_picture(tmp_path: Path) -> None:
+    assert plot_curves(summarise(comparison(curves=False).points), tmp_path / "c.png", "Car") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_curves_of_seeds_that_stopped_at_different_steps_are_cut_at_the_shortest(tmp_path: Path) -> None:
+    points = [
+        TradeoffPoint("m", "m", seed, 1.0, 10.0, curve=[(0, 0), (50, 1), (last, 2)])
+        for seed, last in ((0, 100), (1, 60))
+    ]
+    path = plot_curves(summarise(points), tmp_path / "c.png", "Car")
+    assert path is not None
+
+
+def test_colours_follow_methods_not_rows() -> None:
+    points = [TradeoffPoint("a", f"a{i}", 0, 1.0, 10.0 + i) for i in range(2)] + [TradeoffPoint("b", "b", 0, 1.0, 20.0)]
+    assert method_colours(summarise(points)) == {("a", False): METHOD_COLOURS[0], ("b", False): METHOD_COLOURS[1]}
+
+
+class Page(HTMLParser):
+    """Collects what a reader would see and what a browser would load."""
+
+    VOID = ("meta", "img")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text: list[str] = []
+        self.sources: list[str] = []
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture
+def page(report: Report) -> Page:
+    parser = Page()
+    parser.feed(report.page.read_text(encoding="utf-8"))
+    parser.close()
+    return parser
+
+
+def test_page_is_well_formed(page: Page) -> None:
+    assert page.open == []
+
+
+def test_page_needs_no_other_file_and_runs_no_script(page: Page, report: Report) -> None:
+    assert len(page.sources) == 2
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert "script" not in page.tags
+    assert not re.search(r"url\(|@import|https?://", report.page.read_text(encoding="utf-8"))
+
+
+def test_page_says_how_it_was_made_and_escapes_what_it_is_told(page: Page) -> None:
+    text = " ".join(page.text)
+    for fact in ("budget tradeoff --seeds 2", "mujoco 3.11.0", "0, 1", "Car<&>-v0", "matmul convention", "2 seeds"):
+        assert fact in text
+
+
+def test_page_lists_every_run(page: Page) -> None:
+    # 3 policies x 2 seeds, and 3 rows of the summary: "large-only" stands in its row and its two runs.
+    assert sum(cell.startswith("large-only") for cell in page.text) == 3
+
+
+def test_terminal_table_shows_saving_share_and_reference() -> None:
+    console = Console(file=io.StringIO(), width=140)
+    console.print(terminal_table(rows_of(), "Car"))
+    output = console.file.getvalue()
+    line = next(line for line in output.splitlines() if "asymmetric, λ = 0.0001" in line)
+    # 4352/8704 = 1/2 saved; half of the steps on the large one.
+    assert line.count("50.0 %") == 2
+    assert "4,352" in line
+    assert "reference" in next(line for line in output.splitlines() if "large-only" in line)
+    assert "2 seeds" in output
+
+
+def test_finding_names_the_best_of_the_cheaper_methods_with_both_returns() -> None:
+    rows = summarise(
+        [
+            TradeoffPoint("l", "large", 0, 90.0, 100.0, extras={"baseline": True}),
+            TradeoffPoint("o", "ours", 0, 85.0, 60.0),
+            TradeoffPoint("w", "worse", 0, 80.0, 50.0),
+            TradeoffPoint("d", "dearer", 0, 99.0, 120.0),
+        ]
+    )
+    assert finding(rows) == "ours earns 85.0 with 40 % less compute than large, which earns 90.0."
+
+
+def test_finding_claims_nothing_where_nothing_is_saved() -> None:
+    rows = summarise([TradeoffPoint("l", "large", 0, 90.0, 100.0, extras={"baseline": True})])
+    assert finding(rows) == "No method under comparison spends less than large."
+
+
+def test_reports_merge_folders_into_the_folder_that_is_named(tmp_path: Path) -> None:
+    whole = comparison()
+    for index, point in enumerate(whole.points):
+        Comparison(whole.env_id, [point]).write(tmp_path / str(index))
+    made = write_report([tmp_path / str(index) for index in range(len(whole.points))], tmp_path / "out")
+    assert [row.label for row in made.rows] == ["small-only", "asymmetric", "large-only"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"tradeoff.png", "curves.png", "report.html"}
+
+
+def test_report_of_no_folder_raises() -> None:
+    with pytest.raises(ConfigError, match="no run folder"):
+        write_report([])
