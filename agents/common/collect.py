@@ -1,0 +1,153 @@
+"""Stepping environments: one or many, whatever their autoreset mode, as rows of transitions.
+
+The loop sees the same thing from a single environment and from a vector one: observations to act on, and the
+transitions that really happened. Rows in which a vector environment only resets (its NEXT_STEP mode) are no
+transitions and are left out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from budget_wrappers.errors import NonFiniteError
+
+
+@dataclass(slots=True)
+class Step:
+    """``n`` transitions of one step.
+
+    Attributes:
+        observation, next_observation: ``(n, *O)``.
+        action: ``(n, A)`` or ``(n,)``, as the agent chose it.
+        reward, terminated, truncated: ``(n,)``.
+        streams: which environment each row belongs to.
+        infos: one info dictionary per row.
+    """
+
+    observation: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    next_observation: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    streams: tuple[int, ...]
+    infos: list[dict[str, Any]]
+
+
+def require_finite(name: str, value: Any, step: int) -> None:
+    """Raise ``NonFiniteError`` if ``value`` holds NaN or infinity.
+
+    The sum of finite float64 numbers is finite, and NaN and infinity survive a sum: one pass decides.
+    """
+    if not np.isfinite(np.add.reduce(value, axis=None, dtype=np.float64)):
+        raise NonFiniteError(
+            f"{name} at environment step {step} is {value!r}: expected finite numbers; "
+            "mend the environment or wrap it, the transition was not stored"
+        )
+
+
+class SingleCollector:
+    """Steps one environment; the loop resets it, so that it can seed each episode."""
+
+    num_envs = 1
+
+    def __init__(self, env: gym.Env, to_array: Callable[[Any], np.ndarray] = np.asarray) -> None:
+        self.env, self.to_array = env, to_array
+        self.observation = np.empty(0)
+        self.steps = 0
+
+    def reset(self, seed: int) -> None:
+        """Start a new episode."""
+        observation = self.to_array(self.env.reset(seed=seed)[0])
+        require_finite("the observation of reset", observation, self.steps)
+        self.observation = observation[None]
+
+    def step(self, action: np.ndarray, env_action: np.ndarray) -> Step:
+        """Step with ``env_action`` ``(1, …)``; ``action`` is what will be stored."""
+        self.steps += 1
+        observation, reward, terminated, truncated, info = self.env.step(env_action[0])
+        next_observation = self.to_array(observation)
+        require_finite("the observation", next_observation, self.steps)
+        require_finite("the reward", reward, self.steps)
+        before, self.observation = self.observation, next_observation[None]
+        return Step(
+            before,
+            action,
+            np.array([reward]),
+            self.observation,
+            np.array([terminated]),
+            np.array([truncated]),
+            (0,),
+            [info],
+        )
+
+
+class VectorCollector:
+    """Steps a Gymnasium vector environment in its own autoreset mode."""
+
+    def __init__(self, env: VectorEnv, to_array: Callable[[Any], np.ndarray] = np.asarray) -> None:
+        self.env, self.num_envs, self.to_array = env, env.num_envs, to_array
+        self.mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+        self.observation = np.empty(0)
+        self.steps = 0
+        self._resetting = np.zeros(self.num_envs, dtype=bool)
+
+    def reset(self, seed: int) -> None:
+        """Start new episodes everywhere."""
+        # A copy: vector environments hand out the same array again and again unless told otherwise.
+        self.observation = np.array(self.to_array(self.env.reset(seed=seed)[0]))
+        require_finite("the observation of reset", self.observation, self.steps)
+        self._resetting[:] = False
+
+    def step(self, action: np.ndarray, env_action: np.ndarray) -> Step:
+        """Step with ``env_action`` ``(n, …)``; ``action`` is what will be stored."""
+        self.steps += 1
+        observation, reward, terminated, truncated, infos = self.env.step(env_action)
+        next_observation = np.array(self.to_array(observation))
+        require_finite("the observation", next_observation, self.steps)
+        require_finite("the reward", reward, self.steps)
+        over = np.logical_or(terminated, truncated)
+        rows = np.flatnonzero(~self._resetting)
+        after = next_observation
+        if self.mode is AutoresetMode.SAME_STEP and over.any():
+            after = next_observation.copy()
+            for row in np.flatnonzero(over):
+                after[row] = self.to_array(infos["final_obs"][row])
+        elif self.mode is AutoresetMode.DISABLED and over.any():
+            fresh = self.to_array(self.env.reset(options={"reset_mask": over.copy()})[0])
+            next_observation = np.where(over.reshape(-1, *[1] * (after.ndim - 1)), fresh, after)
+        if self.mode is AutoresetMode.NEXT_STEP:
+            self._resetting = over
+        before, self.observation = self.observation, next_observation
+        return Step(
+            before[rows],
+            action[rows],
+            np.asarray(reward)[rows],
+            after[rows],
+            terminated[rows],
+            truncated[rows],
+            tuple(rows.tolist()),
+            [self._info_of(infos, row) for row in rows],
+        )
+
+    def _info_of(self, infos: dict[str, Any], row: int) -> dict[str, Any]:
+        """Return the entries of ``infos`` that environment ``row`` reported."""
+        source = infos
+        if "final_info" in infos and infos.get("_final_info", np.zeros(self.num_envs, bool))[row]:
+            source = infos["final_info"]
+        return {
+            key: value[row]
+            for key, value in source.items()
+            if not key.startswith("_") and isinstance(value, np.ndarray) and source.get(f"_{key}", [False])[row]
+        }
+
+
+def collector_of(
+    env: gym.Env | VectorEnv, to_array: Callable[[Any], np.ndarray] = np.asarray
+) -> SingleCollector | VectorCollector:
+    """Return the collector for ``env``, whose observations ``to_array`` turns into what the networks see."""
+    return VectorCollector(env, to_array) if isinstance(env, VectorEnv) else SingleCollector(env, to_array)

@@ -1,0 +1,193 @@
+"""Soft Actor-Critic (Haarnoja et al. 2018, the form with automatic temperature), readable alone.
+
+Shapes: ``K`` sub-policies (1 in the textbook), ``M`` critics (2), ``B`` transitions, ``A`` action size. A part that is
+given (an actor with exits, a critic with K heads) changes K or M; nothing else here does.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agents.common.acting import numpy_forward, torch_forward
+from agents.common.agent import OffPolicyAgent
+from agents.common.buffers import Batch
+from agents.common.config import OffPolicyConfig, require
+from agents.common.networks import (
+    LOG_STD_MAX,
+    LOG_STD_MIN,
+    Critic,
+    GaussianActor,
+    SquashedSample,
+    squashed_gaussian,
+    textbook_critic,
+)
+from agents.common.optim import FusedAdam
+from agents.common.td import MovingAverage, entropy_regularised_target, twin_critic_loss
+
+
+@dataclass(frozen=True)
+class SACConfig(OffPolicyConfig):
+    """Configuration of SAC. Defaults are Stable-Baselines3's.
+
+    Attributes:
+        tau: step of the target critics' moving average, in (0, 1].
+        ent_coef: temperature α, or ``"auto"`` to learn it.
+        ent_coef_init: where a learned temperature starts.
+        target_entropy: entropy a learned temperature aims at, or ``"auto"`` for minus the action size.
+        target_update_interval: updates between two moves of the target critics.
+    """
+
+    tau: float = 0.005
+    ent_coef: float | Literal["auto"] = "auto"
+    ent_coef_init: float = 1.0
+    target_entropy: float | Literal["auto"] = "auto"
+    target_update_interval: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.tau <= 1, "tau", self.tau, "a step in (0, 1]")
+        require(self.ent_coef == "auto" or self.ent_coef >= 0, "ent_coef", self.ent_coef, "'auto' or 0 or more")
+        require(self.ent_coef_init > 0, "ent_coef_init", self.ent_coef_init, "a temperature above 0")
+        require(self.target_update_interval >= 1, "target_update_interval", self.target_update_interval, "at least 1")
+
+
+class SAC(OffPolicyAgent):
+    """Soft Actor-Critic.
+
+    Args:
+        env: with a bounded ``Box`` action space.
+        meter: see ``OffPolicyAgent``.
+        actor: a function ``(observation size, action size, config) -> module`` whose forward returns mean and log
+            standard deviation, each ``(K, B, A)``; by default ``GaussianActor`` (K = 1).
+        critic: a function ``(observation size, action size, config) -> Critic``; by default twins of one head.
+        settings: keys of ``SACConfig``.
+    """
+
+    config_class = SACConfig
+    config: SACConfig
+
+    def __init__(
+        self,
+        env: Any,
+        *,
+        meter: Any = None,
+        actor: Callable[..., nn.Module] | None = None,
+        critic: Callable[..., Critic] | None = None,
+        **settings: Any,
+    ) -> None:
+        self._actor_of, self._critic_of = actor or textbook_actor, critic or textbook_critic
+        super().__init__(env, meter=meter, **settings)
+        if isinstance(self.policy, GaussianActor) and self.device.type == "cpu":
+            self._numpy_forward = numpy_forward(self.policy.net, self.meter, self.flops_per_action)
+        else:
+            self._torch_forward = torch_forward(self.policy, self.device)
+
+    def build(self) -> None:
+        config, sizes = self.config, (self.observation_shape[0], self.action_space.shape[0])
+        self.policy = self._actor_of(*sizes, config).to(self.device)
+        self.critic = self._critic_of(*sizes, config).to(self.device)
+        self.target_critic = self._critic_of(*sizes, config).to(self.device).requires_grad_(False)
+        self.target_critic.load_state_dict(self.critic.state_dict())
+        self.critic_average = MovingAverage(self.critic, self.target_critic, config.tau)
+        automatic = config.ent_coef == "auto"
+        start = config.ent_coef_init if automatic else config.ent_coef
+        self.log_ent_coef = nn.Parameter(torch.tensor(float(start), device=self.device).log(), requires_grad=automatic)
+        self.target_entropy = -float(sizes[1]) if config.target_entropy == "auto" else float(config.target_entropy)
+        self.actor_optimizer = FusedAdam(self.policy.parameters(), lr=config.learning_rate)
+        self.critic_optimizer = FusedAdam(self.critic.parameters(), lr=config.learning_rate)
+        self.temperature_optimizer = FusedAdam([self.log_ent_coef], lr=config.learning_rate)
+
+    @property
+    def actor(self) -> nn.Module:
+        return self.policy
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        temperature = nn.ParameterDict({"log_ent_coef": self.log_ent_coef})
+        return {
+            "actor": self.policy,
+            "critic": self.critic,
+            "target_critic": self.target_critic,
+            "temperature": temperature,
+        }
+
+    @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        optimizers = {"actor": self.actor_optimizer, "critic": self.critic_optimizer}
+        return optimizers | ({"temperature": self.temperature_optimizer} if self.log_ent_coef.requires_grad else {})
+
+    # ---- learning -----------------------------------------------------------------------------------------------
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        ent_coef = self.log_ent_coef.detach().exp()
+        own = self.sample(batch.observation)
+        temperature = self._step_temperature(own.log_prob)
+        critic_loss = self.critic_loss(batch, ent_coef)
+        self.critic_optimizer.descend(critic_loss)
+        actor_loss = self.actor_loss(batch, own, ent_coef)
+        self.actor_optimizer.descend(actor_loss)
+        if (self.num_updates + 1) % self.config.target_update_interval == 0:
+            self.critic_average.update()
+        return {
+            "critic_loss": critic_loss.detach(),
+            "actor_loss": actor_loss.detach(),
+            "ent_coef": ent_coef,
+            "entropy": -own.log_prob.detach().mean(),
+            **temperature,
+        }
+
+    def critic_loss(self, batch: Batch, ent_coef: Tensor) -> Tensor:
+        """Return ``½ Σ_m Σ_i mean_B (Q_{m,i}(s, a) − y_i)²`` with every head's own target ``y_i``."""
+        with torch.no_grad():
+            following = self.sample(batch.next_observation)
+            next_value = self.target_critic.of_own_actions(batch.next_observation, following.action).amin(0)
+            target = entropy_regularised_target(batch, next_value, following.log_prob, ent_coef)
+        return twin_critic_loss(self.critic(batch.observation, batch.action), target)
+
+    def actor_loss(self, batch: Batch, own: SquashedSample, ent_coef: Tensor) -> Tensor:
+        """Return ``Σ_i mean_B [α·log π_i(a_i|s) − min_m Q_{m,i}(s, a_i)]``; no gradient reaches the critics."""
+        value = self.critic.smallest_of_own_actions(batch.observation, own.action)
+        return (ent_coef * own.log_prob - value).mean(1).sum()
+
+    def temperature_loss(self, log_prob: Tensor) -> Tensor:
+        """Return ``−mean log α·(log π(a|s) + target entropy)``, one temperature for all sub-policies."""
+        return -(self.log_ent_coef * (log_prob.detach() + self.target_entropy)).mean()
+
+    def sample(self, observation: Tensor) -> SquashedSample:
+        """Return reparametrised actions ``(K, B, A)`` and log-densities ``(K, B)`` for ``(B, O)``."""
+        mean, log_std = self.policy(observation)
+        noise = torch.randn(mean.shape, generator=self.generator, device=self.device)
+        return squashed_gaussian(mean, log_std, noise)
+
+    def _step_temperature(self, log_prob: Tensor) -> dict[str, Tensor]:
+        if not self.log_ent_coef.requires_grad:
+            return {}
+        loss = self.temperature_loss(log_prob)
+        self.temperature_optimizer.descend(loss)
+        return {"temperature_loss": loss.detach()}
+
+    # ---- acting -------------------------------------------------------------------------------------------------
+
+    def act(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
+        mean, log_std = self._distribution(observation)
+        if deterministic:
+            return np.tanh(mean)
+        noise = self.rng.standard_normal(mean.shape, dtype=np.float32)
+        return np.tanh(mean + np.exp(np.clip(log_std, LOG_STD_MIN, LOG_STD_MAX)) * noise)
+
+    def _distribution(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and log standard deviation, each ``(n, A)``, of the sub-policy that acts."""
+        if hasattr(self, "_numpy_forward"):
+            mean, log_std = np.split(self._numpy_forward(observation), 2, axis=-1)
+            return mean, log_std
+        mean, log_std = self._torch_forward(observation)
+        return mean[-1].cpu().numpy(), log_std[-1].cpu().numpy()
+
+
+def textbook_actor(observation_size: int, action_size: int, config: OffPolicyConfig) -> GaussianActor:
+    """Return the Gaussian actor that ``config`` describes."""
+    return GaussianActor(observation_size, action_size, config.net_arch, config.activation)

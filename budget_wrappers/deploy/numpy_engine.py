@@ -1,0 +1,32 @@
+"""Acting without torch: a multilayer perceptron evaluated by numpy on the module's own memory.
+
+At batch 1 a control policy's time is dispatch, not arithmetic; numpy's is a fraction of torch's. The engine reads the
+parameters' memory, so an in-place optimizer step is seen at once and nothing is ever copied or out of date.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import nn
+
+_ACTIVATIONS = {"relu": lambda x: np.maximum(x, 0.0, out=x), "tanh": lambda x: np.tanh(x, out=x)}
+
+
+class NumpyPerceptron:
+    """``W_L · f(… f(W_1 · x + b_1) …) + b_L`` for float32 rows.
+
+    Args:
+        linears: layers from input to output, on the CPU, each with a bias.
+        activation: ``"relu"`` or ``"tanh"``, between layers.
+    """
+
+    def __init__(self, linears: Sequence[nn.Linear], activation: str) -> None:
+        self._layers = [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in linears]
+        self._activation = _ACTIVATIONS[activation]
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return the output ``(n, out)`` for ``x`` ``(n, in)``."""
+        *hidden, (weight, bias) = self._layers
+        for w, b in hidden:
+            x = self._activation(x @ w + b)
+        return x @ weight + bias

@@ -1,0 +1,84 @@
+"""The hand-written perceptron against torch's own layers, and the engine that acts on its memory."""
+
+import pytest
+import torch
+from torch import nn
+
+from agents.common.mlp import MLP, smallest_value
+from budget_wrappers.deploy.numpy_engine import NumpyPerceptron
+
+ACTIVATIONS = ("relu", "tanh")
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def gradients(net: MLP, output: torch.Tensor) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(output.square().sum(), net.parameters()))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("sizes", [(5, 3), (5, 16, 1), (5, 16, 8, 3), (40, 8, 8, 2)])
+def test_output_and_gradients_match_oracle(activation, sizes):
+    net, x = MLP(sizes, activation), torch.randn(7, sizes[0], requires_grad=True)
+    expected = nn.Sequential.forward(net, x)
+    torch.testing.assert_close(net(x), expected)
+    for ours, theirs in zip(gradients(net, net(x)), gradients(net, nn.Sequential.forward(net, x)), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    (ours,) = torch.autograd.grad(net(x).square().sum(), x)
+    (theirs,) = torch.autograd.grad(expected.square().sum(), x)
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_output_is_the_same_without_gradients(mode):
+    net, x = MLP((5, 16, 16, 3), "relu"), torch.randn(7, 5)
+    with mode():
+        assert torch.equal(net(x), net(x))
+        torch.testing.assert_close(net(x), nn.Sequential.forward(net, x))
+
+
+def test_two_networks_do_not_share_what_they_return():
+    first, second, x = MLP((5, 16, 3), "relu"), MLP((5, 16, 3), "relu"), torch.randn(7, 5)
+    with torch.no_grad():
+        y = first(x)
+        before = y.clone()
+        second(x)
+    assert torch.equal(y, before)
+
+
+def test_forward_keeps_leading_dimensions():
+    net, x = MLP((5, 16, 3), "tanh"), torch.randn(2, 4, 5)
+    torch.testing.assert_close(net(x)[1], net(x[1]))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("members", [1, 2, 3])
+def test_smallest_value_matches_oracle(activation, members):
+    nets = [MLP((5, 16, 16, 1), activation) for _ in range(members)]
+    observation, action = torch.randn(9, 3), torch.randn(9, 2, requires_grad=True)
+    upstream = torch.arange(9.0)[:, None]
+    ours = smallest_value(nets, observation, action)
+    theirs = torch.stack([nn.Sequential.forward(net, torch.cat([observation, action], 1)) for net in nets]).amin(0)
+    torch.testing.assert_close(ours, theirs)
+    (own,) = torch.autograd.grad((upstream * ours).sum(), action)
+    (oracle,) = torch.autograd.grad((upstream * theirs).sum(), action)
+    torch.testing.assert_close(own, oracle)
+
+
+def test_smallest_value_gives_members_no_gradient():
+    nets = [MLP((5, 16, 1), "relu") for _ in range(2)]
+    smallest_value(nets, torch.randn(4, 3), torch.randn(4, 2, requires_grad=True)).sum().backward()
+    assert all(parameter.grad is None for net in nets for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_numpy_engine_sees_an_in_place_step(activation):
+    net, x = MLP((5, 16, 16, 3), activation), torch.randn(7, 5)
+    engine = NumpyPerceptron(net.linears, activation)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1)
+        torch.testing.assert_close(torch.as_tensor(engine(x.numpy())), net(x), rtol=1e-5, atol=1e-5)
