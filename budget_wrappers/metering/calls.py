@@ -1,0 +1,73 @@
+"""Reading one call of a module: what its FLOPs follow from, and how many observations it holds."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def is_one_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Tell whether a call has one ordinary tensor as its only argument, so that its shape says everything."""
+    return len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and not args[0].is_nested
+
+
+def call_key(args: Any, kwargs: Mapping[str, Any]) -> Any:
+    """Return what a static module's FLOPs follow from: the shapes of tensors, and every argument that is none."""
+    return ("call", _key(args), _key(kwargs))
+
+
+def _key(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return ("nested", str(value._nested_tensor_size().tolist())) if value.is_nested else value.shape
+    if isinstance(value, Mapping):
+        return tuple((name, _key(part)) for name, part in value.items())
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_key, value))
+    if isinstance(value, (bool, int, float, str, type(None), torch.dtype, torch.device)):
+        return (type(value), value)
+    shape = getattr(value, "shape", None)
+    return (type(value), shape if isinstance(shape, tuple) else repr(value))
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Return the tensors in ``value``, inside of tuples, lists and mappings too, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from tensors_in(part)
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from tensors_in(part)
+
+
+def recorded(output: Any) -> Iterator[Tensor]:
+    """Return the tensors in ``output`` that autograd has recorded."""
+    return (tensor for tensor in tensors_in(output) if tensor.requires_grad)
+
+
+def rows_of(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> int:
+    """Return the observations in a call: the leading dimension of its first tensor, 1 where that has no batch.
+
+    Convolutions, recurrent and attention layers say themselves what an unbatched input looks like; the first of them,
+    or linear layer or embedding, decides.
+    """
+    if isinstance(args, tuple) and args and isinstance(args[0], nn.utils.rnn.PackedSequence):
+        return int(args[0].batch_sizes[0])
+    tensor = next(tensors_in((args, tuple(kwargs.values()))), None)
+    if tensor is None or tensor.dim() == 0:
+        return 1
+    if tensor.is_nested:
+        return tensor.size(0)
+    dims = tensor.dim()
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.conv._ConvNd):
+            return tensor.shape[0] if dims == len(layer.kernel_size) + 2 else 1
+        if isinstance(layer, (nn.RNNBase, nn.MultiheadAttention)):
+            return tensor.shape[0 if layer.batch_first else 1] if dims == 3 else 1
+        if isinstance(layer, (nn.Embedding, nn.EmbeddingBag)):
+            return tensor.shape[0]
+        if isinstance(layer, nn.Linear):
+            break
+    return tensor.shape[0] if dims > 1 else 1

@@ -1,0 +1,56 @@
+"""What a meter's phases do: choose how forwards are charged, and count everything that runs while learning."""
+
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from budget_wrappers.metering.counting import CountingMode, eagerly
+from budget_wrappers.metering.quiet import SILENT
+
+if TYPE_CHECKING:
+    from budget_wrappers.metering.meter import ComputeMeter
+
+
+@contextmanager
+def in_mode(meter: "ComputeMeter", mode: int) -> Iterator[None]:
+    """Charge forwards by ``mode`` inside, and count none of them as learning."""
+    before, meter.mode = meter.mode, mode
+    # A learning phase around this one; when pausing, also the count of a forward that this is inside of.
+    counters = [meter.learn_counter, meter.frames.counter if mode == SILENT else None]
+    stopped = [counter for counter in counters if counter is not None and counter.enabled]
+    for counter in stopped:
+        counter.enabled = False
+    try:
+        yield
+    finally:
+        meter.mode = before
+        for counter in stopped:
+            counter.enabled = True
+
+
+@contextmanager
+def learning(meter: "ComputeMeter", key: Hashable | None) -> Iterator[None]:
+    """Charge every product inside to learning: counted, or added where ``key`` has been counted before."""
+    if meter.learn_counter is not None or meter.mode == SILENT:
+        yield  # already inside a learning phase, or paused
+        return
+    before, meter.mode = meter.mode, SILENT
+    known = None if key is None else meter.learn_costs.get(key)
+    counter = meter.learn_counter = CountingMode(meter.convention)
+    try:
+        if known is None:
+            with eagerly(), counter:
+                yield
+        else:
+            counter.enabled = False
+            yield
+    finally:
+        meter.mode, meter.learn_counter = before, None
+        # Cut short, it is charged for what ran.
+        meter.learned += counter.flops
+    if known is not None:
+        meter.learned += known
+    elif counter.refused is not None:
+        raise counter.refused
+    elif key is not None:
+        meter.learn_costs[key] = counter.flops
