@@ -1,0 +1,292 @@
+"""Sub-policies: adapters that make anything that acts one of them, and the ordered set of them.
+
+A sub-policy maps ONE observation to ONE action at a declared cost (``core.SubPolicy``).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from budget_wrappers.core import SubPolicy
+from budget_wrappers.errors import ConfigError
+from budget_wrappers.functional.costs import relative_costs, validate_flops
+from budget_wrappers.metering import count_flops
+
+RESERVED_NAMES = frozenset({"selector", "hold"})
+"""Names that accounts use for what is not a sub-policy."""
+
+_named: dict[str, Callable[[], Any]] = {}
+_loaders: dict[str, Callable[[str], Any]] = {}
+
+
+def whole_flops(flops: int, name: str) -> int:
+    """Return the declared cost of one sub-policy as an int.
+
+    Raises:
+        CostError: it is NaN, negative or not whole.
+    """
+    return int(validate_flops([flops], f"flops of sub-policy {name!r}")[0])
+
+
+class FunctionPolicy:
+    """A sub-policy made of a function and a declared cost: a rule, a controller, a foreign engine."""
+
+    def __init__(self, function: Callable[[Any], Any], flops: int, name: str | None = None) -> None:
+        """Adapt ``function``.
+
+        Args:
+            function: one observation to one action.
+            flops: FLOPs of one call at most, in the ``matmul`` convention; 0 for a rule.
+            name: unique among its siblings; the function's own name when None.
+
+        Raises:
+            CostError: ``flops`` is NaN, negative or not whole.
+        """
+        self.name = name if name is not None else getattr(function, "__name__", type(function).__name__)
+        self.flops = whole_flops(flops, self.name)
+        self._function = function
+
+    def __call__(self, observation: Any) -> Any:
+        """Return the action for ``observation``."""
+        return self._function(observation)
+
+    def __repr__(self) -> str:
+        """Return name and cost."""
+        return f"{type(self).__name__}({self.name!r}, flops={self.flops})"
+
+
+class ModulePolicy:
+    """A sub-policy made of a torch module: counted once, run without gradients on a batch of one."""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        act: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor],
+        example: np.ndarray,
+        name: str | None = None,
+    ) -> None:
+        """Adapt ``module``.
+
+        Args:
+            module: the network; its device and dtype are those of its first parameter.
+            act: ``(module, observations (1, …)) -> actions (1, …)``, e.g. ``lambda net, obs: net(obs).argmax(-1)``.
+            example: one observation, to count the FLOPs of one call.
+            name: unique among its siblings; the module's class when None.
+
+        Raises:
+            UncountableError: the FLOPs of something in ``module`` cannot be counted.
+        """
+        parameter = next(module.parameters(), torch.zeros(()))
+        self.module = module
+        self._act = act
+        self._device, self._dtype = parameter.device, parameter.dtype
+        self.name = name if name is not None else type(module).__name__
+        self.flops = int(count_flops(lambda batch: act(module, batch), self._batch(example)))
+
+    def _batch(self, observation: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(np.asarray(observation), dtype=self._dtype, device=self._device).unsqueeze(0)
+
+    @torch.no_grad()
+    def __call__(self, observation: np.ndarray) -> Any:
+        """Return the action for ``observation`` as numpy, without a batch dimension."""
+        action = self._act(self.module, self._batch(observation))[0].cpu().numpy()
+        return action if action.ndim else action[()]
+
+    def __repr__(self) -> str:
+        """Return name and cost."""
+        return f"{type(self).__name__}({self.name!r}, flops={self.flops})"
+
+
+class AgentPolicy:
+    """A sub-policy made of an agent as in Stable-Baselines3: ``predict(obs, deterministic) -> (action, state)``."""
+
+    def __init__(self, agent: Any, flops: int, name: str | None = None, deterministic: bool = True) -> None:
+        """Adapt ``agent``.
+
+        Args:
+            agent: anything with ``predict``.
+            flops: FLOPs of one ``predict`` on one observation.
+            name: unique among its siblings; the agent's class when None.
+            deterministic: passed to ``predict``.
+
+        Raises:
+            ConfigError: ``agent`` has no ``predict``.
+            CostError: ``flops`` is NaN, negative or not whole.
+        """
+        if not callable(getattr(agent, "predict", None)):
+            raise ConfigError(f"{agent!r} has no predict(observation, deterministic=…); use FunctionPolicy.")
+        self.agent = agent
+        self.name = name if name is not None else type(agent).__name__
+        self.flops = whole_flops(flops, self.name)
+        self.deterministic = deterministic
+
+    def __call__(self, observation: Any) -> Any:
+        """Return the action for ``observation``."""
+        return self.agent.predict(observation, deterministic=self.deterministic)[0]
+
+    def __repr__(self) -> str:
+        """Return name and cost."""
+        return f"{type(self).__name__}({self.name!r}, flops={self.flops})"
+
+
+class SubPolicies:
+    """An unchanging, ordered set of sub-policies: cheapest first, equal costs in the order given.
+
+    It holds references: a deep copy is the set itself, so that an agent goes on training the very objects that act.
+
+    Attributes:
+        names: of the sub-policies.
+        flops: ``(K,)`` int64, FLOPs of one call of each, in the ``matmul`` convention.
+    """
+
+    def __init__(self, sub_policies: Iterable[SubPolicy | str]) -> None:
+        """Order ``sub_policies``.
+
+        Args:
+            sub_policies: objects with ``name``, ``flops`` and ``__call__``, or names and ``scheme:reference`` strings,
+                which are loaded.
+
+        Raises:
+            ConfigError: there is none, one is no sub-policy, a name is unknown, taken twice or reserved.
+            CostError: a cost is NaN, negative or not whole.
+        """
+        policies = [
+            load_sub_policy(entry) if isinstance(entry, str) else require_sub_policy(entry) for entry in sub_policies
+        ]
+        if not policies:
+            raise ConfigError("No sub-policy was given; expected one at least.")
+        for policy in policies:
+            whole_flops(policy.flops, policy.name)
+        self._policies: tuple[SubPolicy, ...] = tuple(sorted(policies, key=lambda policy: policy.flops))
+        self.names = tuple(policy.name for policy in self._policies)
+        self.flops: NDArray[np.int64] = validate_flops([policy.flops for policy in self._policies])
+        self.flops.flags.writeable = False
+        twice = sorted({name for name in self.names if self.names.count(name) > 1})
+        if twice or RESERVED_NAMES & set(self.names):
+            raise ConfigError(
+                f"Sub-policies are called {list(self.names)}; expected names that differ, and none of "
+                f"{sorted(RESERVED_NAMES)}, as accounts list FLOPs by name. Pass name=."
+            )
+
+    @classmethod
+    def of(cls, given: "SubPolicies | Iterable[SubPolicy | str]") -> "tuple[SubPolicies, SubPolicies | list[str]]":
+        """Return a set, and what to record of it in a spec: names as they are, as they serialise, else the set."""
+        if isinstance(given, SubPolicies):
+            return given, given
+        entries = list(given)
+        made = cls(entries)
+        names = [entry for entry in entries if isinstance(entry, str)]
+        return made, names if len(names) == len(entries) else made
+
+    @property
+    def costs(self) -> NDArray[np.float64]:
+        """``(K,)``: FLOPs relative to the cheapest, the unit of an option's weight.
+
+        Raises:
+            CostError: the cheapest costs 0.
+        """
+        return relative_costs(self.flops)
+
+    def __len__(self) -> int:
+        """Return K."""
+        return len(self._policies)
+
+    def __getitem__(self, index: int) -> SubPolicy:
+        """Return one sub-policy; 0 is the cheapest."""
+        return self._policies[index]
+
+    def __iter__(self) -> Iterator[SubPolicy]:
+        """Iterate from the cheapest to the dearest."""
+        return iter(self._policies)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SubPolicies":
+        """Return the set itself, see the class."""
+        return self
+
+    def __repr__(self) -> str:
+        """Return names and costs."""
+        listed = ", ".join(f"{name}: {flops}" for name, flops in zip(self.names, self.flops.tolist(), strict=True))
+        return f"SubPolicies({listed})"
+
+
+def register_sub_policy(name: str, factory: Callable[[], SubPolicy]) -> None:
+    """Make ``name`` a sub-policy, so that plain data (an environment's spec) can name it.
+
+    Args:
+        name: without a colon.
+        factory: called each time that the name is loaded.
+
+    Raises:
+        ConfigError: the name is empty, holds a colon or is taken by another factory.
+    """
+    _register(_named, name, factory, "sub-policy")
+
+
+def register_loader(scheme: str, loader: Callable[[str], SubPolicy]) -> None:
+    """Make ``"scheme:reference"`` a sub-policy: ``loader(reference)`` opens a checkpoint, say.
+
+    Raises:
+        ConfigError: the scheme is empty, holds a colon or is taken by another loader.
+    """
+    _register(_loaders, scheme, loader, "loader")
+
+
+def load_sub_policy(reference: str) -> SubPolicy:
+    """Return the sub-policy that a registered name or ``scheme:reference`` stands for.
+
+    Raises:
+        ConfigError: nobody registered it, or what was loaded is no sub-policy.
+    """
+    scheme, colon, rest = reference.partition(":")
+    if reference in _named:
+        return require_sub_policy(_named[reference]())
+    if colon and scheme in _loaders:
+        return require_sub_policy(_loaders[scheme](rest))
+    known = [*_named, *(f"{loader}:…" for loader in _loaders)]
+    nearest = get_close_matches(reference if not colon else f"{scheme}:…", known, n=1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    raise ConfigError(
+        f"Sub-policy {reference!r} is unknown; known are {known}.{hint} Call register_sub_policy or register_loader "
+        "in every process that makes the environment."
+    )
+
+
+def require_sub_policy(candidate: Any) -> SubPolicy:
+    """Return ``candidate`` when it is a sub-policy.
+
+    Raises:
+        ConfigError: it lacks ``name``, ``flops`` or ``__call__``; the message names the adapter to use.
+    """
+    if isinstance(candidate, SubPolicy) and isinstance(candidate.name, str):
+        return candidate
+    if isinstance(candidate, torch.nn.Module):
+        remedy = "Adapt it: ModulePolicy(module, act, example=observation)."
+    elif callable(getattr(candidate, "predict", None)):
+        remedy = "Adapt it: AgentPolicy(agent, flops=…)."
+    else:
+        remedy = "Adapt it: FunctionPolicy(function, flops=…)."
+    raise ConfigError(f"{candidate!r} is no sub-policy; expected a callable with a name (text) and flops. {remedy}")
+
+
+def _register(registry: dict[str, Any], key: str, value: Any, kind: str) -> None:
+    if not key or ":" in key:
+        raise ConfigError(f"{kind} {key!r}: expected a name without a colon.")
+    if registry.get(key, value) is not value:
+        raise ConfigError(f"The {kind} {key!r} is registered already, as {registry[key]!r}; choose another name.")
+    registry[key] = value
+
+
+__all__ = [
+    "AgentPolicy",
+    "FunctionPolicy",
+    "ModulePolicy",
+    "SubPolicies",
+    "load_sub_policy",
+    "register_loader",
+    "register_sub_policy",
+    "require_sub_policy",
+]

@@ -1,0 +1,175 @@
+"""One episode's spending, shared by the wrappers of one stack.
+
+A meter can be closed (``take``) only once a step, and several wrappers of a stack want the same step's cost. So the
+innermost of them owns a :class:`StepAccount` and closes it right after its inner ``step`` has returned, when everything
+inside (an option's sub-policies) has run; those further out find the account through any nesting and read it. The
+account is a running **total** of the episode: each reader keeps the total it saw last and takes the difference. So a
+wrapper in between that steps several times (``RepeatAction``) loses nothing, and collecting early is harmless.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+
+from budget_wrappers.errors import ConfigError, MeterError
+from budget_wrappers.metering import ComputeMeter, get_meter
+
+
+def resolve_meter(meter: str | ComputeMeter) -> ComputeMeter:
+    """Return the meter called ``meter``, or ``meter`` itself when it is one.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if isinstance(meter, str):
+        return get_meter(meter)
+    if not isinstance(meter, ComputeMeter):
+        raise ConfigError(
+            f"meter={meter!r} is a {type(meter).__name__}; expected the name of a meter or a ComputeMeter."
+        )
+    return meter
+
+
+class MeterHandle:
+    """A meter that travels by its name: what a wrapper holds, so that it can be pickled and copied.
+
+    Attributes:
+        meter: the meter. Given as an object and not by name, it refuses to be pickled, as a copy would count nothing.
+    """
+
+    def __init__(self, meter: str | ComputeMeter) -> None:
+        """Find the meter by name, or take it as it is."""
+        self._name = meter if isinstance(meter, str) else None
+        self.meter = resolve_meter(meter)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state with a meter given by name as its name."""
+        return self.__dict__ if self._name is None else {**self.__dict__, "meter": self._name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Find a meter that was given by name again."""
+        self.__dict__.update(state)
+        self.meter = resolve_meter(self.meter)
+
+
+class StepAccount(MeterHandle):
+    """What has been spent since the last reset, in FLOPs of the meter's convention.
+
+    Attributes:
+        total: FLOPs of this episode so far.
+    """
+
+    def __init__(self, meter: str | ComputeMeter) -> None:
+        """Open an account on a meter, given by name or as an object."""
+        super().__init__(meter)
+        self._restart()
+
+    def _restart(self) -> None:
+        self.total = 0
+        self._names = self.meter.by_name  # a live view: making one takes as long as a quarter of a step
+        self._steps = 0  # collections that were not free, while the meter knew one name
+        self._by_name: dict[str, int] = {}
+        self._steps_by_name: dict[str, int] = {}
+
+    def collect(self) -> int:
+        """Take what is pending on the meter and return the new total.
+
+        Raises:
+            MeterError: one charge held several rows, which is a batch of environments and not one.
+        """
+        meter = self.meter
+        flops = meter.take_flops() if len(self._names) < 2 else self._take_by_name()
+        if meter.last_rows > 1:
+            raise MeterError(
+                f"Meter {meter.name!r} was charged for a batch of {meter.last_rows} observations, and this wrapper "
+                "sits around a single environment, probably inside a vector one. Take it out of the functions "
+                "and put its vector form (budget_wrappers.wrappers.vector) around the vector environment."
+            )
+        if flops:  # whole and positive: a meter takes no other charge
+            self.total += flops
+            self._steps += 1
+        return self.total
+
+    def _take_by_name(self) -> int:
+        spend = self.meter.take()
+        for name, flops in spend.by_name.items():
+            self._by_name[name] = self._by_name.get(name, 0) + flops
+            self._steps_by_name[name] = self._steps_by_name.get(name, 0) + 1
+        self._steps -= 1 if spend.charged else 0  # counted under its names
+        return spend.charged
+
+    def by_name(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Return FLOPs, and steps that were not free, of each watched module or named charge of this episode."""
+        names = list(self.meter.watched()) + [name for name in self.meter.by_name if name not in self.meter.watched()]
+        flops = {name: self._by_name.get(name, 0) for name in names}
+        steps = {name: self._steps_by_name.get(name, 0) for name in names}
+        if self._steps:  # from before a second name turned up: the first one charged
+            first = next(iter(self.meter.by_name))
+            flops[first] += self.total - sum(flops.values())
+            steps[first] += self._steps
+        return flops, steps
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the live view of the meter's names."""
+        return {key: value for key, value in super().__getstate__().items() if key != "_names"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Find the meter and its names again."""
+        super().__setstate__(state)
+        self._names = self.meter.by_name
+
+    def discard(self) -> None:
+        """Start an episode: drop what is pending and forget the last one."""
+        self.meter.discard()
+        self._restart()
+
+    def require_use(self) -> None:
+        """Check, at the end of an episode, that the meter is connected to anything.
+
+        Raises:
+            MeterError: nothing was ever watched or added, so a cost of 0 would be a lie.
+        """
+        if not self.meter.used:
+            raise MeterError(
+                f"An episode has ended and meter {self.meter.name!r} never watched a module nor received a charge, in "
+                f"this process. Call get_meter({self.meter.name!r}).watch(policy_module) where the policy acts, or "
+                ".add(flops); with environments in worker processes put the vector wrapper in the main process."
+            )
+
+
+class RawReturn:
+    """The sum of this episode's rewards before any penalty; the innermost wrapper that penalises writes it.
+
+    Attributes:
+        value: the sum.
+    """
+
+    def __init__(self) -> None:
+        """Start at 0."""
+        self.value = 0.0
+
+
+def find(env: gym.Env, name: str, default: Any = None) -> Any:
+    """Return the attribute ``name`` of ``env`` or of a layer inside it, else ``default``."""
+    return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else default
+
+
+def join_accounts(env: gym.Env, meter: str | ComputeMeter) -> tuple[tuple[StepAccount, ...], StepAccount, bool]:
+    """Return the accounts of the stack, the one of ``meter``, and whether the caller has to close it.
+
+    The caller publishes the first as its attribute ``compute_accounts``: the next wrapper out finds it there.
+
+    Args:
+        env: the environment that the caller wraps.
+        meter: name or object.
+    """
+    inner: tuple[StepAccount, ...] = find(env, "compute_accounts", ())
+    wanted = resolve_meter(meter)
+    for account in inner:
+        if account.meter is wanted:
+            return inner, account, False
+    account = StepAccount(meter)
+    return (*inner, account), account, True
+
+
+__all__ = ["MeterHandle", "RawReturn", "StepAccount", "find", "join_accounts", "resolve_meter"]

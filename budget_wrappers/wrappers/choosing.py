@@ -1,0 +1,159 @@
+"""What all wrappers that run one of K sub-policies inside ``step`` share: the ``core.Chooser`` that a limit meets."""
+
+import operator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from budget_wrappers.core import Fallback
+from budget_wrappers.errors import InfeasibleBudgetError, InfoKeyError, SpaceError, WrapperOrderError
+from budget_wrappers.functional.costs import validate_flops
+from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.wrappers.account import MeterHandle
+
+HELD = -1
+"""Index in place of a choice where no sub-policy ran and the last primitive action was repeated."""
+
+
+class ChooserWrapper(gym.Wrapper):
+    """Base of the wrappers whose actions are sub-policies: what a choice costs, and what it becomes under a limit.
+
+    Attributes:
+        choice_flops: ``(K,)`` int64, FLOPs of one primitive step of each choice at most, ascending.
+        hold: primitive steps that one choice lasts at most.
+        selector_flops: FLOPs that one choice costs outside at most.
+    """
+
+    choice_names: tuple[str, ...]
+    choice_flops: NDArray[np.int64]
+    hold: int
+    selector_flops: int
+
+    def open_choices(
+        self, names: tuple[str, ...], flops: NDArray[np.int64], hold: int, meter: str | ComputeMeter, selector: int
+    ) -> None:
+        """Set what can be chosen.
+
+        Raises:
+            WrapperOrderError: a wrapper inside reads costs or chooses itself.
+            CostError: ``selector`` is negative, NaN or not whole.
+        """
+        _refuse_inside(self)
+        self.choice_names, self.choice_flops, self.hold = names, flops, hold
+        self._handle = MeterHandle(meter)
+        self.set_selector_flops(selector)
+        self.action_space = gym.spaces.Discrete(len(names))
+        self.start_choices()
+
+    @property
+    def meter(self) -> ComputeMeter:
+        """The meter that choices are charged to."""
+        return self._handle.meter
+
+    def set_selector_flops(self, flops: int) -> None:
+        """Declare what one choice of the outside selector costs at most, once that is known.
+
+        Raises:
+            CostError: it is negative, NaN or not whole.
+        """
+        self.selector_flops = int(validate_flops([flops], "selector_flops")[0])
+
+    def restrict(self, flops: int, steps: int | None = None, fallback: Fallback = "cheapest") -> None:
+        """Let sub-policies spend at most ``flops`` until the next call, see ``core.Chooser``."""
+        self._allowance, self._max_steps, self._fallback = flops, steps, fallback
+
+    def hold_last_action(self, steps: int) -> None:
+        """Make the next ``step`` repeat the last primitive action for ``steps`` steps, running no sub-policy.
+
+        Raises:
+            InfeasibleBudgetError: there is no last action yet.
+        """
+        if self.last_action is None:
+            raise InfeasibleBudgetError(
+                "No sub-policy has acted in this episode, so there is no action to hold. Raise the limit."
+            )
+        self._held = steps
+
+    def option_report(self, total: int) -> tuple[dict[str, int], dict[str, int], int]:
+        """Return FLOPs by name, primitive steps by name, and all primitive steps, of this episode.
+
+        Args:
+            total: FLOPs of the episode; what no sub-policy has spent is the selector's.
+        """
+        ran = zip(self.choice_names, self.choice_counts, self.choice_flops, strict=False)
+        flops = {name: count * int(cost) for name, count, cost in ran}
+        flops["selector"] = total - sum(flops.values())
+        steps = dict(zip((*self.choice_names, "hold"), self.choice_counts, strict=True))
+        return flops, steps, sum(self.choice_counts)
+
+    def start_choices(self) -> None:
+        """Forget the last episode: no restriction and no held action survives a reset."""
+        self.last_action: Any = None
+        self._held = 0
+        self._allowance: int | None = None
+        self._max_steps: int | None = None
+        self._fallback: Fallback = "cheapest"
+        self.choice_counts = [0] * (len(self.choice_names) + 1)  # primitive steps of each; HELD is −1, the last
+
+    def choose(self, action: Any) -> tuple[int, int]:
+        """Return the choice that runs, or ``HELD``, and for how many steps at most.
+
+        Raises:
+            SpaceError: ``action`` is no index of a choice.
+        """
+        if self._held:
+            steps, self._held = self._held, 0
+            return HELD, steps
+        wanted = self._index(action)
+        steps = self.hold if self._max_steps is None else max(1, min(self.hold, self._max_steps))
+        if self._allowance is None:
+            return wanted, steps
+        takes_cheapest = self._fallback == "cheapest" or self.last_action is None
+        for index in (wanted, 0) if takes_cheapest else (wanted,):
+            worst = steps * int(self.choice_flops[index])
+            if worst <= self._allowance:
+                self._allowance -= worst
+                return index, steps
+        self.hold_last_action(steps)
+        return self.choose(action)
+
+    def write_choice(self, info: dict[str, Any], duration: int, index: int) -> dict[str, Any]:
+        """Return a copy of ``info`` that says what ran and for how many primitive steps.
+
+        Raises:
+            InfoKeyError: the environment has put something else under one of the keys.
+        """
+        if "duration" in info or "option" in info:
+            raise InfoKeyError(
+                f"info has {sorted(info)} and 'duration' and 'option' are ours; rename them inside {self.env}."
+            )
+        return {**info, "duration": np.float64(duration), "option": np.float64(index)}
+
+    def _index(self, action: Any) -> int:
+        try:
+            index = operator.index(action)
+        except TypeError as error:
+            raise SpaceError(
+                f"Action {action!r} is no index of a sub-policy; expected a whole number in {self.action_space}."
+            ) from error
+        if not 0 <= index < len(self.choice_names):
+            raise SpaceError(f"Action {index} is no sub-policy; expected 0 … {len(self.choice_names) - 1}.")
+        return index
+
+
+def _refuse_inside(wrapper: gym.Wrapper) -> None:
+    env = wrapper.env
+    if env.has_wrapper_attr("compute_accounts"):
+        raise WrapperOrderError(
+            f"{env} reads costs inside {wrapper.class_name()}, which hands out the last info of an option only, and "
+            "whose costs are known when all of its steps have run: put wrappers that record, penalise or limit outside."
+        )
+    if env.has_wrapper_attr("hold_last_action"):
+        raise WrapperOrderError(
+            f"{env} chooses sub-policies already; a limit can be hard over one such wrapper only. Merge the two sets."
+        )
+
+
+__all__ = ["HELD", "ChooserWrapper"]

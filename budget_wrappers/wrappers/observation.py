@@ -1,0 +1,184 @@
+"""Wrapper that shows the policy its budget: ``BudgetAwareObservation``."""
+
+import math
+from typing import Any, Literal, get_args
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
+
+from budget_wrappers.errors import ConfigError, SpaceError, WrapperOrderError
+
+What = Literal["remaining", "budget"]
+
+
+class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
+    """Adds the budget to the observation, as a float32 in [0, 1], like ``TimeAwareObservation`` adds the time.
+
+    * ``what="remaining"``: the share of the episode's limit that is left. Needs a ``ComputeLimit`` inside.
+    * ``what="budget"``: the budget that the agent was given, constant over an episode, so that one policy learns the
+      whole trade-off. With a ``ComputeLimit`` inside it is that episode's limit over ``scale`` FLOPs (its first limit
+      unless given), cut at 1. Without one it is a share given by ``set_budget`` or ``reset(options={"budget": 0.4})``,
+      1 at first.
+
+    Dict observations get the key ``dict_key``, Tuple ones a last element, others become ``Dict(obs=…, budget=…)``.
+    ``flatten=True`` (default) then makes one vector of it, the budget **last**, in the observation's own float type, or
+    float32 where it has none: nothing turns into float64 by itself.
+
+    No vector version exists.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> from budget_wrappers.metering import get_meter
+        >>> from budget_wrappers.wrappers import BudgetAwareObservation, ComputeLimit
+        >>> env = gym.make("CartPole-v1")
+        >>> env = BudgetAwareObservation(ComputeLimit(env, 1_000, "terminate", meter="docs.observation"))
+        >>> obs, info = env.reset(seed=0)
+        >>> obs.shape, obs.dtype, float(obs[-1])
+        ((5,), dtype('float32'), 1.0)
+        >>> get_meter("docs.observation").add(250)
+        >>> float(env.step(0)[0][-1])
+        0.75
+
+    Change logs:
+     * v0.1.0 - Initially added
+    """
+
+    def __init__(
+        self,
+        env: gym.Env,
+        what: What = "remaining",
+        flatten: bool = True,
+        *,
+        scale: int | None = None,
+        dict_key: str = "budget",
+    ) -> None:
+        """Wrap ``env``.
+
+        Args:
+            env: the environment.
+            what: the remaining share, or the budget that was given.
+            flatten: return one vector.
+            scale: FLOPs that count as a budget of 1, for ``what="budget"`` over a ``ComputeLimit``.
+            dict_key: key in a Dict observation.
+
+        Raises:
+            ConfigError: an argument is out of bounds.
+            SpaceError: ``dict_key`` is taken, or the observation cannot be flattened.
+            WrapperOrderError: ``remaining`` (or ``scale``) without a ``ComputeLimit`` inside.
+        """
+        if what not in get_args(What):
+            raise ConfigError(f"what={what!r}; expected one of {', '.join(get_args(What))}.")
+        RecordConstructorArgs.__init__(self, what=what, flatten=flatten, scale=scale, dict_key=dict_key)
+        gym.Wrapper.__init__(self, env)
+
+        self._limited = env.has_wrapper_attr("limit_report")
+        if not self._limited and (what == "remaining" or scale is not None):
+            raise WrapperOrderError(
+                f"BudgetAwareObservation(what={what!r}, scale={scale!r}) found no ComputeLimit inside {env}. Put it "
+                "inside: BudgetAwareObservation(ComputeLimit(env, max_flops))."
+            )
+        if scale is not None and (isinstance(scale, bool) or not scale > 0 or not math.isfinite(scale)):
+            raise ConfigError(f"scale={scale!r}; expected FLOPs > 0.")
+        self._what = what
+        self._scale = scale if scale is not None or not self._limited else env.get_wrapper_attr("budget_unit")
+        self._next_budget = self._given_budget = 1.0
+        self._flatten = flatten
+        self._key = dict_key
+        self._inner_space = env.observation_space
+        self.observation_space = (
+            flat_space(env.observation_space) if flatten else nested_space(env.observation_space, dict_key)
+        )
+
+    @property
+    def budget(self) -> float:
+        """The number that is added, in [0, 1]."""
+        if not self._limited:
+            return self._given_budget
+        limit = self.env.get_wrapper_attr("episode").limit
+        if self._what == "budget":
+            return min(limit / self._scale, 1.0)
+        return self.env.get_wrapper_attr("remaining") / limit
+
+    def set_budget(self, budget: float) -> None:
+        """Set the budget from the next reset on.
+
+        Args:
+            budget: FLOPs an episode with a ``ComputeLimit`` inside, which it is passed to; else a share in [0, 1].
+
+        Raises:
+            ConfigError: it is out of bounds.
+        """
+        if self._limited:
+            self.env.get_wrapper_attr("set_budget")(budget)
+            return
+        if isinstance(budget, bool) or not isinstance(budget, int | float | np.number) or not 0 <= budget <= 1:
+            raise ConfigError(
+                f"A budget of {budget!r}; expected a share in [0, 1]. A limit in FLOPs needs a ComputeLimit inside."
+            )
+        self._next_budget = float(budget)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset; ``options["budget"]``, which is passed on too, is the same as ``set_budget`` just before."""
+        if not self._limited and options is not None and "budget" in options:
+            self.set_budget(options["budget"])
+        self._given_budget = self._next_budget
+        obs, info = self.env.reset(seed=seed, options=options)
+        return self.observation(obs), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step, and add the budget as it is after this step."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return self.observation(obs), reward, terminated, truncated, info
+
+    def observation(self, observation: Any) -> Any:
+        """Return ``observation`` with the budget."""
+        share = np.array([self.budget], dtype=np.float32)
+        if self._flatten:
+            flat = spaces.flatten(self._inner_space, observation)
+            return np.concatenate([flat, share], dtype=self.observation_space.dtype, casting="unsafe")
+        if isinstance(self._inner_space, spaces.Dict):
+            return {**observation, self._key: share}
+        if isinstance(self._inner_space, spaces.Tuple):
+            return (*observation, share)
+        return {"obs": observation, self._key: share}
+
+
+def flat_space(space: spaces.Space) -> spaces.Box:
+    """Return ``space`` flattened, with a budget last.
+
+    Raises:
+        SpaceError: its elements have no fixed length.
+    """
+    flat = spaces.flatten_space(space) if space.is_np_flattenable else None
+    if not isinstance(flat, spaces.Box):
+        raise SpaceError(f"{space} cannot be flattened into a vector of fixed length; pass flatten=False.")
+    dtype = np.result_type(np.float32, *float_types(space))
+    return spaces.Box(np.append(flat.low, 0.0).astype(dtype), np.append(flat.high, 1.0).astype(dtype), dtype=dtype)
+
+
+def float_types(space: spaces.Space) -> list[np.dtype]:
+    """Return the types of the floats in ``space``; flattening float32 beside integers makes float64 of both."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+        return [dtype for part in parts for dtype in float_types(part)]
+    return [space.dtype] if space.dtype is not None and np.issubdtype(space.dtype, np.floating) else []
+
+
+def nested_space(space: spaces.Space, key: str) -> spaces.Dict | spaces.Tuple:
+    """Return ``space`` with a budget beside it.
+
+    Raises:
+        SpaceError: ``key`` is taken.
+    """
+    share = spaces.Box(0.0, 1.0, (1,), np.float32)
+    if isinstance(space, spaces.Tuple):
+        return spaces.Tuple((*space.spaces, share))
+    entries = space.spaces if isinstance(space, spaces.Dict) else {"obs": space}
+    if key in entries:
+        raise SpaceError(f"dict_key={key!r} is taken in {space}; choose another dict_key.")
+    return spaces.Dict({**entries, key: share}, sort_keys=getattr(space, "sort_keys", True))
+
+
+__all__ = ["BudgetAwareObservation"]

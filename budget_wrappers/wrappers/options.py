@@ -1,0 +1,198 @@
+"""Wrapper whose actions are sub-policies: ``SubPolicyAction``."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.utils import RecordConstructorArgs
+
+from budget_wrappers.core import SubPolicy
+from budget_wrappers.errors import ConfigError, NonFiniteError, SpaceError
+from budget_wrappers.functional.options import option_reward
+from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.policies.options import SubPolicies
+from budget_wrappers.wrappers.account import RawReturn
+from budget_wrappers.wrappers.choosing import HELD, ChooserWrapper
+from budget_wrappers.wrappers.reading import finite_reward, refuse_vector_reward
+from budget_wrappers.wrappers.reward import validate_weight
+
+
+class PrimitiveTransition(NamedTuple):
+    """One step of the wrapped environment, as subscribers of ``SubPolicyAction`` receive it.
+
+    Arrays are those that went through the environment: copy what you keep, as a sub-policy may reuse its buffer.
+
+    Attributes:
+        observation: before the step.
+        action: that the sub-policy chose, or the last one again.
+        reward: of the environment, without any penalty.
+        next_observation: after the step.
+        terminated: cuts the bootstrap.
+        truncated: does not.
+        index: the sub-policy that acted, or ``HELD`` (−1).
+        info: of the environment.
+    """
+
+    observation: Any
+    action: Any
+    reward: float
+    next_observation: Any
+    terminated: bool
+    truncated: bool
+    index: int
+    info: dict[str, Any]
+
+
+Subscriber = Callable[[PrimitiveTransition], None]
+
+
+class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
+    """Makes sub-policies the actions: ``Discrete(K)``, cheapest first; the chosen one acts for ``hold`` steps.
+
+    The reward of one option is ``Σ r − weight · n · c``: rewards of the ``n`` primitive steps really taken (fewer than
+    ``hold`` where the episode ends), undiscounted, less ``weight`` per step and unit of ``c``, FLOPs relative to the
+    cheapest. ``info["duration"]`` is ``n`` (an agent discounts with γⁿ), ``info["option"]`` the sub-policy that ran, −1
+    where a limit made it repeat the last action; a reset has 0 and −1.
+
+    Sub-policies run with the meter paused and are charged here, by name, the FLOPs they declare: a watched module is
+    not charged twice. Whoever chooses (a DQN on this environment) charges the meter by itself; a hard ``ComputeLimit``
+    has to know beforehand how much: ``selector_flops``. Wrappers that read costs go outside, as the costs of an option
+    are summed; a penalty on top of a nonzero ``weight`` raises. ``subscribe`` hands out every primitive transition: the
+    sub-policies' shared replay buffer. No vector version exists.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> from budget_wrappers.policies import FunctionPolicy
+        >>> from budget_wrappers.wrappers import SubPolicyAction
+        >>> left = FunctionPolicy(lambda obs: 0, flops=10, name="left")
+        >>> lean = FunctionPolicy(lambda obs: int(obs[2] > 0), flops=40, name="lean")
+        >>> env = SubPolicyAction(gym.make("CartPole-v1"), [lean, left], hold=3, weight=0.01)
+        >>> env.action_space, env.sub_policies.names
+        (Discrete(2), ('left', 'lean'))
+        >>> obs, info = env.reset(seed=0)
+        >>> obs, reward, terminated, truncated, info = env.step(1)  # 3 − 0.01 · 3 · 4
+        >>> reward, float(info["duration"])
+        (2.88, 3.0)
+
+    Change logs:
+     * v0.1.0 - Initially added
+    """
+
+    def __init__(
+        self,
+        env: gym.Env,
+        sub_policies: SubPolicies | Iterable[SubPolicy | str],
+        hold: int = 5,
+        weight: float = 0.0,
+        meter: str | ComputeMeter = "policy",
+        selector_flops: int = 0,
+    ) -> None:
+        """Wrap ``env``; raises ConfigError, CostError and WrapperOrderError.
+
+        Args:
+            env: the environment that the sub-policies act in.
+            sub_policies: objects, or names known to ``register_sub_policy`` and ``register_loader``, which serialise.
+            hold: primitive steps that one choice lasts.
+            weight: reward per step and unit of relative cost, >= 0.
+            meter: name or object of the meter that is charged.
+            selector_flops: FLOPs that one choice of the outside selector costs at most.
+        """
+        if isinstance(hold, bool) or not isinstance(hold, int) or hold < 1:
+            raise ConfigError(f"hold={hold!r}; expected a whole number of steps >= 1.")
+        self.sub_policies, recorded = SubPolicies.of(sub_policies)
+        RecordConstructorArgs.__init__(
+            self,
+            sub_policies=recorded,
+            hold=hold,
+            weight=weight,
+            meter=meter,
+            selector_flops=selector_flops,
+            _disable_deepcopy=True,
+        )
+        ChooserWrapper.__init__(self, env)
+        refuse_vector_reward(self)
+        self.open_choices(self.sub_policies.names, self.sub_policies.flops, hold, meter, selector_flops)
+        self.set_weight(weight)
+        self.raw_return = RawReturn()
+        self._subscribers: list[Subscriber] = []
+        self._observation: Any = None
+        self._started = False
+
+    def set_weight(self, weight: float) -> None:
+        """Change the penalty's weight from the next option on; raises ConfigError and CostError."""
+        self.weight = validate_weight(weight)
+        self.costs = self.sub_policies.costs if self.weight else np.zeros(len(self.sub_policies))
+
+    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
+        """Call ``callback`` with every ``PrimitiveTransition``; return what ends that. Copies have no subscribers."""
+        self._subscribers.append(callback)
+        return lambda: self._subscribers.remove(callback)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment; no option, restriction or held action survives."""
+        self._observation, info = self.env.reset(seed=seed, options=options)
+        self.start_choices()
+        self.raw_return.value = 0.0
+        self._started = True
+        return self._observation, self.write_choice(info, 0, HELD)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Run one option; after an exception in it the next ``step`` begins a new one from the latest observation."""
+        if not self._started:
+            raise ResetNeeded("Call reset() before step().")
+        index, steps = self.choose(action)
+        total, taken, terminated, truncated = 0.0, 0, False, False
+        while taken < steps and not (terminated or truncated):
+            reward, terminated, truncated, info = self._primitive_step(index)
+            total += reward
+            taken += 1
+        self.raw_return.value += total
+        reward = option_reward(total, taken, 0.0 if index == HELD else float(self.costs[index]), self.weight)
+        return self._observation, reward, terminated, truncated, self.write_choice(info, taken, index)
+
+    def _primitive_step(self, index: int) -> tuple[float, bool, bool, dict[str, Any]]:
+        before = self._observation
+        if index != HELD:
+            policy, meter = self.sub_policies[index], self.meter
+            meter.add(int(self.choice_flops[index]), policy.name)  # first: a call that fails has run, too
+            with meter.paused():
+                self.last_action = checked_action(self.env.action_space, policy(before), policy.name)
+        self._observation, reward, terminated, truncated, info = self.env.step(self.last_action)
+        self.choice_counts[index] += 1
+        step = finite_reward(reward, sum(self.choice_counts)), bool(terminated), bool(truncated)
+        for tell in tuple(self._subscribers):
+            tell(PrimitiveTransition(before, self.last_action, step[0], self._observation, *step[1:], index, info))
+        return *step, info
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without subscribers, which belong to this process."""
+        return {**self.__dict__, "_subscribers": []}
+
+
+def checked_action(space: gym.Space, action: Any, name: str) -> Any:
+    """Return what a sub-policy returned.
+
+    Raises:
+        SpaceError: its shape or value does not fit ``space``.
+        NonFiniteError: it is NaN or infinite.
+    """
+    if not isinstance(space, gym.spaces.Box):
+        if not space.contains(action):
+            raise SpaceError(f"Sub-policy {name!r} returned {action!r}; expected one action in {space}.")
+        return action
+    array = np.asarray(action)
+    if array.shape != space.shape:
+        raise SpaceError(
+            f"Sub-policy {name!r} returned an action of shape {array.shape}; expected {space.shape}: one action, "
+            "without a batch dimension."
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise NonFiniteError(
+            f"Sub-policy {name!r} returned {action!r}; expected finite numbers. Look at its weights and its input."
+        )
+    return action
+
+
+__all__ = ["HELD", "PrimitiveTransition", "SubPolicyAction", "Subscriber", "checked_action"]

@@ -1,0 +1,131 @@
+"""What every wrapper that reads a meter shares, and where in a stack it may stand."""
+
+import math
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from budget_wrappers.core import Chooser
+from budget_wrappers.errors import NonFiniteError, WrapperOrderError
+from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.wrappers.account import StepAccount, find, join_accounts
+
+SUMMARY_KEY = "compute"
+"""Where ``RecordComputeStatistics`` puts the account of an episode in ``info``."""
+
+
+class CostReader(gym.Wrapper):
+    """Base of the wrappers that read what a step cost.
+
+    Attributes:
+        compute_accounts: every account of the stack up to here, for the wrappers further out.
+    """
+
+    compute_accounts: tuple[StepAccount, ...]
+
+    def open_account(self, meter: str | ComputeMeter) -> None:
+        """Share the account that a wrapper inside owns, or own a new one."""
+        self.compute_accounts, self._account, self._closes = join_accounts(self.env, meter)
+        self._amends = self.env.has_wrapper_attr("cost_key")  # a RecordComputeStatistics inside
+        self._seen = 0
+
+    @property
+    def meter(self) -> ComputeMeter:
+        """The meter whose cost is read."""
+        return self._account.meter
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment, drop what is pending on the meter and start an account."""
+        obs, info = self.env.reset(seed=seed, options=options)
+        if self._closes:
+            self._account.discard()
+        self._seen = 0
+        return obs, info
+
+    def read_cost(self) -> int:
+        """Return the FLOPs spent since the last reading; called once after each inner step."""
+        account = self._account
+        total = account.collect() if self._closes else account.total
+        cost = total - self._seen
+        self._seen = total
+        return cost
+
+    def report(self) -> dict[str, np.float64]:
+        """Return what this wrapper knows better than a recorder inside of it."""
+        return {}
+
+    def compute_summary(self) -> dict[str, Any]:
+        """Return the account of the episode so far, as the recorder inside and this wrapper see it."""
+        return {**self.env.get_wrapper_attr("compute_summary")(), **self.report()}
+
+    def amend(self, info: dict[str, Any], ended: bool) -> dict[str, Any]:
+        """Return ``info`` with our report in the recorder's account, and with that where we have ended the episode."""
+        if not self._amends or not (ended or SUMMARY_KEY in info):
+            return info
+        return {**info, SUMMARY_KEY: self.compute_summary()}
+
+
+def find_chooser(env: gym.Env) -> Chooser | None:
+    """Return the layer inside ``env`` that runs one of K sub-policies in its ``step``, through any nesting."""
+    chooser = getattr(find(env, "hold_last_action"), "__self__", None)
+    return chooser if isinstance(chooser, Chooser) else None
+
+
+def refuse_second_penalty(wrapper: gym.Wrapper, meter: ComputeMeter) -> None:
+    """Check that no layer inside ``wrapper`` makes the same cost reward already.
+
+    Raises:
+        WrapperOrderError: one does, so the cost would be subtracted twice.
+    """
+    layer = wrapper.env
+    while isinstance(layer, gym.Wrapper):
+        if hasattr(layer, "raw_return") and layer.meter is meter and layer.weight > 0:
+            raise WrapperOrderError(
+                f"{wrapper.class_name()} would charge the rewards for meter {meter.name!r} a second time: "
+                f"{layer.class_name()} inside has weight={layer.weight!r}. Keep one, or set the inner weight to 0."
+            )
+        layer = layer.env
+
+
+def refuse_vector_reward(wrapper: gym.Wrapper) -> None:
+    """Check that rewards are numbers.
+
+    Raises:
+        WrapperOrderError: a layer inside hands out vector rewards.
+    """
+    space = find(wrapper.env, "reward_space")
+    if space is not None:
+        raise WrapperOrderError(
+            f"{wrapper.class_name()} needs a number as reward, and {wrapper.env} hands out vectors in {space}. "
+            "Put ComputeVectorReward outermost."
+        )
+
+
+def finite_reward(reward: Any, step: int) -> float:
+    """Return ``reward`` as a Python float.
+
+    Args:
+        reward: what the environment handed out.
+        step: which step of the episode, from 1, for the message.
+
+    Raises:
+        NonFiniteError: it is NaN or infinite.
+    """
+    value = float(reward)
+    if not math.isfinite(value):
+        raise NonFiniteError(
+            f"The reward of step {step} is {value!r}; expected a finite number. It comes from the environment: "
+            "look for a division by zero or a state that has left its bounds."
+        )
+    return value
+
+
+__all__ = [
+    "SUMMARY_KEY",
+    "CostReader",
+    "find_chooser",
+    "finite_reward",
+    "refuse_second_penalty",
+    "refuse_vector_reward",
+]

@@ -1,0 +1,150 @@
+"""Wrapper that records what acting costs: ``RecordComputeStatistics``."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import RecordConstructorArgs
+from numpy import float64  # a global of its own: looked up at every step
+
+from budget_wrappers.errors import ConfigError, InfoKeyError
+from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.wrappers.account import find
+from budget_wrappers.wrappers.reading import SUMMARY_KEY, CostReader, refuse_vector_reward
+
+
+class RecordComputeStatistics(CostReader, RecordConstructorArgs):
+    """Writes the FLOPs of each step into ``info["cost"]`` and each episode's account into ``info["compute"]``.
+
+    ``info["cost"]`` is an ``np.float64``: what the policy spent on the action of this step, in FLOPs of the meter's
+    convention, 0.0 at reset. ``info["compute"]`` is there when the episode ends, numbers only::
+
+        {"flops", "flops_per_step", "steps",            # FLOPs of the episode; steps are primitive ones
+         "return_raw", "return_penalised",              # before and after every penalty of the stack, in either order
+         "share_flops": {name: ...}, "share_steps": {name: ...},  # of each sub-policy or watched module
+         "limit", "overshoot", "held_steps"}            # with a ComputeLimit in the stack
+
+    The convention stands in the attribute ``convention``, as text in an ``info`` breaks some trainers. Wrappers that
+    repeat an action (``RepeatAction``, ``SubPolicyAction``) belong inside and this one outside, as they hand out the
+    last ``info`` only. No vector version exists.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> from budget_wrappers.metering import get_meter
+        >>> from budget_wrappers.wrappers import RecordComputeStatistics
+        >>> meter = get_meter("docs.record")
+        >>> env = RecordComputeStatistics(gym.make("CartPole-v1", max_episode_steps=2), meter="docs.record")
+        >>> obs, info = env.reset(seed=0)
+        >>> meter.add(640, "actor")  # the policy charges what it spends
+        >>> env.step(0)[-1]["cost"]
+        np.float64(640.0)
+        >>> env.step(1)[-1]["compute"]["flops"]  # an action that no policy computed costs nothing
+        np.float64(640.0)
+
+    Change logs:
+     * v0.1.0 - Initially added
+    """
+
+    def __init__(
+        self, env: gym.Env, meter: str | ComputeMeter = "policy", key: str = "cost", stable_info: bool = False
+    ) -> None:
+        """Wrap ``env``.
+
+        Args:
+            env: the environment.
+            meter: name or object of the meter that the policy charges.
+            key: where the cost of a step goes; change it where the environment owns ``"cost"``.
+            stable_info: put ``info["compute"]`` into every ``info``, with the same keys, for recorders that need it
+                (Minari). Watch the policy before the first reset: names that turn up later are counted as ``"other"``.
+
+        Raises:
+            ConfigError: ``key`` is ``"compute"`` or no text, ``meter`` is no meter.
+            WrapperOrderError: rewards are vectors already.
+            InfoKeyError: a wrapper inside records already.
+        """
+        if not isinstance(key, str) or key in ("", SUMMARY_KEY):
+            raise ConfigError(f"key={key!r}; expected a text other than {SUMMARY_KEY!r}, the episode's account.")
+        RecordConstructorArgs.__init__(self, meter=meter, key=key, stable_info=stable_info, _disable_deepcopy=True)
+        CostReader.__init__(self, env)
+        refuse_vector_reward(self)
+        if env.has_wrapper_attr("cost_key"):
+            raise InfoKeyError(f"{env} writes info[{SUMMARY_KEY!r}] already. One RecordComputeStatistics is enough.")
+        self.open_account(meter)
+        self.cost_key = key
+        self.convention = self.meter.convention
+        self._stable_info = stable_info
+        self._stable_names: tuple[str, ...] | None = None
+        self._raw = find(env, "raw_return")
+        self._options = find(env, "option_report")
+        self._limit = find(env, "limit_report")
+        self._return, self._steps = 0.0, 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment, drop what is pending on the meter and start an account."""
+        obs, info = super().reset(seed=seed, options=options)
+        self._return, self._steps = 0.0, 0
+        if self._stable_info and self._stable_names is None:
+            self._stable_names = (*self._account.by_name()[0], "other")
+        return obs, self._write(info, 0, self._stable_info)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step, close the account of the step and write its cost.
+
+        Raises:
+            InfoKeyError: the environment has put something else under the key.
+            MeterError: the episode has ended and the meter was never used, or it was charged for a batch.
+        """
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        cost = self.read_cost()
+        self._return += float(reward)
+        self._steps += 1
+        if terminated or truncated:
+            self._account.require_use()
+            return obs, reward, terminated, truncated, self._write(info, cost, True)
+        if self._stable_info or self.cost_key in info:
+            return obs, reward, terminated, truncated, self._write(info, cost, self._stable_info)
+        # the common step, written out: a copy, as some environments hand out one dict again and again
+        return obs, reward, terminated, truncated, {**info, self.cost_key: float64(cost)}
+
+    def compute_summary(self) -> dict[str, Any]:
+        """Return the account of the episode so far, as ``info["compute"]`` holds it."""
+        total, steps = self._account.total, self._steps
+        report = self._limit() if self._limit is not None else {}
+        if self._options is not None:
+            flops_by_name, steps_by_name, steps = self._options(total)
+        else:
+            flops_by_name, steps_by_name = (_fold(counts, self._stable_names) for counts in self._account.by_name())
+            steps += int(report.get("held_steps", 0))  # steps that a limit inside has run within one of ours
+        return {
+            "flops": np.float64(total),
+            "flops_per_step": np.float64(total / max(steps, 1)),
+            "steps": np.float64(steps),
+            "return_raw": np.float64(self._return if self._raw is None else self._raw.value),
+            "return_penalised": np.float64(self._return),
+            "share_flops": {name: np.float64(flops / max(total, 1)) for name, flops in flops_by_name.items()},
+            "share_steps": {name: np.float64(count / max(steps, 1)) for name, count in steps_by_name.items()},
+        } | report
+
+    def _write(self, info: dict[str, Any], cost: int, with_summary: bool) -> dict[str, Any]:
+        """Return a copy of ``info`` with our keys: some environments hand out one dict again and again."""
+        if self.cost_key in info or (with_summary and SUMMARY_KEY in info):
+            raise InfoKeyError(
+                f"info has {sorted(info)} and {self.cost_key!r} and {SUMMARY_KEY!r} are ours; {self.env} writes one of "
+                "them inside. Choose another place for the cost, RecordComputeStatistics(env, key='compute_cost')."
+            )
+        if with_summary:
+            return {**info, self.cost_key: np.float64(cost), SUMMARY_KEY: self.compute_summary()}
+        return {**info, self.cost_key: np.float64(cost)}
+
+
+def _fold(counts: dict[str, int], names: tuple[str, ...] | None) -> dict[str, int]:
+    """Return the counts under ``names`` only, the rest under the last of them."""
+    if names is None:
+        return counts
+    folded = dict.fromkeys(names, 0)
+    for name, count in counts.items():
+        folded[name if name in folded else names[-1]] += count
+    return folded
+
+
+__all__ = ["RecordComputeStatistics"]

@@ -1,0 +1,139 @@
+"""Wrapper that makes compute cost reward: ``ComputePenaltyReward``."""
+
+import math
+import warnings
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import RecordConstructorArgs
+
+from budget_wrappers.errors import ConfigError
+from budget_wrappers.functional.costs import penalised_reward
+from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.wrappers.account import RawReturn, find
+from budget_wrappers.wrappers.reading import CostReader, finite_reward, refuse_second_penalty, refuse_vector_reward
+
+FLOAT32_SHARE = 1e-6
+"""Below this share of the reward a penalty is lost where rewards are stored as float32 (its precision is 1.2e-7)."""
+
+
+class ComputePenaltyReward(CostReader, RecordConstructorArgs):
+    """Subtracts the cost of each action from the reward: ``reward − weight · cost``.
+
+    ``cost`` is in raw FLOPs of the meter's convention, so ``weight`` is reward per FLOP: for a policy of about 10^5
+    FLOPs and rewards of about 1, try 1e-6. With ``floor`` a penalty never pulls a reward below it; a reward that is
+    below it already passes unchanged. The reward is a Python float. The raw return is kept, and reported beside the
+    penalised one by ``RecordComputeStatistics``, inside or outside of this wrapper. A penalty below 1e-6 of the reward
+    warns once, as it vanishes in trainers that store rewards as float32.
+
+    No vector version exists.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> from budget_wrappers.metering import get_meter
+        >>> from budget_wrappers.wrappers import ComputePenaltyReward
+        >>> env = ComputePenaltyReward(gym.make("CartPole-v1"), weight=0.001, meter="docs.penalty")
+        >>> obs, info = env.reset(seed=0)
+        >>> get_meter("docs.penalty").add(250)
+        >>> env.step(0)[1]
+        0.75
+
+    Change logs:
+     * v0.1.0 - Initially added
+    """
+
+    def __init__(
+        self, env: gym.Env, weight: float, floor: float | None = None, meter: str | ComputeMeter = "policy"
+    ) -> None:
+        """Wrap ``env``.
+
+        Args:
+            env: the environment.
+            weight: reward per FLOP, >= 0.
+            floor: what a penalty never pulls a reward below; None for no floor.
+            meter: name or object of the meter that the policy charges.
+
+        Raises:
+            ConfigError: ``weight`` is negative or NaN, ``floor`` is NaN, ``meter`` is no meter.
+            WrapperOrderError: a layer inside charges for the same cost already, or hands out vector rewards.
+        """
+        if floor is not None and not math.isfinite(floor):
+            raise ConfigError(f"floor={floor!r}; expected a finite number, or None for no floor.")
+        RecordConstructorArgs.__init__(self, weight=weight, floor=floor, meter=meter, _disable_deepcopy=True)
+        CostReader.__init__(self, env)
+        refuse_vector_reward(self)
+        self.open_account(meter)
+        refuse_second_penalty(self, self.meter)
+        self.floor = floor
+        self.set_weight(weight)
+        inner = find(env, "raw_return")
+        self._writes_raw = inner is None
+        self.raw_return: RawReturn = RawReturn() if inner is None else inner
+        self._return, self._steps, self._warned = 0.0, 0, False
+
+    def set_weight(self, weight: float) -> None:
+        """Change the reward per FLOP from the next step on.
+
+        Raises:
+            ConfigError: it is negative, NaN or infinite.
+        """
+        self.weight = validate_weight(weight)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment, drop what is pending on the meter and start an account."""
+        refuse_second_penalty(self, self.meter)  # a weight inside may have been set since
+        obs, info = super().reset(seed=seed, options=options)
+        if self._writes_raw:
+            self.raw_return.value = 0.0
+        self._return, self._steps = 0.0, 0
+        return obs, self.amend(info, ended=False)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Step, close the account of the step and subtract its cost.
+
+        Raises:
+            NonFiniteError: the environment's reward is NaN or infinite.
+            MeterError: the episode has ended and the meter was never used, or it was charged for a batch.
+        """
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        cost = self.read_cost()
+        self._steps += 1
+        raw = finite_reward(reward, self._steps)
+        penalised = float(penalised_reward(raw, cost, self.weight, self.floor))
+        if not self._warned and 0.0 < self.weight * cost < FLOAT32_SHARE * abs(raw):
+            self._warned = True
+            warn_vanishing(raw, self.weight * cost)
+        if self._writes_raw:
+            self.raw_return.value += raw
+        self._return += penalised
+        if terminated or truncated:
+            self._account.require_use()
+        return obs, penalised, terminated, truncated, self.amend(info, ended=False)
+
+    def report(self) -> dict[str, np.float64]:
+        """Return the return after this penalty."""
+        return {"return_penalised": np.float64(self._return)}
+
+
+def validate_weight(weight: float) -> float:
+    """Return ``weight`` as a float.
+
+    Raises:
+        ConfigError: it is no number, NaN, infinite or negative.
+    """
+    if isinstance(weight, bool) or not isinstance(weight, int | float | np.number) or not 0 <= weight < math.inf:
+        raise ConfigError(f"weight={weight!r}; expected a finite number >= 0 (0 turns the penalty off).")
+    return float(weight)
+
+
+def warn_vanishing(reward: float, penalty: float) -> None:
+    """Warn that trainers which store rewards as float32 will not see ``penalty``."""
+    warnings.warn(
+        f"A penalty of {penalty:.3g} on a reward of {reward:.3g} is below {FLOAT32_SHARE:g} of it: a trainer that "
+        "stores rewards as float32 rounds it away. Raise the weight or rescale the reward.",
+        stacklevel=3,
+    )
+
+
+__all__ = ["ComputePenaltyReward", "validate_weight"]
