@@ -1,0 +1,134 @@
+"""Evaluating a policy: returns as the environment pays them and without penalties, and the FLOPs they took."""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from budget_wrappers.errors import ConfigError
+
+EVALUATION_SEED, REPORT_SEED = 10_000, 20_000
+"""Seeds of the first episode of evaluations while training, which may pick a best agent, and of those afterwards."""
+
+
+@dataclass
+class Evaluation:
+    """Episodes of one evaluation.
+
+    Attributes:
+        returns: undiscounted return of each episode, as the environment pays it: penalties included.
+        raw_returns: the same without penalties; equal to ``returns`` where nothing is penalised.
+        lengths: steps of each episode.
+        flops: FLOPs spent on acting in each episode, in the meter's convention.
+        compute: the wrappers' report (``info["compute"]``) of each episode, empty without them.
+    """
+
+    returns: list[float] = field(default_factory=list)
+    raw_returns: list[float] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    flops: list[int] = field(default_factory=list)
+    compute: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def mean(self) -> float:
+        """Mean return, penalties included."""
+        return float(np.mean(self.returns))
+
+    @property
+    def flops_per_step(self) -> float:
+        """FLOPs per environment step, over all episodes."""
+        return sum(self.flops) / max(sum(self.lengths), 1)
+
+    def by_episode(self) -> list[dict[str, float]]:
+        """Return ``return``, ``flops`` and ``length`` of each episode; the return is the one without penalties."""
+        rows = zip(self.raw_returns, self.flops, self.lengths, strict=True)
+        return [{"return": value, "flops": flops, "length": length} for value, flops, length in rows]
+
+    def summary(self) -> dict[str, float]:
+        """Return mean and standard deviation of the returns, raw and penalised, length and FLOPs per step."""
+        return {
+            "return": self.mean,
+            "return_std": float(np.std(self.returns)),
+            "raw_return": float(np.mean(self.raw_returns)),
+            "raw_return_std": float(np.std(self.raw_returns)),
+            "length": float(np.mean(self.lengths)),
+            "flops_per_step": self.flops_per_step,
+            "episodes": len(self.returns),
+        }
+
+
+def evaluate_policy(
+    policy: Any,
+    env: gym.Env,
+    episodes: int = 20,
+    seed: int = EVALUATION_SEED,
+    deterministic: bool = True,
+) -> Evaluation:
+    """Run ``episodes`` episodes of ``policy``; episode ``i`` is reset with ``seed + i``.
+
+    FLOPs are what the policy's meter (``policy.meter``) and the wrappers' meter were charged meanwhile.
+
+    Args:
+        policy: anything with Stable-Baselines3's ``predict(observation, state, episode_start, deterministic)``, which
+            returns an action and the state for the next call.
+        env: a single environment.
+        episodes: at least 1.
+        seed: of the first episode.
+        deterministic: whether the policy's noise is off.
+
+    Raises:
+        ConfigError: fewer than one episode.
+    """
+    if episodes < 1:
+        raise ConfigError(f"episodes={episodes}: expected at least 1; pass a positive number of episodes")
+    meters = meters_of(policy, env)
+    result = Evaluation()
+    for episode in range(episodes):
+        before = sum(meter.totals["act"] for meter in meters)
+        observation, _ = env.reset(seed=seed + episode)
+        total, length, over, info, state = 0.0, 0, False, {}, None
+        while not over:
+            action, state = policy.predict(observation, **handed_back(state), deterministic=deterministic)
+            observation, reward, terminated, truncated, info = env.step(action)
+            total += float(reward)
+            length += 1
+            over = terminated or truncated
+        report = info.get("compute", {})
+        result.returns.append(total)
+        result.raw_returns.append(float(report.get("return_raw", total)))
+        result.lengths.append(length)
+        result.flops.append(sum(meter.totals["act"] for meter in meters) - before)
+        if report:
+            result.compute.append(dict(report))
+    return result
+
+
+def handed_back(state: Any) -> dict[str, Any]:
+    """Return the keyword that gives ``predict`` the state it returned; policies without one need not know it."""
+    return {} if state is None else {"state": state}
+
+
+def meters_of(policy: Any, env: gym.Env | None) -> list[Any]:
+    """Return the meters that ``policy`` charges and the wrappers of ``env`` read, each once."""
+    found = [policy.meter] if hasattr(policy, "meter") else []
+    if isinstance(env, gym.Wrapper) and env.has_wrapper_attr("compute_accounts"):
+        found += [account.meter for account in env.get_wrapper_attr("compute_accounts")]
+    return list({id(meter): meter for meter in found}.values())
+
+
+@contextlib.contextmanager
+def undisturbed(agent: Any, env: gym.Env | None = None) -> Iterator[None]:
+    """Put the agent's generators and meters back at the end, whatever the block did with them."""
+    rng, generator = copy.deepcopy(agent.rng.bit_generator.state), agent.generator.get_state()
+    with contextlib.ExitStack() as stack:
+        for meter in meters_of(agent, env):
+            stack.enter_context(meter.aside())
+        try:
+            yield
+        finally:
+            agent.rng.bit_generator.state = rng
+            agent.generator.set_state(generator)

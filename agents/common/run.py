@@ -1,0 +1,294 @@
+"""Training runs: an agent, its environments, its callbacks and a run folder, started or resumed.
+
+A run that was killed at any moment is resumed from its last checkpoint and ends with the same weights and the same
+``metrics.jsonl``, clock fields aside, as one that never was. A first interrupt lets the running episode end and saves
+there; a second one stops at once.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import gymnasium as gym
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from agents.common.callbacks import Callback, FunctionCallback, StopWhen, load_state_of
+from agents.common.checkpoint import restore_agent
+from agents.common.config import require, unknown_key
+from agents.common.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undisturbed
+from agents.common.interrupt import interruptible
+from agents.common.log import RUN, RunFolder, read_json
+from agents.common.monitors import Checkpoint, Evaluate, Log, RecordVideo
+from agents.common.tradeoff import Comparison, TradeoffPoint
+from budget_wrappers.errors import ConfigError
+from budget_wrappers.metering import ComputeMeter
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run is told besides its agent's configuration.
+
+    Attributes:
+        env: a Gymnasium id.
+        dataset: a Minari data set to learn from instead, its folder or its id: for offline agents only.
+        steps: environment steps of training, of all environments together; offline, updates.
+        n_envs: environments that are stepped together.
+        max_episode_steps: time limit of an episode, where it is to differ from the environment's own.
+        penalty: λ of the reward ``r − λ·FLOPs``, 0 for the plain reward.
+        eval_every: environment steps between two evaluations, 0 for none.
+        eval_episodes: episodes of an evaluation.
+        log_every: environment steps between two rows of metrics.
+        checkpoint_every: environment steps between two checkpoints.
+        video_every: environment steps between two films of an episode, 0 for none.
+        tensorboard: whether to write TensorBoard events too.
+        threads: of torch. Small networks run fastest on one; the last digits of a run depend on it.
+    """
+
+    env: str
+    dataset: str | None = None
+    steps: int = 100_000
+    n_envs: int = 1
+    max_episode_steps: int | None = None
+    penalty: float = 0.0
+    eval_every: int = 10_000
+    eval_episodes: int = 5
+    log_every: int = 1_000
+    checkpoint_every: int = 10_000
+    video_every: int = 0
+    tensorboard: bool = True
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "n_envs", "eval_episodes", "log_every", "checkpoint_every", "threads"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("eval_every", "video_every"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more steps")
+        require(self.penalty >= 0, "penalty", self.penalty, "a weight of 0 or more")
+        limit = self.max_episode_steps
+        require(limit is None or limit >= 1, "max_episode_steps", limit, "at least 1 step")
+        require(
+            not (self.penalty and self.n_envs > 1), "penalty", self.penalty, "0 with several environments; use n_envs=1"
+        )
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """Return the configuration of ``settings``.
+
+        Raises:
+            ConfigError: an unknown key (the message names the nearest), or a value out of bounds.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in settings:
+            if key not in known:
+                raise unknown_key(key, known, cls.__name__)
+        return cls(**settings)
+
+    def make_env(self, meter: ComputeMeter | None = None, render_mode: str | None = None) -> gym.Env:
+        """Return one environment whose wrappers record what ``meter`` counts and take the penalty off the reward.
+
+        Raises:
+            ConfigError: an environment that Gymnasium does not know.
+        """
+        env = made(gym.make, self.env, max_episode_steps=self.max_episode_steps, render_mode=render_mode)
+        if meter is None:
+            return env
+        from budget_wrappers.wrappers import ComputePenaltyReward, RecordComputeStatistics
+
+        if self.penalty:
+            env = ComputePenaltyReward(env, weight=self.penalty, meter=meter)
+        return RecordComputeStatistics(env, meter=meter)
+
+    def make_training_env(self, meter: ComputeMeter) -> gym.Env | VectorEnv:
+        """Return the environment to train in: a single one, or ``n_envs`` in this process."""
+        if self.n_envs == 1:
+            return self.make_env(meter)
+        return made(
+            gym.make_vec,
+            self.env,
+            num_envs=self.n_envs,
+            vectorization_mode="sync",
+            vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
+            max_episode_steps=self.max_episode_steps,
+        )
+
+
+def made(make: Any, env_id: str, **settings: Any) -> Any:
+    """Return ``make(env_id, …)`` with Gymnasium's refusals as ours."""
+    settings = {key: value for key, value in settings.items() if value is not None}
+    try:
+        return make(env_id, **settings)
+    except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"env={env_id!r} cannot be made ({error}): expected an id that gymnasium.make knows, with its packages "
+            "installed; `python -c 'import gymnasium; gymnasium.pprint_registry()'` lists them"
+        ) from error
+
+
+def make_agent(agent_class: type, settings: Mapping[str, Any], config: RunConfig, **parts: Any) -> Any:
+    """Return a new agent with a meter of its own, which the wrappers of its environment read."""
+    offline = getattr(agent_class, "offline", False)
+    if offline != (config.dataset is not None):
+        raise ConfigError(
+            f"dataset={config.dataset!r} for {agent_class.__name__}: expected "
+            + ("a data set to learn from; pass --dataset" if offline else "None, as it learns online; use CQL for data")
+        )
+    torch.set_num_threads(config.threads)
+    meter = ComputeMeter()
+    env = config.make_training_env(meter)
+    parts |= {"dataset": config.dataset} if offline else {}
+    try:
+        return agent_class(env, meter=meter, **settings, **parts)
+    except BaseException:
+        env.close()
+        raise
+
+
+def close_step(agent: Any) -> None:
+    """Close the meter's account of the step, where no wrapper does."""
+    agent.meter.take_flops()
+
+
+@dataclass
+class Run:
+    """A run that can be trained.
+
+    Attributes:
+        agent: in the state from which training goes on.
+        config: of the run.
+        folder: of the run.
+    """
+
+    agent: Any
+    config: RunConfig
+    folder: RunFolder
+
+    def __post_init__(self) -> None:
+        config, meter = self.config, self.agent.meter
+        self.evaluation_env = config.make_env(meter)
+        self.stop = StopWhen()
+        self.log = Log(self.folder, config.log_every)
+        self.alongside: list[Callback] = [self.log]
+        if config.eval_every:
+            self.alongside.append(
+                Evaluate(
+                    self.evaluation_env,
+                    config.eval_every,
+                    config.eval_episodes,
+                    best=self.folder.best,
+                    log=self.folder,
+                )
+            )
+        if config.video_every:
+            filmed = config.make_env(render_mode="rgb_array")
+            self.alongside.append(RecordVideo(filmed, self.folder.path / "videos", config.video_every))
+        self.checkpoint = Checkpoint(self.folder.checkpoint, config.checkpoint_every, self.alongside, self.folder)
+
+    @classmethod
+    def start(
+        cls,
+        agent_class: type,
+        settings: Mapping[str, Any],
+        config: RunConfig,
+        folder: str | Path,
+        command: str | None = None,
+        **parts: Any,
+    ) -> Self:
+        """Return a new run; nothing is written before agent and environment were made.
+
+        Args:
+            agent_class: an ``OffPolicyAgent``.
+            settings: of the agent.
+            config: of the run.
+            folder: where it is kept; must not hold a run.
+            command: the command line, for the record.
+            parts: what the agent takes besides settings.
+        """
+        agent = make_agent(agent_class, settings, config, **parts)
+        record = {
+            "agent": agent_class.__name__,
+            "settings": agent.config.to_dict(),
+            "run": dataclasses.asdict(config),
+        }
+        return cls(agent, config, RunFolder(folder, record, command, config.tensorboard))
+
+    @classmethod
+    def resume(cls, agent_class: type, folder: str | Path, steps: int | None = None, **parts: Any) -> Self:
+        """Return the run of ``folder`` as it was at its last checkpoint, or at its start if it made none.
+
+        Args:
+            agent_class: the class that ``config.json`` names.
+            folder: of the run.
+            steps: train up to this step instead of the configured one.
+            parts: what the agent was given besides settings.
+
+        Raises:
+            CheckpointError: a checkpoint or metrics that do not fit each other or the configuration.
+        """
+        opened = RunFolder(folder)
+        config = RunConfig.of(opened.config["run"])
+        if steps is not None:
+            config = dataclasses.replace(config, steps=steps)
+        opened.tensorboard = config.tensorboard
+        agent = make_agent(agent_class, opened.config["settings"], config, **parts)
+        run = cls(agent, config, opened)
+        if opened.checkpoint.exists():
+            extra = restore_agent(agent, opened.checkpoint)
+            load_state_of(run.alongside, extra["callbacks"])
+            opened.cut(extra["metrics_bytes"], agent.num_timesteps)
+        else:
+            opened.cut(0, 0)
+        return run
+
+    def train(self, progress_bar: bool = False) -> bool:
+        """Train to the end, or to an interrupt; return whether the end was reached.
+
+        The agent is saved in both cases. An error leaves the last checkpoint and the metrics as they are.
+        """
+        remaining = self.config.steps - self.agent.num_timesteps
+        if remaining > 0:
+            with interruptible(self.stop):
+                self.agent.learn(remaining, self.callbacks(), progress_bar)
+            self.checkpoint.save(self.agent)
+        self.folder.flush()
+        return self.agent.num_timesteps >= self.config.steps
+
+    def callbacks(self) -> list[Callback]:
+        """Return the callbacks of training."""
+        own = [FunctionCallback(close_step)] if self.config.n_envs > 1 else []
+        return [*own, *self.alongside, self.stop, self.checkpoint]
+
+    def report(self, episodes: int | None = None) -> Evaluation:
+        """Evaluate the agent as it is, write ``tradeoff.json`` for ``budget report`` and return the evaluation.
+
+        The episodes are others than those that picked ``best.safetensors``.
+
+        Args:
+            episodes: of the evaluation, by default ``eval_episodes``.
+        """
+        agent, config = self.agent, self.config
+        with undisturbed(agent, self.evaluation_env):
+            result = evaluate_policy(agent, self.evaluation_env, episodes or config.eval_episodes, REPORT_SEED)
+        name, seed = type(agent).__name__, agent.config.seed
+        curve = [(row["step"], row["raw_return"]) for row in self.folder.rows("evaluation")]
+        point = TradeoffPoint.from_episodes(name, name, seed, result.by_episode(), curve)
+        settings = {"run": dataclasses.asdict(config), "settings": agent.config.to_dict()}
+        record = read_json(self.folder.path / RUN)
+        Comparison(config.env, [point], agent.meter.convention, record["command"], record["versions"], settings).write(
+            self.folder.path
+        )
+        return result
+
+    def close(self) -> None:
+        """Close files and environments."""
+        self.folder.close()
+        self.evaluation_env.close()
+        self.agent.env.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,268 @@
+"""Deep Q-learning (Mnih et al. 2015) with double, dueling and prioritized as switches, readable alone.
+
+Shapes: ``K`` heads (1 in the textbook; head i values acting with sub-policy i), ``B`` transitions, ``A`` actions.
+Clocks are Stable-Baselines3's, so hyper-parameters tuned for it mean the same: the target network follows every
+``target_update_interval`` environment steps, whatever the number of updates between them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from budget_wrappers.errors import ConfigError
+
+from agents.common.acting import numpy_forward, torch_forward
+from agents.common.agent import OffPolicyAgent
+from agents.common.buffers import Batch, ReplayBuffer
+from agents.common.config import OffPolicyConfig, require
+from agents.common.mlp import MLP, Activation
+from agents.common.optim import FusedAdam
+from agents.common.prioritized import PrioritizedReplay
+from agents.common.td import MovingAverage, td_target
+
+
+@dataclass(frozen=True)
+class DQNConfig(OffPolicyConfig):
+    """Configuration of DQN. Defaults are Stable-Baselines3's.
+
+    Attributes:
+        tau: step of the target network's moving average, 1 for a copy.
+        target_update_interval: environment steps between two moves of the target network.
+        exploration_fraction: share of ``learn``'s steps over which ε falls.
+        exploration_initial_eps: ε, the share of random actions, at the beginning.
+        exploration_final_eps: ε at the end.
+        max_grad_norm: bound of the gradient's Euclidean norm.
+        double: the online network picks the next action, the target network values it (van Hasselt et al. 2016).
+        dueling: ``Q = V + A − mean A`` with a stream each (Wang et al. 2016).
+        prioritized: sample in proportion to a power of the last error (Schaul et al. 2016).
+        priority_alpha: that power.
+        priority_beta: exponent of the importance weights at the beginning; it grows to 1 over ``learn``.
+    """
+
+    learning_rate: float = 1e-4
+    batch_size: int = 32
+    train_freq: int = 4
+    net_arch: tuple[int, ...] = (64, 64)
+    tau: float = 1.0
+    target_update_interval: int = 10_000
+    exploration_fraction: float = 0.1
+    exploration_initial_eps: float = 1.0
+    exploration_final_eps: float = 0.05
+    max_grad_norm: float = 10.0
+    double: bool = False
+    dueling: bool = False
+    prioritized: bool = False
+    priority_alpha: float = 0.6
+    priority_beta: float = 0.4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.tau <= 1, "tau", self.tau, "a step in (0, 1]")
+        require(self.target_update_interval >= 1, "target_update_interval", self.target_update_interval, "at least 1")
+        require(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "a norm above 0")
+        for name in ("exploration_fraction", "exploration_initial_eps", "exploration_final_eps"):
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a share in [0, 1]")
+        for name in ("priority_alpha", "priority_beta"):
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "an exponent in [0, 1]")
+        if self.prioritized and self.hindsight:
+            raise ConfigError(
+                f"prioritized=True with hindsight={self.hindsight}: expected one of them, as a relabelled transition "
+                "has no priority of its own; set prioritized=False or hindsight=0"
+            )
+
+
+class QNetwork(nn.Module):
+    """Values of every action, as one perceptron.
+
+    Args:
+        observation_size: O.
+        actions: A.
+        hidden: widths of the hidden layers.
+        activation: between layers.
+        heads: K.
+    """
+
+    static_flops = True
+
+    def __init__(
+        self, observation_size: int, actions: int, hidden: Sequence[int], activation: Activation, heads: int = 1
+    ) -> None:
+        super().__init__()
+        self.net, self.heads = MLP([observation_size, *hidden, heads * actions], activation), heads
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return values ``(K, B, A)`` for ``observation`` ``(B, O)``."""
+        return self.net(observation).unflatten(1, (self.heads, -1)).transpose(0, 1)
+
+
+class DuelingQNetwork(nn.Module):
+    """``Q = V + A − mean_a A``: the last hidden layer is one for each stream, those before it are shared.
+
+    Args:
+        observation_size, actions, hidden, activation, heads: see ``QNetwork``.
+    """
+
+    static_flops = True
+
+    def __init__(
+        self, observation_size: int, actions: int, hidden: Sequence[int], activation: Activation, heads: int = 1
+    ) -> None:
+        super().__init__()
+        shared, own = list(hidden[:-1]), list(hidden[-1:])
+        self.heads = heads
+        self.trunk = nn.Sequential(MLP([observation_size, *shared], activation), nn.ReLU()) if shared else nn.Identity()
+        if shared and activation == "tanh":
+            self.trunk[1] = nn.Tanh()
+        features = shared[-1] if shared else observation_size
+        self.value = MLP([features, *own, heads], activation)
+        self.advantage = MLP([features, *own, heads * actions], activation)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return values ``(K, B, A)`` for ``observation`` ``(B, O)``."""
+        features = self.trunk(observation)
+        advantage = self.advantage(features).unflatten(1, (self.heads, -1))
+        value = self.value(features).unsqueeze(2)
+        return (value + advantage - advantage.mean(2, keepdim=True)).transpose(0, 1)
+
+
+class DQN(OffPolicyAgent):
+    """Deep Q-learning.
+
+    Args:
+        env: with a ``Discrete`` action space.
+        meter: see ``OffPolicyAgent``.
+        q_network: a function ``(observation size, actions, config) -> module`` whose forward returns values
+            ``(K, B, A)``; the last head acts. By default ``QNetwork`` or ``DuelingQNetwork`` (K = 1).
+        settings: keys of ``DQNConfig``.
+    """
+
+    config_class = DQNConfig
+    config: DQNConfig
+    discrete = True
+
+    def __init__(
+        self, env: Any, *, meter: Any = None, q_network: Callable[..., nn.Module] | None = None, **settings: Any
+    ) -> None:
+        self._q_network_of = q_network or textbook_q_network
+        super().__init__(env, meter=meter, **settings)
+        if isinstance(self.q_network, QNetwork) and self.device.type == "cpu":
+            self._numpy_forward = numpy_forward(self.q_network.net, self.meter, self.flops_per_action)
+        else:
+            self._torch_forward = torch_forward(self.q_network, self.device)
+
+    def build(self) -> None:
+        config, sizes = self.config, (self.observation_shape[0], int(self.action_space.n))
+        self.q_network = self._q_network_of(*sizes, config).to(self.device)
+        self.target_network = self._q_network_of(*sizes, config).to(self.device).requires_grad_(False)
+        self.target_network.load_state_dict(self.q_network.state_dict())
+        self.average = MovingAverage(self.q_network, self.target_network, config.tau)
+        self.optimizer = FusedAdam(self.q_network.parameters(), lr=config.learning_rate)
+
+    def make_replay(self) -> ReplayBuffer:
+        config = self.config
+        if not config.prioritized:
+            return super().make_replay()
+        return PrioritizedReplay(
+            config.buffer_size,
+            self.observation_shape,
+            (),
+            alpha=config.priority_alpha,
+            beta=config.priority_beta,
+            discrete=True,
+            gamma=config.gamma,
+            n_step=config.n_step,
+            device=config.device,
+        )
+
+    @property
+    def actor(self) -> nn.Module:
+        return self.q_network
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        return {"q_network": self.q_network, "target_network": self.target_network}
+
+    @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        return {"q_network": self.optimizer}
+
+    # ---- learning -----------------------------------------------------------------------------------------------
+
+    def after_step(self) -> None:
+        config = self.config
+        envs = self.env.num_envs if isinstance(self.env, VectorEnv) else 1
+        if self.num_rounds % max(config.target_update_interval // envs, 1) == 0:
+            self.average.update()
+        if config.prioritized:
+            progress = min(self.num_timesteps / self.total_timesteps, 1.0)
+            self.replay.beta = config.priority_beta + progress * (1.0 - config.priority_beta)
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        loss, error = self.loss(batch)
+        self.optimizer.descend(loss, self.config.max_grad_norm)
+        self.replay.update_priorities(batch.index, error.detach().abs().mean(0))
+        return {"loss": loss.detach()}
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return ``Σ_i mean_B w·huber(Q_i(s, a) − y_i)`` and the errors ``Q_i(s, a) − y_i``, ``(K, B)``."""
+        error = chosen(self.q_network(batch.observation), batch.action) - self.target(batch)
+        return weighted_huber(error, batch.weight), error
+
+    @torch.no_grad()
+    def target(self, batch: Batch) -> Tensor:
+        """Return ``y_i = R + γⁿ(1 − terminated)·Q̄_i(s', a')``, ``(K, B)``.
+
+        ``a'`` maximises ``Q̄_i(s', ·)``, or the online ``Q_i(s', ·)`` where ``double``.
+        """
+        next_values = self.target_network(batch.next_observation)
+        if self.config.double:
+            picked = self.q_network(batch.next_observation).argmax(2, keepdim=True)
+            return td_target(batch, next_values.gather(2, picked).squeeze(2))
+        return td_target(batch, next_values.amax(2))
+
+    # ---- acting -------------------------------------------------------------------------------------------------
+
+    @property
+    def exploration_rate(self) -> float:
+        """ε: falls linearly over the first ``exploration_fraction`` of the steps that ``learn`` was asked for."""
+        config = self.config
+        steps = config.exploration_fraction * self.total_timesteps
+        share = min(self.num_timesteps / steps, 1.0) if steps > 0 else 1.0
+        return config.exploration_initial_eps + share * (config.exploration_final_eps - config.exploration_initial_eps)
+
+    def act(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
+        if deterministic:
+            return self.values(observation).argmax(1)
+        greedy = self.rng.random(len(observation)) >= self.exploration_rate
+        action = self.random_action(len(observation))
+        if greedy.any():
+            action[greedy] = self.values(observation[greedy]).argmax(1)
+        return action
+
+    def values(self, observation: np.ndarray) -> np.ndarray:
+        """Return the values ``(n, A)`` that the acting head gives to ``observation`` ``(n, O)``; metered."""
+        if hasattr(self, "_numpy_forward"):
+            return self._numpy_forward(observation)[:, -int(self.action_space.n) :]
+        return self._torch_forward(observation)[-1].cpu().numpy()
+
+
+def weighted_huber(error: Tensor, weight: Tensor) -> Tensor:
+    """Return ``Σ_i mean_B w·huber(error_i)``, quadratic below 1 and linear above, for ``error`` ``(K, B)``."""
+    return (weight * F.huber_loss(error, torch.zeros_like(error), reduction="none")).mean(1).sum()
+
+
+def chosen(values: Tensor, action: Tensor) -> Tensor:
+    """Return ``values[k, b, action[b]]``, shape ``(K, B)``, for ``values`` ``(K, B, A)``."""
+    return values.gather(2, action.expand(len(values), -1).unsqueeze(2)).squeeze(2)
+
+
+def textbook_q_network(observation_size: int, actions: int, config: DQNConfig) -> nn.Module:
+    """Return the network of one head that ``config`` describes."""
+    network = DuelingQNetwork if config.dueling else QNetwork
+    return network(observation_size, actions, config.net_arch, config.activation)
