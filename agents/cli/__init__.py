@@ -1,0 +1,77 @@
+"""The ``budget`` command: ``train``, ``eval``, ``tradeoff``, ``profile``, ``report``, ``play``, ``check``.
+
+Each verb is a module that is imported when it is called, so ``budget --help`` loads neither torch nor Gymnasium.
+Exit codes: 0 done, 1 a check failed, 2 bad input (one line on standard error), 130 interrupted (143 by SIGTERM).
+"""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from budget_wrappers.errors import BudgetError
+
+VERBS = {
+    "train": ("agents.cli.train", "train an agent or a recipe on an environment; --resume goes on with a run"),
+    "eval": ("agents.cli.evaluation", "returns and FLOPs per step of a trained policy, over seeded episodes"),
+    "tradeoff": ("agents.cli.tradeoff", "train several methods at several prices of compute: table and picture"),
+    "profile": ("agents.cli.profiling", "FLOPs, parameters and latency of a policy; does it fit at --hz?"),
+    "report": ("agents.cli.report", "HTML and PNG from run folders"),
+    "play": ("agents.cli.play", "watch a trained policy, or film it with --video"),
+    "check": ("agents.cli.check", "run the wrapper checks on a wrapper, ours or yours"),
+}
+REFUSED, INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: without the program's name; by default the process's.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(overview())
+        return 0
+    if arguments[0] == "--version":
+        from budget_wrappers import __version__
+
+        sys.stdout.write(f"budget-wrappers {__version__}\n")
+        return 0
+    verb, *rest = arguments
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(VERBS)}"
+        return refuse("budget", f"unknown verb {verb!r}; {hint}")
+    try:
+        return importlib.import_module(VERBS[verb][0]).run(rest)
+    except BudgetError as error:
+        return refuse(f"budget {verb}", str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("\nbudget: interrupted\n")
+        return INTERRUPTED
+
+
+def overview() -> str:
+    """Return the text of ``budget --help``."""
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {what}" for verb, (_, what) in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: budget VERB [OPTIONS]",
+            "",
+            "Meter, limit and learn to spend the compute of reinforcement-learning policies.",
+            "",
+            *lines,
+            "",
+            "budget VERB --help lists the options of a verb. --config FILE.toml gives options from a file,",
+            "which flags override; --dry-run prints the result, in the same format, and stops.",
+            "",
+        ]
+    )
+
+
+def refuse(who: str, message: str) -> int:
+    """Write one line to standard error and return the exit code for bad input."""
+    sys.stderr.write(f"{who}: error: {' '.join(message.split())}\n")
+    return REFUSED

@@ -1,0 +1,7 @@
+"""``python -m agents.cli`` is ``budget``."""
+
+import sys
+
+from agents.cli import main
+
+sys.exit(main())

@@ -1,0 +1,103 @@
+"""``budget train``: an agent or a recipe on an environment, from the start or from a run's last checkpoint."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from agents.cli.arguments import FileOptions, flat, parse, say, value_of, write_resolved
+from agents.cli.names import AGENTS, agent_called, agent_named
+from agents.common.log import CONFIG, read_json
+from agents.common.run import Run, RunConfig
+
+
+@dataclass(frozen=True)
+class ResumeOptions:
+    """Go on with a run from its last checkpoint, to the same numbers as if it had never stopped.
+
+    Attributes:
+        resume: the run's folder.
+        steps: train up to this step instead of the configured one.
+    """
+
+    resume: Path
+    steps: int | None = None
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Train as ``arguments`` say; return the exit code."""
+    if value_of("--resume", arguments) is not None:
+        words = arguments[1:] if arguments[0] in AGENTS else arguments
+        return resume(parse(ResumeOptions, words, "budget train", ResumeOptions.__doc__ or ""))
+    if not arguments or arguments[0].startswith("-"):
+        say(usage())
+        return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    name, *rest = arguments
+    agent_class = agent_named(name)
+    options = parse(form_for(agent_class), rest, f"budget train {name}", f"Train {agent_class.__name__}.")
+    if options.file.dry_run:
+        write_resolved(options)
+        return 0
+    config: RunConfig = options.setup
+    folder = options.run or default_folder(name, config.env, options.agent.seed)
+    with Run.start(agent_class, vars(options.agent), config, folder) as training:
+        return train(training)
+
+
+def resume(options: ResumeOptions) -> int:
+    """Go on with a run."""
+    agent_class = agent_called(read_json(options.resume / CONFIG)["agent"], str(options.resume))
+    with Run.resume(agent_class, options.resume, options.steps) as training:
+        say(f"Resuming {options.resume} at step {training.agent.num_timesteps:,} of {training.config.steps:,}")
+        return train(training)
+
+
+def train(training: Run) -> int:
+    """Train, tell what came of it and return the exit code."""
+    folder = training.folder.path
+    if not training.train(progress_bar=sys.stderr.isatty()):
+        say(f"Saved at step {training.agent.num_timesteps:,}. Go on with: budget train --resume {folder}")
+        return 128 + (training.stop.reason or 2)
+    result = training.report().summary()
+    say(
+        f"{training.config.env}: return {result['return']:.1f} ± {result['return_std']:.1f} over "
+        f"{result['episodes']} episodes, {result['flops_per_step']:,.0f} FLOPs a step (matmul)\nRun folder: {folder}"
+    )
+    return 0
+
+
+def form_for(agent_class: Any) -> type:
+    """Return the dataclass of ``budget train``'s options for one agent."""
+    where = Annotated[
+        Path | None,
+        tyro.conf.arg(aliases=["--folder"], help="folder of the run; by default runs/<time>-<agent>-<env>-<seed>."),
+    ]
+    return dataclasses.make_dataclass(
+        "Options",
+        [
+            ("setup", flat(RunConfig)),
+            ("agent", flat(agent_class.config_class), dataclasses.field(default_factory=agent_class.config_class)),
+            ("run", where, None),
+            ("file", flat(FileOptions), dataclasses.field(default_factory=FileOptions)),
+        ],
+        frozen=True,
+    )
+
+
+def default_folder(name: str, env_id: str, seed: int) -> Path:
+    """Return a new folder's path whose name sorts by time."""
+    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{env_id.replace('/', '_')}-{seed}"
+
+
+def usage() -> str:
+    """Return what ``budget train --help`` says."""
+    return (
+        f"usage: budget train AGENT [OPTIONS]     AGENT: {', '.join(AGENTS)}\n"
+        "       budget train --resume RUN [--steps N]\n\n"
+        "budget train AGENT --help lists the options of an agent."
+    )

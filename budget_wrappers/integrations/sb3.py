@@ -1,0 +1,369 @@
+"""Stable-Baselines3: meter its models, use them as sub-policies, load their files on request.
+
+One line meters a model that somebody else wrote, and nothing of it has to change::
+
+    model = metered(SAC("MlpPolicy", RecordComputeStatistics(env)))
+    model.learn(10_000)
+    get_meter("policy").totals  # {"act": …, "learn": …}
+
+What acts is watched (the actor of SAC, TD3 and DDPG, the online network of DQN, the policy side of PPO and A2C), and
+each round of updates is counted as learning, forward and backward, although its losses bypass ``forward``.
+
+Two habits of Stable-Baselines3 that matter here:
+
+* It stores rewards as float32, where 5000 − 1e-4 == 5000: a penalty that is tiny beside the reward is lost. A metered
+  model warns once when that happens.
+* ``make_vec_env`` puts its ``Monitor`` inside ``wrapper_class``, so the returns that it logs have no penalty in them;
+  ``info["compute"]`` holds both. ``set_attr`` reaches the outermost wrapper only: change a budget with
+  ``model.get_env().env_method("set_budget", …)``.
+"""
+
+import copy
+import inspect
+import warnings
+import weakref
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import nn
+
+from budget_wrappers.errors import ConfigError, MeterError, UncountableError
+from budget_wrappers.integrations.sb3_files import load
+from budget_wrappers.metering import ComputeMeter, Watch, count_flops, get_meter
+from budget_wrappers.metering.watching import is_static
+from budget_wrappers.policies import AgentPolicy
+from budget_wrappers.wrappers import ComputePenaltyReward, SubPolicyAction
+
+Model = TypeVar("Model")
+
+
+def metered(model: Model, meter: str | ComputeMeter = "policy") -> Model:
+    """Charge what ``model`` spends, acting and learning, to ``meter``, and return the model.
+
+    The model trains to the same numbers as without. Saving works as before and stores nothing of the meter, so a model
+    that is loaded is not metered.
+
+    Args:
+        model: of ``stable_baselines3`` (SAC, TD3, DDPG, DQN, PPO, A2C or a subclass of one of them). A subclass with a
+            ``train`` of its own is counted anew in each of its rounds of updates, the others once per kind of round.
+        meter: name or object; wrappers read ``"policy"`` by default.
+
+    Returns:
+        The very model that was given, with an attribute ``meter``. Its class is a subclass of what it was.
+
+    Raises:
+        MeterError: it is metered already, or the meter watches another model.
+        ConfigError: it is no model of Stable-Baselines3, or one whose acting module is unknown.
+        UncountableError: acting runs products outside of the modules that can be watched.
+    """
+    if _metering_of(model) is not None:
+        raise MeterError(
+            f"this {type(model).__name__} is metered already, by {model.meter!r}; call unmeter(model) first"
+        )
+    base = type(model)
+    metering = _Metering(model, get_meter(meter) if isinstance(meter, str) else meter)
+    members = {
+        "__doc__": base.__doc__,
+        "__module__": base.__module__,
+        "__qualname__": base.__qualname__,
+        "_metering": metering,
+        "meter": property(lambda self: metering.meter),
+        "train": _counted_train(base, metering),
+        "load": classmethod(lambda cls, *args, **kwargs: base.load(*args, **kwargs)),
+    }
+    # A class for this one model, and not attributes on it: save() writes all that the model's __dict__ holds.
+    model.__class__ = type(base.__name__, (base,), members)
+    return model
+
+
+def unmeter(model: Model) -> Model:
+    """Undo ``metered`` and leave nothing behind on ``model``.
+
+    Raises:
+        MeterError: it is not metered.
+    """
+    metering = _metering_of(model)
+    if metering is None:
+        raise MeterError(f"this {type(model).__name__} is not metered; pass what metered() returned")
+    metering.detach()
+    model.__class__ = type(model).__base__
+    return model
+
+
+def flops_per_action(model: Any) -> int:
+    """Return the FLOPs of ``model.predict`` on one observation, in the ``matmul`` convention.
+
+    Raises:
+        UncountableError: the FLOPs of something in its policy cannot be counted.
+    """
+    policy = model.policy
+    return count_flops(lambda observation: policy._predict(observation, deterministic=True), _example(model))
+
+
+def as_sub_policy(model: Any, name: str | None = None, deterministic: bool = True) -> AgentPolicy:
+    """Return ``model`` as a sub-policy, its FLOPs counted: one observation of the environment to one action.
+
+    Observations are normalised where the model was trained in a ``VecNormalize``.
+
+    Args:
+        model: of ``stable_baselines3``.
+        name: unique among its siblings; the model's class when None.
+        deterministic: passed to ``predict``.
+    """
+    normaliser = model.get_vec_normalize_env()
+    agent = model if normaliser is None else _Normalised(model, normaliser)
+    return AgentPolicy(agent, flops_per_action(model), name or type(model).__name__, deterministic)
+
+
+# ---- the meter's hold on a model ------------------------------------------------------------------------------------
+
+
+class _Metering:
+    """What is attached to one model.
+
+    Attributes:
+        meter: that is charged.
+        learning: whether a round of updates, or an estimate of values, is being counted now.
+        owner: refers to the model.
+    """
+
+    def __init__(self, model: Any, meter: ComputeMeter) -> None:
+        acting, values = _sides(model)
+        self.meter, self.learning = meter, False
+        self.owner, self._policy = weakref.ref(model), model.policy
+        self._token = object()  # keys of one model; an id() would be used again by the next one
+        self._checked = False
+        self._value_costs: dict[Hashable, int] = {}
+        _require_covered(model, acting)
+        self._watches = _watch_all(meter, acting)
+        self._hooks = [module.register_forward_hook(self._charge_value) for module in values]
+        if values:
+            estimate = self._policy.predict_values
+            self._policy.predict_values = lambda observation: self._estimate(estimate, observation)
+
+    def detach(self) -> None:
+        """Leave nothing on the model's modules."""
+        for watch in self._watches:
+            watch.remove()
+        for hook in self._hooks:
+            hook.remove()
+        vars(self._policy).pop("predict_values", None)
+
+    def round(self, model: Any, train: Any, key: Hashable | None) -> None:
+        """Run one round of updates and charge it to learning."""
+        if not self._checked:
+            self._checked = True
+            _warn_of_lost_penalties(model)
+        with self._counted(None if key is None else (self._token, key)):
+            train()
+
+    @contextmanager
+    def _counted(self, key: Hashable | None) -> Iterator[None]:
+        before, self.learning = self.learning, True
+        try:
+            with self.meter.phase("learn", key=key):
+                yield
+        finally:
+            self.learning = before
+
+    def _estimate(self, estimate: Any, observation: Any) -> Any:
+        """Estimate values for a target: learning, also where it runs the extractor that acting shares."""
+        if self.learning:
+            return estimate(observation)
+        shapes = tuple((name, tuple(part.shape)) for name, part in _parts(observation))
+        with self._counted((self._token, "values", shapes)):
+            return estimate(observation)
+
+    def _charge_value(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Charge the value side of a rollout's forward to learning: acting does not need it."""
+        if self.learning:
+            return
+        key = (id(module), tuple(tuple(part.shape) for _, part in _parts(args[0])))
+        self.learning = True  # counting runs the module, and so this hook, once more
+        try:
+            if key not in self._value_costs:
+                self._value_costs[key] = count_flops(module, *args, convention=self.meter.convention)
+            with self.meter.phase("learn", key=(self._token, *key)):
+                self.meter.add(self._value_costs[key])
+        finally:
+            self.learning = False
+
+
+def _metering_of(model: Any) -> _Metering | None:
+    """Return what is attached to ``model``; a copy of a metered model has its class, and nothing attached."""
+    metering = getattr(type(model), "_metering", None)
+    return metering if isinstance(metering, _Metering) and metering.owner() is model else None
+
+
+def _counted_train(base: type, metering: _Metering) -> Any:
+    """Return a method that runs ``base.train`` and charges it."""
+    train = base.train
+    signature = inspect.signature(train)
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> None:
+        if _metering_of(self) is not metering:
+            train(self, *args, **kwargs)
+            return
+        given = signature.bind(self, *args, **kwargs)
+        given.apply_defaults()
+        metering.round(self, lambda: train(self, *args, **kwargs), _kind_of_round(base, self, given.arguments))
+
+    counted.__doc__ = train.__doc__
+    return counted
+
+
+def _kind_of_round(base: type, model: Any, arguments: dict[str, Any]) -> Hashable | None:
+    """Return what the FLOPs of this call of ``train`` follow from, or None when it has to be counted.
+
+    TD3 updates its actor with every ``policy_delay``-th critic, so its rounds are of several kinds. PPO with a
+    ``target_kl`` stops where the data tell it to.
+    """
+    if base.train.__module__ == "stable_baselines3.ppo.ppo":
+        steps = model.n_steps * model.n_envs
+        return None if model.target_kl is not None else ("ppo", steps, model.batch_size, model.n_epochs)
+    if base.train.__module__ == "stable_baselines3.a2c.a2c":
+        return ("a2c", model.n_steps * model.n_envs)
+    if base.train.__module__ not in _OFF_POLICY:
+        return None
+    steps, batch = arguments["gradient_steps"], arguments["batch_size"]
+    delay = getattr(model, "policy_delay", 1)
+    actor_updates = sum((model._n_updates + step) % delay == 0 for step in range(1, steps + 1))
+    return ("off-policy", steps, batch, actor_updates)
+
+
+_OFF_POLICY = ("stable_baselines3.sac.sac", "stable_baselines3.td3.td3", "stable_baselines3.dqn.dqn")
+
+
+# ---- which modules act ----------------------------------------------------------------------------------------------
+
+
+def _sides(model: Any) -> tuple[dict[str, nn.Module], list[nn.Module]]:
+    """Return the modules that acting runs, by name, and those of a rollout that only learning needs."""
+    policy = getattr(model, "policy", None)
+    for name in ("actor", "q_net"):
+        module = getattr(policy, name, None)
+        if isinstance(module, nn.Module):
+            return {name: module}, []
+    extractor = getattr(policy, "mlp_extractor", None)
+    if isinstance(getattr(extractor, "policy_net", None), nn.Module) and hasattr(policy, "action_net"):
+        acting = {"features": policy.pi_features_extractor, "actor": extractor.policy_net, "action": policy.action_net}
+        values = [extractor.value_net, policy.value_net]
+        if policy.vf_features_extractor is not policy.pi_features_extractor:
+            values.append(policy.vf_features_extractor)
+        return acting, values
+    raise ConfigError(
+        f"{type(model).__name__} has the policy {type(policy).__name__}: expected a Stable-Baselines3 model with an "
+        'actor, a q_net or an mlp_extractor; watch what acts by hand, get_meter("policy").watch(module), and put '
+        'meter.phase("learn") around its updates'
+    )
+
+
+def _require_covered(model: Any, acting: dict[str, nn.Module]) -> None:
+    """Check that the modules to be watched hold every product of acting, so that nothing is silently 0."""
+    probe, policy = ComputeMeter("probe"), model.policy
+    mode = policy.training
+    watches = _watch_all(probe, acting)
+    policy.set_training_mode(False)
+    try:
+        with torch.no_grad():
+            policy._predict(_example(model), deterministic=True)
+    finally:
+        policy.set_training_mode(mode)
+        for watch in watches:
+            watch.remove()
+    seen, whole = probe.take().executed, flops_per_action(model)
+    if seen != whole:
+        raise UncountableError(
+            f"acting with {type(policy).__name__} runs {whole} FLOPs, {seen} of them in {', '.join(acting)}: expected "
+            "all of them there; watch the modules that act by hand: get_meter('policy').watch(module)"
+        )
+
+
+def _watch_all(meter: ComputeMeter, modules: dict[str, nn.Module]) -> list[Watch]:
+    """Watch ``modules`` on ``meter``, or none of them."""
+    watches: list[Watch] = []
+    try:
+        for name, module in modules.items():
+            # None: the meter decides, and counts what runs where it does not know better.
+            watches.append(meter.watch(module, name, static=True if _shapes_decide(module) else None))
+    except (MeterError, UncountableError):
+        for watch in watches:
+            watch.remove()
+        raise
+    return watches
+
+
+def _shapes_decide(module: nn.Module) -> bool:
+    """Tell whether the FLOPs of ``module`` follow from the shapes of its inputs: true of what the library defines."""
+    for part in module.modules():
+        own = type(part).__module__.startswith("stable_baselines3.")
+        if not own and not (type(part).__module__.startswith("torch.nn.modules.") and is_static(part)):
+            return False
+    return True
+
+
+def _example(model: Any) -> Any:
+    """Return one observation as the policy's tensors; the space's own generator is left alone."""
+    observation = copy.deepcopy(model.observation_space).sample()
+    return model.policy.obs_to_tensor(observation)[0]
+
+
+def _parts(observation: Any) -> list[tuple[str, torch.Tensor]]:
+    return list(observation.items()) if isinstance(observation, dict) else [("", observation)]
+
+
+class _Normalised:
+    """A model whose observations are normalised as they were in training."""
+
+    def __init__(self, model: Any, normaliser: Any) -> None:
+        self._model, self._normaliser = model, normaliser
+
+    def predict(self, observation: Any, deterministic: bool = True) -> tuple[Any, Any]:
+        """Return the action for ``observation`` as the environment gave it."""
+        return self._model.predict(self._normaliser.normalize_obs(observation), deterministic=deterministic)
+
+
+# ---- penalties that float32 loses -----------------------------------------------------------------------------------
+
+
+def _warn_of_lost_penalties(model: Any) -> None:
+    """Warn where a step's penalty is below half of float32's spacing at the size of the rewards that are stored."""
+    buffer = getattr(model, "replay_buffer", None) or getattr(model, "rollout_buffer", None)
+    penalties = [penalty for penalty in (_penalty(env, model) for env in _envs(model)) if penalty > 0]
+    if not penalties or buffer is None:
+        return
+    stored = buffer.rewards if buffer.full else buffer.rewards[: buffer.pos]
+    size = np.float32(np.abs(stored).max(initial=0.0))
+    if min(penalties) < 0.5 * float(np.spacing(size)):
+        warnings.warn(
+            f"Stable-Baselines3 stores rewards as float32: beside rewards of {size:.6g}, a step's penalty of "
+            f"{min(penalties):.3g} is rounded away and the model cannot learn from it. Raise the weight, or scale the "
+            "rewards down.",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def _penalty(env: gym.Env, model: Any) -> float:
+    """Return what the wrappers of ``env`` take off the reward of a step, at the FLOPs of one action."""
+    penalty = 0.0
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, ComputePenaltyReward):
+            penalty += env.weight * flops_per_action(model)
+        elif isinstance(env, SubPolicyAction):
+            penalty += env.weight  # of one step of the cheapest
+        env = env.env
+    return penalty
+
+
+def _envs(model: Any) -> list[gym.Env]:
+    """Return the environments that live in this process."""
+    vector = model.get_env()
+    return list(getattr(getattr(vector, "unwrapped", vector), "envs", []))
+
+
+__all__ = ["as_sub_policy", "flops_per_action", "load", "metered", "unmeter"]

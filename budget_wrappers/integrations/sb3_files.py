@@ -1,0 +1,89 @@
+"""Opening the files that Stable-Baselines3 saved: on request only, as they can run code."""
+
+import importlib
+import inspect
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from budget_wrappers.errors import CheckpointError, ConfigError, MissingExtraError, UntrustedFileError
+
+
+def load(
+    path: str | Path, algorithm: str | None = None, *, env: Any = None, trust: bool = False, **options: Any
+) -> Any:
+    """Return the model that Stable-Baselines3 saved.
+
+    Such a zip holds Python objects that are code when they are loaded. It is opened only if you say that you trust who
+    made it. To let a specification name such files as sub-policies, say so once::
+
+        register_loader("sb3", lambda path: as_sub_policy(load(path, trust=True)))
+
+    Args:
+        path: of the zip.
+        algorithm: the class that saved it, such as ``"SAC"``; found from the zip where it can be.
+        env: to train in further.
+        trust: whether code in the file may run.
+        options: for the class's ``load``, such as ``device``.
+
+    Raises:
+        UntrustedFileError: without ``trust``.
+        CheckpointError: no such file, or not a model's.
+        ConfigError: the algorithm cannot be told, or Stable-Baselines3 has none of that name.
+        MissingExtraError: Stable-Baselines3 is not installed.
+    """
+    path = _existing(Path(path))
+    if not trust:
+        raise UntrustedFileError(
+            f"{path} is a Stable-Baselines3 zip: expected trust=True to open it. It holds Python objects that can run "
+            "any code when they are loaded; pass trust=True only if you trust who made the file"
+        )
+    name = algorithm or _algorithm_in(path)
+    found = getattr(_library(path), name, None)
+    if not (inspect.isclass(found) and hasattr(found, "load")):
+        raise ConfigError(f"algorithm={name!r}: expected a class of stable_baselines3, such as 'SAC'; pass its name")
+    return found.load(path, env=env, **options)
+
+
+def _library(path: Path) -> Any:
+    try:
+        return importlib.import_module("stable_baselines3")
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{path} needs Stable-Baselines3, which cannot be imported ({error}): expected `import stable_baselines3` "
+            "to work; pip install 'budget-wrappers[sb3]'"
+        ) from error
+
+
+def _existing(path: Path) -> Path:
+    path = path if path.suffix else path.with_suffix(".zip")
+    if not zipfile.is_zipfile(path):
+        what = "is no zip archive" if path.is_file() else "does not exist"
+        raise CheckpointError(
+            f"{path} {what}: expected a file that a Stable-Baselines3 model's save wrote; check the path"
+        )
+    return path
+
+
+def _algorithm_in(path: Path) -> str:
+    """Return the class that saved the model, read from the zip's JSON without running anything in it."""
+    with zipfile.ZipFile(path) as archive:
+        if "data" not in archive.namelist():
+            raise CheckpointError(
+                f"{path} holds {archive.namelist()[:5]}: expected an entry 'data', as a model's save writes"
+            )
+        data = json.loads(archive.read("data"))
+    module = data.get("policy_class", {}).get("__module__", "")
+    if module == "stable_baselines3.common.policies":
+        return "PPO" if "n_epochs" in data else "A2C"
+    for name in ("sac", "td3", "dqn"):
+        if module == f"stable_baselines3.{name}.policies":
+            return name.upper()
+    raise ConfigError(
+        f"{path} was saved with a policy of {module or 'an unknown module'}, which does not tell the algorithm: "
+        "expected its name; pass algorithm='SAC', say"
+    )
+
+
+__all__ = ["load"]

@@ -1,0 +1,336 @@
+"""Third-party models are metered to the digit, train as without, and come back unchanged."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+pytest.importorskip("stable_baselines3")
+
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from budget_wrappers.errors import ConfigError, MeterError
+from budget_wrappers.integrations.sb3 import as_sub_policy, flops_per_action, metered, unmeter
+from budget_wrappers.metering import ComputeMeter, get_meter
+from budget_wrappers.wrappers import ComputeLimit, ComputePenaltyReward, RecordComputeStatistics, SubPolicyAction
+
+EPISODE = 20
+SMALL = {"policy_kwargs": {"net_arch": [8, 8]}, "seed": 0, "device": "cpu"}
+OFF_POLICY = {**SMALL, "learning_starts": 10, "batch_size": 16, "buffer_size": 200}
+
+
+def pendulum(meter: Any = None) -> gym.Env:
+    env = gym.make("Pendulum-v1", max_episode_steps=EPISODE)
+    return env if meter is None else RecordComputeStatistics(env, meter)
+
+
+def cartpole(meter: Any = None) -> gym.Env:
+    env = gym.make("CartPole-v1", max_episode_steps=EPISODE)
+    return env if meter is None else RecordComputeStatistics(env, meter)
+
+
+CASES: dict[str, tuple[type, Callable[..., gym.Env], dict[str, Any]]] = {
+    "sac": (SAC, pendulum, OFF_POLICY),
+    "sac with state-dependent noise": (SAC, pendulum, {**OFF_POLICY, "use_sde": True}),
+    "td3": (TD3, pendulum, OFF_POLICY),
+    "td3 by episode": (TD3, pendulum, {**OFF_POLICY, "train_freq": (1, "episode"), "gradient_steps": -1}),
+    "td3 in rounds of 3": (TD3, pendulum, {**OFF_POLICY, "train_freq": 2, "gradient_steps": 3}),
+    "ddpg": (DDPG, pendulum, OFF_POLICY),
+    "dqn": (DQN, cartpole, {**OFF_POLICY, "gradient_steps": 2}),
+    "ppo": (PPO, cartpole, {**SMALL, "n_steps": 32, "batch_size": 16, "n_epochs": 2}),
+    "ppo that may stop early": (PPO, cartpole, {**SMALL, "n_steps": 32, "batch_size": 16, "target_kl": 1e-4}),
+    "a2c": (A2C, cartpole, SMALL),
+}
+STEPS = 70
+
+
+def make(case: str, meter: Any = None) -> Any:
+    model_class, env_of, settings = CASES[case]
+    return model_class("MlpPolicy", env_of(meter), **settings)
+
+
+def weights(model: Any) -> list[torch.Tensor]:
+    return [tensor.clone() for tensor in model.policy.state_dict().values()]
+
+
+def counted_by_torch(model: Any, steps: int) -> int:
+    """Train ``model`` and return what torch's own counter sees in its updates."""
+    total, train = 0, model.train
+
+    def counted(*args: Any, **kwargs: Any) -> None:
+        nonlocal total
+        with FlopCounterMode(display=False) as counter:
+            train(*args, **kwargs)
+        total += counter.get_total_flops()
+
+    model.train = counted
+    model.learn(steps)
+    return total
+
+
+@pytest.fixture(params=CASES)
+def trained(request: pytest.FixtureRequest) -> tuple[Any, ComputeMeter, Any, int]:
+    """A metered model, its meter, the same model without, and torch's count of its updates."""
+    meter = ComputeMeter()
+    model = metered(make(request.param, meter), meter).learn(STEPS)
+    plain = make(request.param)
+    return model, meter, plain, counted_by_torch(plain, STEPS)
+
+
+def test_learning_is_what_torch_counts_and_weights_are_those_of_an_unmetered_run(trained: Any) -> None:
+    model, meter, plain, counted = trained
+    values = values_in_rollouts(model)
+    assert meter.totals["learn"] == counted + values
+    assert all(torch.equal(a, b) for a, b in zip(weights(model), weights(plain), strict=True))
+
+
+def values_in_rollouts(model: Any) -> int:
+    """Value estimates while collecting are for learning: 2·(4·8 + 8·8 + 8·1) = 208 FLOPs each (PPO and A2C only).
+
+    One a step, one at the end of each rollout, one at each time limit: with 20 steps an episode at most, CartPole
+    falls before the limit or reaches it, which the model's own buffer of episode lengths tells.
+    """
+    if not isinstance(model, PPO | A2C):
+        return 0
+    lengths = [info["l"] for info in model.ep_info_buffer]
+    estimates = model.num_timesteps + model.num_timesteps // model.n_steps + lengths.count(EPISODE)
+    return 208 * estimates
+
+
+def test_sac_acting_is_its_actor_times_the_steps_after_the_random_ones() -> None:
+    meter = ComputeMeter()
+    model = metered(SAC("MlpPolicy", pendulum(meter), **OFF_POLICY), meter)
+    model.learn(STEPS)
+    # Pendulum: O = 3, A = 1, both heads: 2·(3·8 + 8·8 + 2·8·1) = 208. The first 10 of 70 steps are random.
+    assert flops_per_action(model) == 208
+    assert dict(meter.totals.by_name) == {"actor": 60 * 208}
+
+
+def test_target_networks_charge_nothing_to_acting() -> None:
+    meter = ComputeMeter()
+    model = metered(TD3("MlpPolicy", pendulum(meter), **OFF_POLICY), meter)
+    observation = torch.zeros(4, 3)
+    with torch.no_grad():
+        model.actor_target(observation)
+        model.critic_target(observation, torch.zeros(4, 1))
+    assert meter.take().executed == 0
+
+
+def test_policy_gradient_acting_is_its_policy_side_alone() -> None:
+    meter = ComputeMeter()
+    model = metered(make("ppo", meter), meter)
+    model.learn(32)
+    # CartPole: O = 4, A = 2: 2·(4·8 + 8·8 + 8·2) = 224, the same in a rollout as in predict.
+    assert (flops_per_action(model), meter.totals["act"]) == (224, 32 * 224)
+
+
+def test_predict_and_evaluate_policy_are_charged() -> None:
+    env = pendulum("test.sb3.evaluate")
+    model = metered(SAC("MlpPolicy", env, **OFF_POLICY), "test.sb3.evaluate")
+    evaluate_policy(model, Monitor(env), n_eval_episodes=2)
+    assert get_meter("test.sb3.evaluate").totals["act"] == 2 * EPISODE * flops_per_action(model)
+    assert model.meter is get_meter("test.sb3.evaluate")
+
+
+def test_our_evaluation_finds_the_meter_of_a_metered_model() -> None:
+    from agents.common.evaluate import evaluate_policy as ours
+
+    model = metered(SAC("MlpPolicy", pendulum(), **OFF_POLICY), ComputeMeter())
+    assert ours(model, pendulum(), episodes=1).flops_per_step == 208
+
+
+# ---- nothing is left behind -----------------------------------------------------------------------------------------
+
+
+def test_unmeter_leaves_no_trace() -> None:
+    for case in ("sac", "ppo"):
+        model = make(case)
+        before = dict(vars(model))
+        hooks = [len(module._forward_hooks) for module in model.policy.modules()]
+        attributes = set(vars(model.policy))
+        assert unmeter(metered(model, ComputeMeter())) is model
+        assert type(model) is CASES[case][0]
+        assert vars(model) == before
+        assert [len(module._forward_hooks) for module in model.policy.modules()] == hooks
+        assert set(vars(model.policy)) == attributes
+
+
+def test_unmetered_model_charges_nothing() -> None:
+    meter = ComputeMeter()
+    model = unmeter(metered(make("sac"), meter))
+    model.learn(20)
+    assert (meter.totals["act"], meter.totals["learn"]) == (0, 0)
+
+
+def test_metering_twice_and_unmetering_nothing_raise() -> None:
+    model = metered(make("sac"), ComputeMeter())
+    with pytest.raises(MeterError, match="metered already"):
+        metered(model, ComputeMeter())
+    with pytest.raises(MeterError, match="is not metered"):
+        unmeter(make("sac"))
+
+
+def test_a_meter_in_use_by_another_model_raises_and_leaves_the_model_alone() -> None:
+    meter = ComputeMeter()
+    first, second = metered(make("sac"), meter), make("sac")
+    with pytest.raises(MeterError, match="'actor'"):
+        metered(second, meter)
+    assert type(second) is SAC
+    assert flops_per_action(first) == 208
+
+
+def test_copy_of_a_metered_model_charges_nothing() -> None:
+    meter = ComputeMeter()
+    model = metered(make("sac"), meter)
+    twin = copy.deepcopy(model.policy)
+    twin.predict(np.zeros(3, np.float32))
+    assert meter.take().executed == 0
+
+
+class OwnTrain(SAC):
+    """A subclass whose rounds of updates nobody knows: every second one does nothing."""
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        if self._n_updates % 2 == 0:
+            super().train(gradient_steps, batch_size)
+        else:
+            self._n_updates += 1
+
+
+def test_a_subclass_with_its_own_train_is_counted_in_each_round() -> None:
+    meter = ComputeMeter()
+    metered(OwnTrain("MlpPolicy", pendulum(meter), **OFF_POLICY), meter).learn(40)
+    plain = OwnTrain("MlpPolicy", pendulum(), **OFF_POLICY)
+    assert meter.totals["learn"] == counted_by_torch(plain, 40)
+
+
+def test_an_object_that_is_no_model_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"expected a Stable-Baselines3 model .*watch what acts by hand"):
+        metered(object())
+
+
+# ---- save and load --------------------------------------------------------------------------------------------------
+
+
+def test_save_and_load_work_and_the_loaded_model_is_not_metered(tmp_path: Path) -> None:
+    meter = ComputeMeter()
+    model = metered(make("sac", meter), meter)
+    model.learn(20)
+    model.save(tmp_path / "model.zip")
+    for loader in (SAC, model):
+        loaded = loader.load(tmp_path / "model.zip", device="cpu")
+        assert type(loaded) is SAC
+        assert all(torch.equal(a, b) for a, b in zip(weights(model), weights(loaded), strict=True))
+        before = meter.totals["act"]
+        loaded.predict(np.zeros(3, np.float32))
+        assert meter.totals["act"] == before
+    assert metered(loaded, ComputeMeter("other")).meter.name == "other"
+
+
+# ---- vector environments and wrappers -------------------------------------------------------------------------------
+
+
+def recorded(env: gym.Env) -> gym.Env:
+    return RecordComputeStatistics(env, "test.sb3.vector")
+
+
+def test_scalar_wrapper_in_a_vector_env_of_one_works() -> None:
+    env = make_vec_env("Pendulum-v1", n_envs=1, wrapper_class=recorded)
+    model = metered(SAC("MlpPolicy", env, **OFF_POLICY), "test.sb3.vector")
+    model.learn(20)
+    assert get_meter("test.sb3.vector").totals["act"] == 10 * 208
+    unmeter(model)
+
+
+def test_scalar_wrapper_in_a_vector_env_of_two_names_the_vector_wrapper() -> None:
+    env = make_vec_env("Pendulum-v1", n_envs=2, wrapper_class=recorded)
+    model = metered(SAC("MlpPolicy", env, **OFF_POLICY), "test.sb3.vector")
+    with pytest.raises(MeterError, match=r"budget_wrappers\.wrappers\.vector"):
+        model.learn(40)
+    unmeter(model)
+
+
+def test_monitor_inside_the_wrapper_logs_the_return_without_the_penalty() -> None:
+    meter = ComputeMeter()
+
+    def penalised(env: gym.Env) -> gym.Env:
+        return RecordComputeStatistics(ComputePenaltyReward(env, weight=0.01, meter=meter), meter)
+
+    limit = {"max_episode_steps": EPISODE}
+    env = make_vec_env("Pendulum-v1", n_envs=1, wrapper_class=penalised, env_kwargs=limit)
+    model = metered(SAC("MlpPolicy", env, **{**OFF_POLICY, "learning_starts": 0}), meter)
+    model.learn(EPISODE)
+    stored = float(model.replay_buffer.rewards[:EPISODE].sum())
+    # 20 steps of 208 FLOPs at 0.01 a FLOP: 41.6 less than what Monitor saw.
+    assert model.ep_info_buffer[0]["r"] - stored == pytest.approx(41.6, abs=1e-3)
+
+
+def test_budget_changes_through_a_vector_env() -> None:
+    meter = ComputeMeter()
+    env = DummyVecEnv([lambda: Monitor(ComputeLimit(pendulum(), 1e6, on_exhausted="truncate", meter=meter))])
+    env.env_method("set_budget", 5e5)
+    assert env.get_attr("max_flops") == [5e5]
+
+
+@pytest.mark.parametrize("weight", [1e-12, 1e-3])
+def test_penalty_that_float32_loses_is_named_once(weight: float, recwarn: pytest.WarningsRecorder) -> None:
+    meter = ComputeMeter()
+    env = ComputePenaltyReward(pendulum(), weight=weight, meter=meter)
+    model = metered(SAC("MlpPolicy", env, **OFF_POLICY), meter)
+    # Pendulum's rewards go to 16; float32 has steps of 1e-6 there. 208 FLOPs cost 2e-10, or 0.2.
+    if weight < 1e-6:
+        with pytest.warns(UserWarning, match=r"float32: beside rewards of .* is rounded away"):
+            model.learn(30)
+    else:
+        model.learn(30)
+    assert len(recwarn) == 0
+
+
+# ---- as sub-policies, and as the master -----------------------------------------------------------------------------
+
+
+def test_model_as_sub_policy_acts_as_it_predicts() -> None:
+    model = make("td3")
+    policy = as_sub_policy(model, "td3")
+    observation = np.array([1.0, 0.0, 0.5], np.float32)
+    assert (policy.name, policy.flops) == ("td3", 2 * (3 * 8 + 8 * 8 + 8 * 1))
+    np.testing.assert_array_equal(policy(observation), model.predict(observation, deterministic=True)[0])
+
+
+def test_sub_policy_normalises_as_training_did() -> None:
+    env = VecNormalize(DummyVecEnv([pendulum]))
+    model = SAC("MlpPolicy", env, **OFF_POLICY)
+    env.obs_rms.mean = np.array([0.5, 0.5, 3.0])
+    observation = np.array([1.0, 0.0, 0.5], np.float32)
+    expected = model.predict(env.normalize_obs(observation), deterministic=True)[0]
+    np.testing.assert_array_equal(as_sub_policy(model)(observation), expected)
+
+
+def test_unmodified_dqn_is_the_master_of_sub_policies() -> None:
+    meter = ComputeMeter()
+    small = as_sub_policy(SAC("MlpPolicy", pendulum(), **OFF_POLICY), "small")
+    large = as_sub_policy(
+        SAC("MlpPolicy", pendulum(), **{**OFF_POLICY, "policy_kwargs": {"net_arch": [16, 16]}}), "large"
+    )
+    options = SubPolicyAction(pendulum(), [small, large], hold=3, weight=0.1, meter=meter)
+    master = metered(DQN("MlpPolicy", RecordComputeStatistics(options, meter), **OFF_POLICY), meter)
+    before = weights(master)
+    master.learn(40)
+    assert any(not torch.equal(a, b) for a, b in zip(before, weights(master), strict=True))
+    # O = 3, K = 2: 2·(3·8 + 8·8 + 8·2) = 208 a greedy decision; the rest are the sub-policies' primitive steps.
+    spent = meter.totals.by_name
+    assert set(spent) == {"small", "large", "q_net"}
+    assert spent["q_net"] % 208 == 0
+    assert spent["small"] % 208 == spent["large"] % large.flops == 0
+    episodes, rest = divmod(40, -(-EPISODE // 3))  # 7 decisions an episode: 6 of 3 steps and one of 2
+    assert spent["small"] // 208 + spent["large"] // large.flops == episodes * EPISODE + 3 * rest
