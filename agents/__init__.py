@@ -7,14 +7,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal to _HOMES
-    from agents.cql import CQL, CQLConfig
+    from agents.cql import CQL, CQLConfig, DiscreteCQL, DiscreteCQLConfig
     from agents.dqn import DQN, DQNConfig
+    from agents.recipes.asymmetric import Asymmetric, AsymmetricConfig
     from agents.sac import SAC, SACConfig
     from agents.td3 import TD3, TD3Config
 
 _HOMES = {
-    "cql": ("CQL", "CQLConfig"),
+    "cql": ("CQL", "CQLConfig", "DiscreteCQL", "DiscreteCQLConfig"),
     "dqn": ("DQN", "DQNConfig"),
+    "recipes.asymmetric": ("Asymmetric", "AsymmetricConfig"),
     "sac": ("SAC", "SACConfig"),
     "td3": ("TD3", "TD3Config"),
 }

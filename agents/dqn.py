@@ -15,8 +15,6 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from budget_wrappers.errors import ConfigError
-
 from agents.common.acting import numpy_forward, torch_forward
 from agents.common.agent import OffPolicyAgent
 from agents.common.buffers import Batch, ReplayBuffer
@@ -25,6 +23,7 @@ from agents.common.mlp import MLP, Activation
 from agents.common.optim import FusedAdam
 from agents.common.prioritized import PrioritizedReplay
 from agents.common.td import MovingAverage, td_target
+from budget_wrappers.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,7 @@ def compare(algorithm: str, threads: int, rounds: int, steps: int) -> dict[str, 
 
 
 def main() -> None:
+    """Compare on the command line's terms, or be one of the workers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)

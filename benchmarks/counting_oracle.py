@@ -161,7 +161,7 @@ def _encoder_layer(draw: random.Random, rows: int) -> Case:
     embed = heads * draw.randint(1, 4) * 2
     module = nn.TransformerEncoderLayer(embed, heads, feedforward, batch_first=True).train(draw.random() < 0.5)
     flops = 2 * rows * tokens * (4 * embed**2 + 2 * tokens * embed + 2 * embed * feedforward)
-    # In evaluation the scores come from a fused CPU kernel that torch's counter does not know; dropout needs another one.
+    # In evaluation the scores come from a fused CPU kernel that torch's counter does not know; dropout has another.
     return Case("encoder_layer", module, (torch.randn(rows, tokens, embed),), flops, torch_sees_all=module.training)
 
 

@@ -79,7 +79,8 @@ class Outcome:
         steps: environment steps.
         episodes: by kind of limit and mode.
         violations: of the law, each with the numbers to reproduce it.
-        closest: the greatest share of a limit that an episode has executed without passing it.
+        closest: over a chooser, the greatest share of its limit that an episode has executed; around an opaque policy,
+            the greatest overshoot as a share of what its last step cost.
         held: episodes in which an action was repeated.
     """
 
@@ -204,12 +205,11 @@ def opaque_episode(rng: np.random.Generator, outcome: Outcome) -> None:
         TimeLimit(FickleEnv(float(rng.choice([0.0, 0.05]))), horizon), limit, mode, meter=meter, horizon=horizon
     )
     env.reset(seed=int(rng.integers(2**31)))
-    executed, dearest, ended = 0, 0, False
+    executed, ended = 0, False
     while not ended:
         cost = int(np.exp(rng.uniform(0, 14))) - 1
         meter.add(cost, "policy")
-        executed, dearest = executed + cost, max(dearest, cost)
-        before = executed - cost
+        before, executed = executed, executed + cost
         _, _, terminated, truncated, _ = env.step(0)
         ended = terminated or truncated
         if before >= limit or env.overshoot != max(executed - limit, 0) or env.overshoot > cost:
@@ -217,7 +217,9 @@ def opaque_episode(rng: np.random.Generator, outcome: Outcome) -> None:
                 {"problem": "an opaque policy passed its limit by more than one step, or unreported", "mode": mode}
                 | {"executed": executed, "limit": limit, "reported": env.overshoot}
             )
+        outcome.closest = max(outcome.closest, env.overshoot / max(cost, 1))
     outcome.steps += env.unwrapped.steps
+    outcome.held += env.limit_report()["held_steps"] > 0
     outcome.episodes[f"opaque/{mode}"] += 1
 
 
@@ -245,10 +247,13 @@ def main() -> int:
             "episodes_total": sum(outcome.episodes.values()),
             "violations": len(outcome.violations),
             "first_violations": outcome.violations[:5],
-            "closest_share_of_limit": outcome.closest,
+            closest: outcome.closest,
             "episodes_with_held_steps": int(outcome.held),
         }
-        for name, outcome in (("hard", hard), ("opaque", opaque))
+        for name, closest, outcome in (
+            ("hard", "greatest_share_of_limit_executed", hard),
+            ("opaque", "greatest_overshoot_as_share_of_the_last_step", opaque),
+        )
     }
     path = store(arguments.output, {"seed": arguments.seed, **record})
     print(f"{path}: {len(hard.violations)} + {len(opaque.violations)} violations")

@@ -27,6 +27,7 @@ from agents.common.log import CHECKPOINT, read_rows
 from agents.common.run import Run, RunConfig
 from agents.cql import CQL, DiscreteCQL
 from agents.dqn import DQN
+from agents.recipes.asymmetric import Asymmetric
 from agents.sac import SAC
 from agents.td3 import TD3
 from benchmarks.card import RESULTS, store
@@ -84,7 +85,7 @@ class RandomPolicy:
         return self.space.sample(), None
 
 
-CLASSES = {agent.__name__: agent for agent in (SAC, TD3, DQN, CQL, DiscreteCQL)}
+CLASSES = {agent.__name__: agent for agent in (SAC, TD3, DQN, CQL, DiscreteCQL, Asymmetric)}
 CASES = {
     "sac": Case("SAC", {"env": "Pendulum-v1", "max_episode_steps": 50}, SMALL),
     "td3": Case("TD3", {"env": "Pendulum-v1", "max_episode_steps": 50}, {**SMALL, "n_step": 3}),
@@ -95,18 +96,32 @@ CASES = {
     ),
     "cql": Case("CQL", {"env": "Pendulum-v1", "max_episode_steps": 50}, {**SMALL, "action_samples": 4}, offline=True),
     "discrete-cql": Case("DiscreteCQL", {"env": "CartPole-v1"}, SMALL, offline=True),
+    "asymmetric": Case(
+        "Asymmetric",
+        {"env": "Pendulum-v1", "max_episode_steps": 50},
+        {**SMALL, "small_net_arch": (4, 4), "master_learning_starts": 100, "master_prioritized": True},
+    ),
     "sac-vector": Case("SAC", {"env": "Pendulum-v1", "n_envs": 3, "max_episode_steps": 50}, SMALL),
 }
 
 
-def work(case: Case, steps: int, folder: Path) -> None:
-    """Start the run of ``folder``, or resume it, and train to the end: what runs in a process that is killed."""
+def work(case: Case, steps: int, folder: Path, training: Any = None) -> None:
+    """Start the run of ``folder``, or resume it, and train to the end: what runs in a process that is killed.
+
+    Args:
+        case: which.
+        steps: of the run.
+        folder: of the run.
+        training: an event to set when training begins.
+    """
     torch.set_num_threads(1)
     agent_class = CLASSES[case.agent]
     if (folder / "config.json").exists():
         run = Run.resume(agent_class, folder)
     else:
         run = Run.start(agent_class, case.settings, case.config(steps, folder), folder)
+    if training is not None:
+        training.set()
     with run:
         run.train()
 
@@ -122,10 +137,21 @@ def finish(case: Case, steps: int, folder: Path) -> float:
     return time.perf_counter() - start
 
 
-def kill(case: Case, steps: int, folder: Path, seconds: float) -> dict[str, Any]:
-    """Run for ``seconds``, kill, and return where that hit."""
-    process = FORK.Process(target=work, args=(case, steps, folder))
+def kill(case: Case, steps: int, folder: Path, seconds: float, from_start: bool) -> dict[str, Any]:
+    """Run, kill after ``seconds``, and return where that hit.
+
+    Args:
+        case: which.
+        steps: of the run.
+        folder: of the run.
+        seconds: of training; with ``from_start`` of the process, which may hit while it makes or restores the run.
+        from_start: see ``seconds``.
+    """
+    training = FORK.Event()
+    process = FORK.Process(target=work, args=(case, steps, folder, training))
     process.start()
+    if not from_start:
+        training.wait()
     process.join(timeout=seconds)
     finished = process.exitcode is not None
     process.kill()
@@ -134,6 +160,7 @@ def kill(case: Case, steps: int, folder: Path, seconds: float) -> dict[str, Any]
     saved = folder / CHECKPOINT
     return {
         "after_seconds": round(seconds, 4),
+        "of": "the process" if from_start else "training",
         "last_row": rows[-1] if rows else 0,
         "checkpoint": read_header(saved)["counters"]["num_timesteps"] if saved.exists() else 0,
         "while_writing_a_file": bool(list(folder.glob("*.partial"))),
@@ -181,9 +208,10 @@ def study(case: Case, steps: int, kills: int, seed: int, tell: Callable[[str], N
         seconds = finish(case, steps, whole)
         hits: list[dict[str, Any]] = []
         # All kills together take about as long as the run, and each loses what followed a checkpoint: they fall on
-        # its whole length, and rarely past its end.
+        # its whole length, and rarely past its end. Every fifth falls on the start of a process.
         while len(hits) < kills:
-            hits.append(kill(case, steps, killed, float(rng.uniform(0, 2 * seconds / kills))))
+            delay = float(rng.uniform(0, 2 * seconds / kills))
+            hits.append(kill(case, steps, killed, delay, from_start=len(hits) % 5 == 4))
             tell(json.dumps(hits[-1]))
         finish(case, steps, killed)
         different = differences(whole, killed)
@@ -209,7 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", default=list(CASES), help=f"of {', '.join(CASES)}; by default all")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=3_000)
+    parser.add_argument("--steps", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     for name in arguments.cases:

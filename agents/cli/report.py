@@ -1,5 +1,6 @@
 """``budget report``: HTML and PNG from run folders."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ def report(folders: Sequence[Path], out: Path | None = None) -> int:
         raise ConfigError("runs is empty: expected at least one run folder; name one, such as runs/demo")
     written = write_report(folders, out)
     first = Comparison.read(folders[0])
-    Console().print(terminal_table(written.rows, first.env_id, first.convention))
+    table = terminal_table(written.rows, first.env_id, first.convention)
+    # Without a terminal, rich takes 80 columns, which cut the table's headings.
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
     say(f"Picture: {written.picture}   Report: {written.page}")
     return 0

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from agents.cli.arguments import FileOptions, flat, parse, write_resolved
+from agents.cli.arguments import FileOptions, flat, parse, say, write_resolved
 from agents.cli.report import report
 
 
@@ -33,5 +33,9 @@ def run(arguments: Sequence[str]) -> int:
         write_resolved(options)
         return 0
     folder = options.run or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-tradeoff"
-    run_tradeoff(options.setup, folder)
+    try:
+        run_tradeoff(options.setup, folder)
+    except KeyboardInterrupt:
+        say(f"\nWhat was finished is kept. Go on with the same options and --folder {folder}")
+        raise
     return report([folder])

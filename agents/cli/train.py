@@ -60,7 +60,12 @@ def resume(options: ResumeOptions) -> int:
 def train(training: Run) -> int:
     """Train, tell what came of it and return the exit code."""
     folder = training.folder.path
-    if not training.train(progress_bar=sys.stderr.isatty()):
+    try:
+        finished = training.train(progress_bar=sys.stderr.isatty())
+    except KeyboardInterrupt:
+        say(f"Stopped at once. Go on from the last checkpoint with: budget train --resume {folder}")
+        raise
+    if not finished:
         say(f"Saved at step {training.agent.num_timesteps:,}. Go on with: budget train --resume {folder}")
         return 128 + (training.stop.reason or 2)
     result = training.report().summary()

@@ -6,10 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from agents.common.mlp import MLP
 from budget_wrappers.deploy.numpy_engine import NumpyPerceptron
 from budget_wrappers.metering import ComputeMeter
-
-from agents.common.mlp import MLP
 
 Forward = Callable[[np.ndarray], np.ndarray]
 

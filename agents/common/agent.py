@@ -16,40 +16,15 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 
-from budget_wrappers.errors import NonFiniteError, SpaceError
-from budget_wrappers.metering import ComputeMeter, count_flops, get_meter
-
 from agents.common.buffers import Batch, ReplayBuffer
 from agents.common.callbacks import Callback, callbacks_of
 from agents.common.checkpoint import load_agent, save_agent
-from agents.common.collect import Step, collector_of
+from agents.common.collect import RunningEpisodes, Step, collector_of
 from agents.common.config import OffPolicyConfig
 from agents.common.hindsight import HindsightReplay, goal_reward, goal_slices
-
-
-def meter_for(env: gym.Env | VectorEnv | None, meter: ComputeMeter | str | None) -> ComputeMeter:
-    """Return the meter given, else the one that the environment's wrappers read, else a new one."""
-    if isinstance(meter, str):
-        return get_meter(meter)
-    if meter is not None:
-        return meter
-    if isinstance(env, gym.Wrapper) and env.has_wrapper_attr("compute_accounts"):
-        return env.get_wrapper_attr("compute_accounts")[0].meter
-    if isinstance(env, gym.Wrapper) and env.has_wrapper_attr("meter"):
-        return env.get_wrapper_attr("meter")
-    return ComputeMeter()
-
-
-def joined(observation: Mapping[str, np.ndarray], keys: list[str]) -> np.ndarray:
-    """Return the entries ``keys`` of a dictionary, one beside the other along the last axis, as float32.
-
-    Raises:
-        SpaceError: an entry is missing.
-    """
-    if not isinstance(observation, Mapping) or any(key not in observation for key in keys):
-        found = sorted(observation) if isinstance(observation, Mapping) else type(observation).__name__
-        raise SpaceError(f"the observation has {found}: expected a dictionary with {keys}; pass what env.step returns")
-    return np.concatenate([np.asarray(observation[key], dtype=np.float32) for key in keys], axis=-1)
+from agents.common.interface import joined, meter_for, require_spaces
+from budget_wrappers.errors import NonFiniteError, SpaceError
+from budget_wrappers.metering import ComputeMeter, count_flops
 
 
 class OffPolicyAgent(ABC):
@@ -77,7 +52,7 @@ class OffPolicyAgent(ABC):
         vector = isinstance(env, VectorEnv)
         self.observation_space = env.single_observation_space if vector else env.observation_space
         self.action_space = env.single_action_space if vector else env.action_space
-        self._require_spaces()
+        require_spaces(type(self).__name__, self.observation_space, self.action_space, self.discrete)
         self.device = torch.device(self.config.device)
         self.num_timesteps, self.num_rounds, self.num_updates, self.num_episodes = 0, 0, 0, 0
         self.total_timesteps = 0
@@ -164,7 +139,7 @@ class OffPolicyAgent(ABC):
         callbacks = callbacks_of(callback, progress_bar, total_timesteps)
         collector, end = self.collector(), self.num_timesteps + total_timesteps
         self.total_timesteps = end
-        returns, lengths = np.zeros(collector.num_envs), np.zeros(collector.num_envs, dtype=np.int64)
+        episodes = RunningEpisodes(collector.num_envs)
         callbacks.on_training_start(self)
         try:
             self._reset(collector)
@@ -177,7 +152,7 @@ class OffPolicyAgent(ABC):
                 self.after_step()
                 if self.num_rounds % self.config.train_freq == 0 and self.num_timesteps > self.config.learning_starts:
                     self.train(self._updates_due(collector.num_envs))
-                over = self._finished_episodes(step, returns, lengths)
+                over = self.finished_episodes(step, episodes)
                 for episode in over:
                     self.num_episodes += 1
                     callbacks.on_episode_end(self, episode)
@@ -186,7 +161,7 @@ class OffPolicyAgent(ABC):
                     break
                 if self._restart or (over and collector.num_envs == 1 and self.num_timesteps < end):
                     self._reset(collector)
-                    returns[:], lengths[:] = 0, 0
+                    episodes.restart()
         finally:
             callbacks.on_training_end(self)
         return self
@@ -289,6 +264,10 @@ class OffPolicyAgent(ABC):
         """Return what steps the environment; an agent that acts through wrappers of its own overrides it."""
         return collector_of(self.env, self.to_array)
 
+    def finished_episodes(self, step: Step, running: RunningEpisodes) -> list[dict[str, Any]]:
+        """Return what callbacks are told of each episode that ``step`` ended: return, length, the wrappers' report."""
+        return running.finished_by(step)
+
     def _updates_due(self, num_envs: int) -> int:
         configured = self.config.gradient_steps
         return configured if configured >= 0 else self.config.train_freq * num_envs
@@ -297,20 +276,6 @@ class OffPolicyAgent(ABC):
         collector.reset(int(self.rng.integers(2**31)))
         self.replay.forget_unfinished()
         self._restart = False
-
-    def _finished_episodes(self, step: Step, returns: np.ndarray, lengths: np.ndarray) -> list[dict[str, Any]]:
-        """Return return, length and the wrappers' report of each episode that this step ended."""
-        finished = []
-        for row, stream in enumerate(step.streams):
-            returns[stream] += step.reward[row]
-            lengths[stream] += 1
-            if step.terminated[row] or step.truncated[row]:
-                episode = {"return": float(returns[stream]), "length": int(lengths[stream])}
-                if "compute" in step.infos[row]:
-                    episode["compute"] = step.infos[row]["compute"]
-                finished.append(episode)
-                returns[stream], lengths[stream] = 0, 0
-        return finished
 
     # ---- spaces and metering ------------------------------------------------------------------------------------
 
@@ -325,11 +290,17 @@ class OffPolicyAgent(ABC):
         """Return a float32 copy of ``observation``, one or a batch, as the networks see it.
 
         Raises:
-            SpaceError: a dictionary that lacks an entry of the space.
+            SpaceError: a dictionary that lacks an entry of the space, or what is no array of numbers.
         """
         if isinstance(self.observation_space, spaces.Dict):
             return joined(observation, list(self.observation_space))
-        return np.array(observation, dtype=np.float32)
+        try:
+            return np.array(observation, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise SpaceError(
+                f"an observation {observation!r} ({error}): expected numbers of shape {self.observation_shape}; pass "
+                "what env.reset and env.step return"
+            ) from error
 
     def make_replay(self) -> ReplayBuffer:
         """Return an empty replay for the agent's spaces."""
@@ -363,26 +334,6 @@ class OffPolicyAgent(ABC):
             return np.asarray(action, dtype=np.int64) - int(self.action_space.start)
         low, high = self.action_space.low, self.action_space.high
         return np.clip(2.0 * (action - low) / (high - low) - 1.0, -1.0, 1.0).astype(np.float32)
-
-    def _require_spaces(self) -> None:
-        wanted = spaces.Discrete if self.discrete else spaces.Box
-        if not isinstance(self.action_space, wanted):
-            raise SpaceError(
-                f"{type(self).__name__} got the action space {self.action_space}: expected a {wanted.__name__} space; "
-                + ("use SAC or TD3" if self.discrete else "use DQN for discrete actions")
-            )
-        if not self.discrete and not self.action_space.is_bounded():
-            raise SpaceError(
-                f"the action space {self.action_space} has no bounds: expected finite low and high; "
-                "wrap the environment in gymnasium.wrappers.RescaleAction or ClipAction"
-            )
-        space = self.observation_space
-        parts = list(space.values()) if isinstance(space, spaces.Dict) else [space]
-        if not all(isinstance(part, spaces.Box) and len(part.shape) == 1 for part in parts):
-            raise SpaceError(
-                f"{type(self).__name__} got the observation space {space}: expected a Box of one dimension, or a Dict "
-                "of such; wrap the environment in gymnasium.wrappers.FlattenObservation"
-            )
 
     def _start_metering(self) -> None:
         self.meter.watch(self.actor, "actor")

@@ -96,6 +96,12 @@ class ReplayBuffer:
         """Store ``n`` transitions; every argument has that leading dimension.
 
         Args:
+            observation: ``(n, *O)``, before the step.
+            action: ``(n, A)`` in [-1, 1], or ``(n,)`` indices.
+            reward: ``(n,)``.
+            next_observation: ``(n, *O)``, after it; of the finished episode where one has ended.
+            terminated: ``(n,)``, cuts the bootstrap.
+            truncated: ``(n,)``, ends the episode without cutting it.
             streams: which environment each comes from, so that windows follow one environment's episode.
         """
         for row, stream in enumerate(streams):

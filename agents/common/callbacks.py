@@ -4,7 +4,6 @@
 ``agents.common.monitors`` has those that evaluate, log, film and save.
 """
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -94,7 +93,7 @@ def load_state_of(callbacks: Sequence[Callback], state: dict[str, Any]) -> None:
 
 def resumable_anywhere(agent: Any) -> bool:
     """Return whether any step will do to save a run at: offline, or with episodes that all restart there."""
-    return getattr(agent, "offline", False) or isinstance(agent.env, VectorEnv)
+    return agent.offline or isinstance(agent.env, VectorEnv)
 
 
 class FunctionCallback(Callback):
@@ -164,7 +163,8 @@ class ProgressBar(Callback):
         silent: show nothing; by default where standard error is no terminal.
     """
 
-    seconds_between = 0.1
+    stride = 20
+    """Steps between two looks at the bar, which itself draws at most ten times a second."""
 
     def __init__(self, total: int, silent: bool | None = None) -> None:
         self.total, self.silent = total, silent
@@ -173,29 +173,26 @@ class ProgressBar(Callback):
     def on_training_start(self, agent: Any) -> None:
         from tqdm import tqdm
 
-        self.bar = tqdm(total=self.total, unit="step", dynamic_ncols=True, leave=True, disable=self.silent)
-        self.start = self.shown = agent.num_timesteps
-        self.next, self.stride = agent.num_timesteps, 1
+        done = agent.num_timesteps
+        self.bar = tqdm(initial=done, total=done + self.total, unit="step", dynamic_ncols=True, disable=self.silent)
+        self.shown = done
 
     def on_step(self, agent: Any) -> bool:
-        steps = agent.num_timesteps
-        if steps >= self.next:
-            before = time.perf_counter()
-            self.bar.update(steps - self.shown)
-            self.shown = steps
-            # Look at the clock ever more rarely until ten looks a second are left.
-            elapsed = before - getattr(self, "looked", before)
-            self.looked = before
-            self.stride = min(2 * self.stride, 10_000) if elapsed < self.seconds_between else max(self.stride // 2, 1)
-            self.next = steps + self.stride
+        if agent.num_timesteps >= self.shown + self.stride:
+            self.show(agent.num_timesteps)
         return True
+
+    def show(self, steps: int) -> None:
+        """Move the bar to ``steps``."""
+        self.bar.update(steps - self.shown)
+        self.shown = steps
 
     def on_episode_end(self, agent: Any, episode: dict[str, Any]) -> None:
         self.returns = [*self.returns[-9:], episode["return"]]
         self.bar.set_postfix({"return": f"{np.mean(self.returns):.1f}"}, refresh=False)
 
     def on_training_end(self, agent: Any) -> None:
-        self.bar.update(agent.num_timesteps - self.shown)
+        self.show(agent.num_timesteps)
         self.bar.close()
 
 
@@ -242,7 +239,7 @@ class StopWhen(Callback):
         return self.reason is not None
 
     def stop(self, reason: int = 0) -> None:
-        """Ask training to stop at the end of the running episode (a vector run: of the running step).
+        """Ask training to stop at the end of the running episode; a vector or offline run: of the running step.
 
         Args:
             reason: for whoever asks later, such as a signal's number.
@@ -250,10 +247,10 @@ class StopWhen(Callback):
         self.reason = reason
 
     def on_training_start(self, agent: Any) -> None:
-        self.vector, self.at_end = isinstance(agent.env, VectorEnv) or agent.offline, False
+        self.anywhere, self.at_end = resumable_anywhere(agent), False
 
     def on_step(self, agent: Any) -> bool:
-        stopping = self.reason is not None and (self.at_end or self.vector)
+        stopping = self.reason is not None and (self.at_end or self.anywhere)
         self.at_end = False
         return not stopping
 

@@ -151,3 +151,28 @@ def collector_of(
 ) -> SingleCollector | VectorCollector:
     """Return the collector for ``env``, whose observations ``to_array`` turns into what the networks see."""
     return VectorCollector(env, to_array) if isinstance(env, VectorEnv) else SingleCollector(env, to_array)
+
+
+class RunningEpisodes:
+    """Return and length of the episode that runs in each of ``num_envs`` environments."""
+
+    def __init__(self, num_envs: int) -> None:
+        self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
+
+    def finished_by(self, step: Step) -> list[dict[str, Any]]:
+        """Return return, length and the wrappers' report of each episode that ``step`` ended."""
+        finished = []
+        for row, stream in enumerate(step.streams):
+            self._returns[stream] += step.reward[row]
+            self._lengths[stream] += 1
+            if step.terminated[row] or step.truncated[row]:
+                episode = {"return": float(self._returns[stream]), "length": int(self._lengths[stream])}
+                if "compute" in step.infos[row]:
+                    episode["compute"] = step.infos[row]["compute"]
+                finished.append(episode)
+                self._returns[stream], self._lengths[stream] = 0.0, 0
+        return finished
+
+    def restart(self) -> None:
+        """Forget unfinished episodes: every environment is reset."""
+        self._returns[:], self._lengths[:] = 0.0, 0

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from budget_wrappers.errors import ConfigError
-
 from agents.common.mlp import Activation
+from budget_wrappers.errors import ConfigError
 
 
 def unknown_key(key: str, known: list[str], owner: str) -> ConfigError:

@@ -116,7 +116,8 @@ def read_transitions(
 
     Args:
         dataset: see ``open_dataset``.
-        observation_space, action_space: what the agent expects.
+        observation_space: what the agent expects.
+        action_space: what the agent expects.
         to_array: turns a batch of observations into what the networks see, ``(n, O)``.
         from_env_action: turns a batch of the environment's actions into what the replay stores.
 
@@ -151,7 +152,10 @@ def episodes_of(opened: Any) -> Iterator[Any]:
 
 
 def arrays_of(
-    episode: Any, to_array: Callable[[Any], np.ndarray], from_env_action: Callable[[np.ndarray], np.ndarray], number: int
+    episode: Any,
+    to_array: Callable[[Any], np.ndarray],
+    from_env_action: Callable[[np.ndarray], np.ndarray],
+    number: int,
 ) -> tuple[Any, ...]:
     """Return the columns of one episode and its return."""
     observation = to_array(episode.observations)

@@ -14,9 +14,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from budget_wrappers.errors import ConfigError, SpaceError
-
 from agents.common.buffers import Batch, ReplayBuffer
+from budget_wrappers.errors import ConfigError, SpaceError
 
 GoalReward = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

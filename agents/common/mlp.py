@@ -66,7 +66,7 @@ def _evaluate(x: Tensor, activation: str, parameters: Sequence[Tensor], keep: li
 
 
 def _outer_sum(gradient: Tensor, x: Tensor) -> Tensor:
-    """Return ``gradientᵀ · x``, as the transpose of ``xᵀ · gradient`` where ``x`` is narrow: that takes half the time."""
+    """Return ``gradientᵀ · x``; as the transpose of ``xᵀ · gradient`` where ``x`` is narrow, in half the time."""
     return (x.t() @ gradient).t() if x.shape[1] < gradient.shape[1] else gradient.t() @ x
 
 

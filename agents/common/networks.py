@@ -60,7 +60,9 @@ def squashed_gaussian(mean: Tensor, log_std: Tensor, noise: Tensor) -> SquashedS
     ``log π(a) = Σ_A [log N(u; mean, std) − log(1 − tanh²u)]`` (Haarnoja et al. 2018, appendix C), differentiable once.
 
     Args:
-        mean, log_std, noise: shape ``(..., A)``; ``noise`` is standard normal.
+        mean: shape ``(..., A)``.
+        log_std: shape ``(..., A)``.
+        noise: standard normal, shape ``(..., A)``.
     """
     return SquashedSample(*_SquashedGaussian.apply(mean, log_std, noise))
 

@@ -5,12 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budget_wrappers.errors import ConfigError, DatasetError
-
 from agents.common.buffers import ReplayBuffer
 from agents.common.callbacks import callbacks_of
 from agents.common.dataset import Transitions, open_dataset, read_transitions
 from agents.common.spaces import NoEnvironment
+from budget_wrappers.errors import ConfigError, DatasetError
 
 
 class FixedReplay(ReplayBuffer):

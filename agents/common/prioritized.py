@@ -127,7 +127,11 @@ class PrioritizedReplay(ReplayBuffer):
     def state_dict(self) -> dict[str, Tensor]:
         """Return the filled part of every array, the priorities and the position."""
         priority = torch.from_numpy(self.tree.get(np.arange(self.size)))
-        return {**super().state_dict(), "priority": priority, "highest": torch.tensor([self.highest], dtype=torch.float64)}
+        return {
+            **super().state_dict(),
+            "priority": priority,
+            "highest": torch.tensor([self.highest], dtype=torch.float64),
+        }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take back what ``state_dict`` returned."""

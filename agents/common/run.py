@@ -5,6 +5,7 @@ A run that was killed at any moment is resumed from its last checkpoint and ends
 there; a second one stops at once.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ def made(make: Any, env_id: str, **settings: Any) -> Any:
 
 def make_agent(agent_class: type, settings: Mapping[str, Any], config: RunConfig, **parts: Any) -> Any:
     """Return a new agent with a meter of its own, which the wrappers of its environment read."""
-    offline = getattr(agent_class, "offline", False)
+    offline = agent_class.offline
     if offline != (config.dataset is not None):
         raise ConfigError(
             f"dataset={config.dataset!r} for {agent_class.__name__}: expected "
@@ -206,13 +207,19 @@ class Run:
             command: the command line, for the record.
             parts: what the agent takes besides settings.
         """
-        agent = make_agent(agent_class, settings, config, **parts)
-        record = {
-            "agent": agent_class.__name__,
-            "settings": agent.config.to_dict(),
-            "run": dataclasses.asdict(config),
-        }
-        return cls(agent, config, RunFolder(folder, record, command, config.tensorboard))
+        with contextlib.ExitStack() as undo:
+            agent = make_agent(agent_class, settings, config, **parts)
+            undo.callback(agent.env.close)
+            record = {
+                "agent": agent_class.__name__,
+                "settings": agent.config.to_dict(),
+                "run": dataclasses.asdict(config),
+            }
+            opened = RunFolder(folder, record, command, config.tensorboard)
+            undo.callback(opened.close)
+            run = cls(agent, config, opened)
+            undo.pop_all()
+        return run
 
     @classmethod
     def resume(cls, agent_class: type, folder: str | Path, steps: int | None = None, **parts: Any) -> Self:
@@ -227,19 +234,23 @@ class Run:
         Raises:
             CheckpointError: a checkpoint or metrics that do not fit each other or the configuration.
         """
-        opened = RunFolder(folder)
-        config = RunConfig.of(opened.config["run"])
-        if steps is not None:
-            config = dataclasses.replace(config, steps=steps)
-        opened.tensorboard = config.tensorboard
-        agent = make_agent(agent_class, opened.config["settings"], config, **parts)
-        run = cls(agent, config, opened)
-        if opened.checkpoint.exists():
-            extra = restore_agent(agent, opened.checkpoint)
-            load_state_of(run.alongside, extra["callbacks"])
-            opened.cut(extra["metrics_bytes"], agent.num_timesteps)
-        else:
-            opened.cut(0, 0)
+        with contextlib.ExitStack() as undo:
+            opened = RunFolder(folder)
+            undo.callback(opened.close)
+            config = RunConfig.of(opened.config["run"])
+            if steps is not None:
+                config = dataclasses.replace(config, steps=steps)
+            opened.tensorboard = config.tensorboard
+            agent = make_agent(agent_class, opened.config["settings"], config, **parts)
+            undo.callback(agent.env.close)
+            run = cls(agent, config, opened)
+            if opened.checkpoint.exists():
+                extra = restore_agent(agent, opened.checkpoint)
+                load_state_of(run.alongside, extra["callbacks"])
+                opened.cut(extra["metrics_bytes"], agent.num_timesteps)
+            else:
+                opened.cut(0, 0)
+            undo.pop_all()
         return run
 
     def train(self, progress_bar: bool = False) -> bool:

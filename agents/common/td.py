@@ -16,6 +16,7 @@ def entropy_regularised_target(batch: Batch, next_value: Tensor, log_prob: Tenso
     """Return ``y_i = R + γⁿ(1 − terminated)·(min_m Q̄_{m,i}(s', a'_i) − α·log π_i(a'_i|s'))``, ``(K, B)``.
 
     Args:
+        batch: rewards and discounts, ``(B,)`` each.
         next_value: ``min_m Q̄_{m,i}``, shape ``(K, B)``.
         log_prob: shape ``(K, B)``.
         ent_coef: α, a scalar tensor.

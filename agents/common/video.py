@@ -7,9 +7,11 @@ import gymnasium as gym
 import numpy as np
 
 from agents.common.evaluate import handed_back
+from agents.common.files import replacing
 from budget_wrappers.errors import ConfigError, MissingExtraError
 
-MAX_FRAMES = 2_000
+MAX_FRAMES, MAX_SIDE = 1_000, 320
+"""A film is cut and its pictures are shrunk to this, as all of it is held in memory: 100 MB at most."""
 
 
 def record_episode(policy: Any, env: gym.Env, path: str | Path, seed: int, deterministic: bool = True) -> float:
@@ -32,13 +34,13 @@ def record_episode(policy: Any, env: gym.Env, path: str | Path, seed: int, deter
             "with gymnasium.make(…, render_mode='rgb_array')"
         )
     observation, _ = env.reset(seed=seed)
-    frames, total, over, state = [first_frame(env)], 0.0, False, None
+    frames, total, over, state = [small(first_frame(env))], 0.0, False, None
     while not over:
         action, state = policy.predict(observation, **handed_back(state), deterministic=deterministic)
         observation, reward, terminated, truncated, _ = env.step(action)
         total += float(reward)
         if len(frames) < MAX_FRAMES:
-            frames.append(np.asarray(env.render()))
+            frames.append(small(np.asarray(env.render())))
         over = terminated or truncated
     write_gif(frames, Path(path), float(env.metadata.get("render_fps", 30)))
     return total
@@ -56,8 +58,8 @@ def first_frame(env: gym.Env) -> np.ndarray:
         raise MissingExtraError(f"{env} cannot be drawn: expected its drawing package to be there; {error}") from error
 
 
-def write_gif(frames: list[np.ndarray], path: Path, frames_per_second: float) -> None:
-    """Write ``frames``, each ``(height, width, 3)`` uint8, to ``path``.
+def small(frame: np.ndarray) -> Any:
+    """Return ``frame``, ``(height, width, 3)`` uint8, as a picture of few colours and at most ``MAX_SIDE`` pixels.
 
     Raises:
         MissingExtraError: Pillow is not installed.
@@ -68,11 +70,16 @@ def write_gif(frames: list[np.ndarray], path: Path, frames_per_second: float) ->
         raise MissingExtraError(
             "filming needs Pillow, which is not installed: expected `import PIL` to work; pip install pillow"
         ) from error
-    # A GIF counts hundredths of a second and viewers slow down below two of them: fast films drop frames instead.
+    picture = Image.fromarray(frame)
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
+    return picture.quantize(dither=Image.Dither.NONE)
+
+
+def write_gif(pictures: list[Any], path: Path, frames_per_second: float) -> None:
+    """Write ``pictures`` to ``path``, whole or not at all."""
+    # A GIF counts hundredths of a second and viewers slow down below two of them: fast films drop pictures instead.
     skip = max(1, round(frames_per_second / 50))
-    images = [Image.fromarray(frame) for frame in frames[::skip]]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    first, *others = pictures[::skip]
     duration = round(1000 * skip / frames_per_second)
-    images[0].save(partial, format="GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
-    partial.replace(path)
+    with replacing(path) as partial:
+        first.save(partial, format="GIF", save_all=True, append_images=others, duration=duration, loop=0)

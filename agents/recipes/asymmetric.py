@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from agents.common.agent import OffPolicyAgent
 from agents.common.buffers import Batch
 from agents.common.checkpoint import COUNTERS
-from agents.common.collect import SingleCollector, Step, require_finite
+from agents.common.collect import RunningEpisodes, SingleCollector, Step, require_finite
 from agents.common.config import require
 from agents.common.explorer import Explorer
 from agents.common.mlp import Activation
@@ -302,8 +302,9 @@ class Asymmetric(OffPolicyAgent):
         super()._reset(collector)
         self.noise.reset()
 
-    def _finished_episodes(self, step: Step, returns: np.ndarray, lengths: np.ndarray) -> list[dict[str, Any]]:
-        episodes = super()._finished_episodes(step, returns, lengths)
+    def finished_episodes(self, step: Step, running: RunningEpisodes) -> list[dict[str, Any]]:
+        """Return the report of each finished episode; its length is in steps of the environment."""
+        episodes = super().finished_episodes(step, running)
         for episode in episodes:
             episode |= {"decisions": episode["length"], "length": int(episode["compute"]["steps"])}
         return episodes

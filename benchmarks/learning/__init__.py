@@ -1,0 +1,1 @@
+"""Learning studies, one script a table."""

@@ -73,6 +73,7 @@ def build(task: Task, seed: int, env: gym.Env) -> OffPolicyAgent:
 
 
 def main() -> None:
+    """Train, evaluate, store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=sorted(TASKS))
     parser.add_argument("--seed", type=int, required=True)

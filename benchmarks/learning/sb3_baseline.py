@@ -50,6 +50,7 @@ def build(task: Task, seed: int) -> sb3.common.base_class.BaseAlgorithm:
 
 
 def main() -> None:
+    """Train, evaluate, store."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=sorted(TASKS))
     parser.add_argument("--seed", type=int, required=True)

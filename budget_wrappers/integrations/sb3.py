@@ -101,7 +101,8 @@ def flops_per_action(model: Any) -> int:
         UncountableError: the FLOPs of something in its policy cannot be counted.
     """
     policy = model.policy
-    return count_flops(lambda observation: policy._predict(observation, deterministic=True), _example(model))
+    with torch.no_grad():  # distributions keep what they were given last, and a copy cannot take a graph along
+        return count_flops(lambda observation: policy._predict(observation, deterministic=True), _example(model))
 
 
 def as_sub_policy(model: Any, name: str | None = None, deterministic: bool = True) -> AgentPolicy:

@@ -3,6 +3,8 @@
 from numbers import Integral
 from typing import Any
 
+import numpy as np
+
 from budget_wrappers.core import Convention
 from budget_wrappers.errors import ConfigError, CostError
 
@@ -20,7 +22,7 @@ def check_convention(convention: str) -> Convention:
 def whole(value: Any, what: str) -> int:
     """Return ``value`` as an ``int`` of at least 0; raises CostError, naming ``what``, for anything else."""
     # A float is welcome where it is whole; NaN and infinity are not.
-    if not (isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())):
+    if not (isinstance(value, Integral) or (isinstance(value, (float, np.floating)) and value.is_integer())):
         raise CostError(f"{what}={value!r} of type {type(value).__name__}; expected a whole number of at least 0")
     if value < 0:
         raise CostError(f"{what}={value}; expected at least 0")

@@ -187,7 +187,10 @@ class CountingMode(TorchDispatchMode):
                 elif str(func) == "cond":  # not torch.ops.higher_order.cond: naming it loads torch's compiler
                     handler = _branch
                 else:
-                    raise UncountableError(_unknown(f"higher_order.{func}"))
+                    raise UncountableError(
+                        f"higher-order operator {func} cannot be counted: what it calls is out of sight. Write it as "
+                        "ordinary torch code, or charge what it costs by meter.add(flops)."
+                    )
             except UncountableError as error:
                 # A model may catch what its layers raise: whoever reads the count must still learn of it.
                 self.refused = error

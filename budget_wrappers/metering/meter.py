@@ -111,8 +111,9 @@ class ComputeMeter:
         module has ``flops_of_last_forward`` (an ``int`` attribute or a method without arguments, over all rows, in the
         ``"matmul"`` convention), that is what is charged.
 
-        Without a phase, a forward with gradients off is acting. With gradients on it is learning, and the backward pass
-        is charged as twice the forward when a gradient arrives; ``phase("learn")`` counts it exactly.
+        Without a phase, a forward with gradients off is acting, whatever the training flag, and so is one that autograd
+        records nothing of. A forward that it records is learning, and its backward pass is charged as twice the forward
+        when a gradient arrives; ``phase("learn")`` counts both exactly.
 
         Args:
             module: what acts; not the whole policy, whose critics are no part of acting. Its ``__call__`` must be what

@@ -1,6 +1,7 @@
 """Running a module and leaving no trace: its state, its gradients and every random generator are put back."""
 
 import copy
+import functools
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -48,10 +49,9 @@ def unchanged(module_or_fn: Callable[..., Any]) -> Iterator[None]:
 
 def _roots(fn: Callable[..., Any]) -> list[nn.Module]:
     """Return the modules that ``fn`` visibly belongs to."""
-    if isinstance(fn, nn.Module):
-        return [fn]
-    fn = getattr(fn, "func", fn)  # functools.partial
-    held = [getattr(fn, "__self__", None)]
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    held = [fn, getattr(fn, "__self__", None)]
     for cell in getattr(fn, "__closure__", None) or ():
         try:
             held.append(cell.cell_contents)

@@ -82,8 +82,9 @@ class StepAccount(MeterHandle):
         if meter.last_rows > 1:
             raise MeterError(
                 f"Meter {meter.name!r} was charged for a batch of {meter.last_rows} observations, and this wrapper "
-                "sits around a single environment, probably inside a vector one. Take it out of the functions "
-                "and put its vector form (budget_wrappers.wrappers.vector) around the vector environment."
+                "sits around a single environment. Inside a vector one: take it out of the environment functions and "
+                "put its vector form (budget_wrappers.wrappers.vector) around the vector environment. If the batch was "
+                "an update with gradients off: run updates inside meter.phase('learn')."
             )
         if flops:  # whole and positive: a meter takes no other charge
             self.total += flops

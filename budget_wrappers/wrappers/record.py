@@ -5,7 +5,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
-from numpy import float64  # a global of its own: looked up at every step
 
 from budget_wrappers.errors import ConfigError, InfoKeyError
 from budget_wrappers.metering import ComputeMeter
@@ -77,6 +76,7 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
         self._raw = find(env, "raw_return")
         self._options = find(env, "option_report")
         self._limit = find(env, "limit_report")
+        self._last_cost, self._cost = 0, np.float64(0)
         self._return, self._steps = 0.0, 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -95,7 +95,9 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
             MeterError: the episode has ended and the meter was never used, or it was charged for a batch.
         """
         obs, reward, terminated, truncated, info = self.env.step(action)
-        cost = self.read_cost()
+        account, seen = self._account, self._seen
+        self._seen = account.collect() if self._closes else account.total  # read_cost() written out
+        cost = self._seen - seen
         self._return += float(reward)
         self._steps += 1
         if terminated or truncated:
@@ -103,8 +105,11 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
             return obs, reward, terminated, truncated, self._write(info, cost, True)
         if self._stable_info or self.cost_key in info:
             return obs, reward, terminated, truncated, self._write(info, cost, self._stable_info)
-        # the common step, written out: a copy, as some environments hand out one dict again and again
-        return obs, reward, terminated, truncated, {**info, self.cost_key: float64(cost)}
+        if cost != self._last_cost:  # most policies cost the same at every step
+            self._last_cost, self._cost = cost, np.float64(cost)
+        info = info.copy()  # as some environments hand out one dict again and again
+        info[self.cost_key] = self._cost
+        return obs, reward, terminated, truncated, info
 
     def compute_summary(self) -> dict[str, Any]:
         """Return the account of the episode so far, as ``info["compute"]`` holds it."""

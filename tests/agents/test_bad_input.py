@@ -20,7 +20,6 @@ from agents.common.agent import OffPolicyAgent
 from agents.common.checkpoint import save_agent
 from agents.common.collect import require_finite
 from agents.common.dataset import open_dataset
-from budget_wrappers.core import Choice
 from budget_wrappers.errors import (
     BudgetError,
     CheckpointError,
@@ -101,9 +100,9 @@ def test_wrong_shape() -> None:
         make_agent("sac").predict(np.zeros(4, np.float32))
 
 
-@pytest.mark.parametrize("observation", [np.array(["a", "b", "c"]), np.array([None, 1, 2]), "abc"])
+@pytest.mark.parametrize("observation", [np.array(["a", "b", "c"]), "abc", [[1.0], [1.0, 2.0]]])
 def test_wrong_dtype(observation: Any) -> None:
-    with pytest.raises(SpaceError, match=r"expected numbers"):
+    with pytest.raises(SpaceError, match=r"an observation .*: expected numbers"):
         make_agent("sac").predict(observation)
 
 
@@ -131,6 +130,7 @@ def test_observation_that_is_not_finite_gets_no_action() -> None:
         make_agent("sac").predict(np.array([0.0, np.nan, 0.0], np.float32))
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in reduce")
 def test_infinities_do_not_cancel() -> None:
     with pytest.raises(NonFiniteError):
         require_finite("the observation", np.array([np.inf, -np.inf]), 1)
@@ -171,12 +171,9 @@ class Option:
 
 def test_budget_below_the_cheapest_policy() -> None:
     options = SubPolicyAction(make_env("Pendulum-v1"), SubPolicies([Option("small", 100), Option("large", 900)]))
-    with pytest.raises(InfeasibleBudgetError, match=r"50.*100|100.*50"):
+    with pytest.raises(InfeasibleBudgetError, match=r"limit of 50 FLOPs .*below the 500"):
+        # The cheapest choice: 100 FLOPs a step, for the 5 steps that it holds.
         ComputeLimit(options, max_flops=50).reset(seed=0)
-
-
-def test_choice_is_plain_data() -> None:
-    assert Choice(1).flops == 0
 
 
 # ---- keys, extras, files, modules -----------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -26,7 +26,8 @@ from agents.common.callbacks import (
 from agents.common.interrupt import interruptible
 from agents.common.log import RunFolder
 from agents.common.monitors import Checkpoint, Evaluate, Log, RecordVideo
-from budget_wrappers.errors import ConfigError
+from agents.common.video import record_episode, small
+from budget_wrappers.errors import ConfigError, MissingExtraError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers import RecordComputeStatistics
 from tests.agents.small import EPISODE, make_agent, make_env, make_vector
@@ -55,7 +56,7 @@ class Recorder(Callback):
 class Drawn(gym.Env):
     """Three steps; every frame is a grey square whose level is the step."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 10}
     observation_space = gym.spaces.Box(-1, 1, (3,))
     action_space = gym.spaces.Box(-2, 2, (1,))
     render_mode = "rgb_array"
@@ -244,6 +245,19 @@ def test_film_shows_every_step(tmp_path: Path) -> None:
             film.seek(frame)
             levels.append(film.convert("RGB").getpixel((0, 0))[0])
     assert levels == [0, 60, 120, 180]
+
+
+def test_film_is_small_enough_to_be_held_in_memory() -> None:
+    assert small(np.zeros((480, 960, 3), np.uint8)).size == (320, 160)
+
+
+def test_environment_that_cannot_draw_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def render(self: Drawn) -> np.ndarray:
+        raise gym.error.DependencyNotInstalled("pygame is not installed, run `pip install pygame`")
+
+    monkeypatch.setattr(Drawn, "render", render)
+    with pytest.raises(MissingExtraError, match=r"cannot be drawn.*pip install pygame"):
+        record_episode(random_agent(), Drawn(), tmp_path / "film.gif", seed=0)
 
 
 def test_film_needs_frames(tmp_path: Path) -> None:

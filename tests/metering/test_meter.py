@@ -212,7 +212,7 @@ def test_get_meter_finds_the_same_meter_by_name() -> None:
 def test_a_name_has_one_convention() -> None:
     get_meter("tests.all", "all")
     assert get_meter("tests.all").convention == "all"
-    with pytest.raises(MeterError, match="'matmul'.*exists and counts 'all'"):
+    with pytest.raises(MeterError, match=r"'matmul'.*exists and counts 'all'"):
         get_meter("tests.all", "matmul")
 
 

@@ -132,6 +132,19 @@ def test_raw_and_penalised_return_do_not_depend_on_the_order(meter: ComputeMeter
     assert (accounts[0]["return_raw"], accounts[0]["return_penalised"]) == (6.0, 4.5)
 
 
+@pytest.mark.parametrize("recorder_first", [True, False])
+def test_an_episode_forgets_the_returns_of_the_one_before(meter: ComputeMeter, recorder_first: bool) -> None:
+    def record(env: gym.Env) -> gym.Env:
+        return RecordComputeStatistics(env, meter)
+
+    def penalise(env: gym.Env) -> gym.Env:
+        return ComputePenaltyReward(env, 0.01, meter=meter)
+
+    base = SpacesEnv(end_at=3)
+    env = penalise(record(base)) if recorder_first else record(penalise(base))
+    assert episode(env, meter) == episode(env, meter)
+
+
 def test_penalties_for_two_meters_add_up_in_either_order(meter: ComputeMeter) -> None:
     other = ComputeMeter("tests.critic")
     accounts = []

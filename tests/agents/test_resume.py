@@ -1,0 +1,166 @@
+"""A run that is killed or interrupted ends like one that never was; ``benchmarks/resume.py`` is the long version."""
+
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents import SAC
+from agents.common.callbacks import FunctionCallback
+from agents.common.log import read_rows
+from agents.common.run import Run, RunConfig
+from benchmarks.resume import CASES, CLASSES, Case, differences, study
+from budget_wrappers.errors import CheckpointError, ConfigError
+
+SETTINGS = {"net_arch": (8, 8), "batch_size": 16, "learning_starts": 20, "buffer_size": 500}
+CONFIG = RunConfig(
+    "Pendulum-v1",
+    steps=200,
+    max_episode_steps=25,
+    eval_every=60,
+    eval_episodes=1,
+    log_every=40,
+    checkpoint_every=50,
+    tensorboard=False,
+)
+
+
+class Killed(BaseException):
+    """Stands for a process that ends at once."""
+
+
+def finished(folder: Path, config: RunConfig = CONFIG, agent: Any = SAC, settings: Any = SETTINGS) -> Path:
+    with Run.start(agent, settings, config, folder) as run:
+        assert run.train()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run that nothing disturbed."""
+    return finished(tmp_path_factory.mktemp("runs") / "whole")
+
+
+def killed(folder: Path, step: int, config: RunConfig = CONFIG, agent: Any = SAC, settings: Any = SETTINGS) -> Path:
+    def kill(agent: Any) -> None:
+        if agent.num_timesteps >= step:
+            raise Killed
+
+    with Run.start(agent, settings, config, folder) as run:
+        run.alongside.append(FunctionCallback(kill))
+        with pytest.raises(Killed):
+            run.train()
+    return folder
+
+
+@pytest.mark.parametrize("name", ["sac", "dqn"])
+def test_run_killed_twice_equals_one_never_killed(name: str) -> None:
+    case = CASES[name]
+    small = Case(case.agent, {**case.run, "log_every": 50}, {**case.settings, "learning_starts": 50})
+    result = study(small, steps=400, kills=2, seed=1, tell=lambda line: None)
+    assert result["differences"] == []
+    assert result["rows_compared"] >= 8
+    assert len(result["kills"]) == 2
+
+
+# Before the first checkpoint (75); after it; between a row of metrics and the checkpoint that follows.
+@pytest.mark.parametrize("step", [30, 99, 121])
+def test_run_killed_at_a_step_equals_one_never_killed(step: int, whole: Path, tmp_path: Path) -> None:
+    other = killed(tmp_path / "killed", step)
+    with Run.resume(SAC, other) as run:
+        assert run.train()
+    assert differences(whole, other) == []
+
+
+@pytest.mark.parametrize("name", ["cql", "asymmetric", "sac-vector"])
+def test_offline_composed_and_vector_runs_resume_alike(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    case.prepare(tmp_path)
+    config, agent = case.config(200, tmp_path / "run"), CLASSES[case.agent]
+    settings = {**case.settings, "net_arch": (8, 8), "batch_size": 16, "learning_starts": 20}
+    whole = finished(tmp_path / "whole", config, agent, settings)
+    other = killed(tmp_path / "killed", 160, config, agent, settings)
+    with Run.resume(agent, other) as run:
+        assert 60 <= run.agent.num_timesteps < 160
+        assert run.train()
+    assert differences(whole, other) == []
+
+
+def test_interrupted_run_is_saved_at_the_episodes_end_and_equals_one_that_was_not(whole: Path, tmp_path: Path) -> None:
+    with Run.start(SAC, SETTINGS, CONFIG, tmp_path / "interrupted") as run:
+        run.alongside.append(
+            FunctionCallback(lambda agent: signal.raise_signal(signal.SIGINT) if agent.num_timesteps == 110 else None)
+        )
+        assert not run.train()
+        assert (run.stop.reason, run.agent.num_timesteps) == (signal.SIGINT, 125)
+    with Run.resume(SAC, tmp_path / "interrupted") as run:
+        assert run.agent.num_timesteps == 125
+        assert run.train()
+    assert differences(whole, tmp_path / "interrupted") == []
+
+
+def test_failed_run_keeps_its_checkpoint_and_metrics(tmp_path: Path) -> None:
+    folder = killed(tmp_path / "run", 160)
+    # Episodes of 25 steps, checkpoints at the first episode end after 50, 100 and 150 steps.
+    with Run.resume(SAC, folder) as run:
+        assert run.agent.num_timesteps == 150
+    assert [row["step"] for row in read_rows(folder, "training")] == [40, 80, 120]
+
+
+def test_finished_run_can_be_trained_further(whole: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(whole, tmp_path / "run")
+    with Run.resume(SAC, folder, steps=240) as run:
+        assert run.train()
+        assert run.agent.num_timesteps == 240
+
+
+def test_finished_run_has_nothing_left_to_do(whole: Path) -> None:
+    rows = list(read_rows(whole))
+    with Run.resume(SAC, whole) as run:
+        assert run.train()
+    assert list(read_rows(whole)) == rows
+
+
+def test_report_leaves_no_trace_and_writes_the_comparison(whole: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(whole, tmp_path / "run")
+    with Run.resume(SAC, folder) as run:
+        before = run.agent.meter.totals, run.agent.rng.bit_generator.state
+        result = run.report(episodes=2)
+        assert (run.agent.meter.totals, run.agent.rng.bit_generator.state) == before
+    assert result.flops_per_step == run.agent.flops_per_action
+    assert (folder / "tradeoff.json").exists()
+
+
+def test_lost_metrics_are_not_made_up(tmp_path: Path) -> None:
+    folder = killed(tmp_path / "run", 160)
+    (folder / "metrics.jsonl").write_text("")
+    with pytest.raises(CheckpointError, match="put the whole file back"):
+        Run.resume(SAC, folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps=0: expected at least 1"),
+        ({"eval_every": -1}, "eval_every=-1: expected 0 or more"),
+        ({"penalty": -0.5}, r"penalty=-0\.5: expected a weight of 0 or more"),
+        ({"penalty": 1.0, "n_envs": 2}, r"penalty=1\.0: expected 0 with several environments"),
+        ({"stepps": 3}, "RunConfig has no key 'stepps'; did you mean 'steps'"),
+    ],
+)
+def test_run_config_refuses(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.of({"env": "Pendulum-v1", **settings})
+
+
+def test_unknown_environment_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"env='Pendulum-v99' cannot be made"):
+        Run.start(SAC, SETTINGS, RunConfig("Pendulum-v99"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_set_is_for_offline_agents_alone(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"dataset='x' for SAC: expected None, as it learns online"):
+        Run.start(SAC, SETTINGS, RunConfig("Pendulum-v1", dataset="x"), tmp_path / "run")
