@@ -1,6 +1,5 @@
 """Opening trained policies by path, for the verbs that use one: ``eval``, ``profile`` and ``play``."""
 
-import importlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from agents.cli.names import agent_called
-from agents.common.checkpoint import read_header
+from agents.common.checkpoint import load_agent, read_header
 from agents.common.log import BEST, CHECKPOINT, CONFIG, read_json
 from agents.common.run import RunConfig
-from budget_wrappers.errors import CheckpointError, ConfigError, MissingExtraError
+from budget_wrappers.errors import CheckpointError, ConfigError
+from budget_wrappers.integrations.sb3 import load, metered
 from budget_wrappers.metering import ComputeMeter
 
 
@@ -21,10 +21,10 @@ class PolicyOptions:
     """Which policy, in which environment.
 
     Attributes:
-        policy: a run's folder, a checkpoint, or (with --trust and --agent) a Stable-Baselines3 zip.
+        policy: a run's folder, a checkpoint, or (with --trust) a Stable-Baselines3 zip.
         which: of a run: the last state or the one with the highest evaluation.
         env: a Gymnasium id, where it is not the run's own.
-        agent: class of a Stable-Baselines3 zip, such as SAC.
+        agent: class of a Stable-Baselines3 zip, such as SAC, where the zip does not tell.
         trust: open a format that can run code when it is loaded. Only for files whose maker you trust.
         seed: of the first episode.
     """
@@ -43,7 +43,7 @@ def open_policy(options: PolicyOptions, render_mode: str | None = None) -> tuple
     Raises:
         ConfigError: a missing or unknown option.
         CheckpointError: a file that holds no policy.
-        UntrustedFileError: a zip without ``trust``.
+        UntrustedFileError: a pickle, or a zip without ``trust``.
     """
     path, config = options.policy, None
     if path.is_dir():
@@ -55,50 +55,10 @@ def open_policy(options: PolicyOptions, render_mode: str | None = None) -> tuple
     if env_id is None:
         raise ConfigError(f"env=None: expected a Gymnasium id to run {path} in; pass --env")
     setup = RunConfig(env_id) if config is None or options.env else config
-    foreign = options.trust and zipfile.is_zipfile(path)
-    name = options.agent if foreign else read_header(path)["agent"]
-    agent_class = None if foreign else agent_called(name, str(path))
     meter = ComputeMeter()
+    if zipfile.is_zipfile(path):
+        policy = metered(load(path, options.agent, trust=options.trust, device="cpu"), meter)
+        return policy, setup.make_env(meter, render_mode), f"{type(policy).__name__} in {env_id}"
+    agent_class = agent_called(read_header(path)["agent"], str(path))
     env = setup.make_env(meter, render_mode)
-    policy = agent_class.load(path, env, meter=meter) if agent_class else open_foreign(path, options, meter)
-    return policy, env, f"{name} in {env_id}"
-
-
-def open_foreign(path: Path, options: PolicyOptions, meter: Any) -> Any:
-    """Return a Stable-Baselines3 policy whose acting is charged to ``meter``.
-
-    Raises:
-        ConfigError: no class, or one that Stable-Baselines3 does not have.
-        MissingExtraError: Stable-Baselines3 is not installed.
-    """
-    if options.agent is None:
-        raise ConfigError(
-            f"agent=None: expected the Stable-Baselines3 class that {path} was saved by; pass --agent SAC"
-        )
-    try:
-        library = importlib.import_module("stable_baselines3")
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{path} needs Stable-Baselines3, which is not installed: expected `import stable_baselines3` to work; "
-            "pip install 'budget-wrappers[sb3]'"
-        ) from error
-    if not hasattr(library, options.agent):
-        raise ConfigError(f"agent={options.agent!r}: expected a class of stable_baselines3, such as SAC; pass --agent")
-    model = getattr(library, options.agent).load(path, device="cpu")
-    meter.watch(foreign_actor(model), "actor")
-    return model
-
-
-def foreign_actor(model: Any) -> Any:
-    """Return the module of a Stable-Baselines3 model that computes its actions.
-
-    Raises:
-        ConfigError: a model that has no module of its own for that.
-    """
-    for name in ("actor", "q_net"):
-        if getattr(model.policy, name, None) is not None:
-            return getattr(model.policy, name)
-    raise ConfigError(
-        f"agent={type(model).__name__!r} computes actions by several modules: expected one with an actor or q_net, "
-        "such as SAC, TD3 or DQN; count it in Python with budget_wrappers.profile(…, module=…)"
-    )
+    return load_agent(agent_class, path, env, meter, replay=False), env, f"{agent_class.__name__} in {env_id}"

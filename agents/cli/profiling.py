@@ -10,7 +10,7 @@ import tyro
 
 from agents.cli.arguments import parse, say
 from agents.cli.names import agent_named
-from agents.cli.policies import PolicyOptions, foreign_actor, open_policy
+from agents.cli.policies import PolicyOptions, open_policy
 from agents.common.run import RunConfig
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering import ComputeMeter, Energy, Profile, profile
@@ -22,7 +22,7 @@ class ProfileOptions(PolicyOptions):
 
     Attributes:
         policy: as for eval; without one, --env and --agent profile an untrained agent.
-        agent: sac, td3, dqn, …; with --trust the class of a Stable-Baselines3 zip.
+        agent: of an untrained agent: sac, td3, dqn, …; else as for eval.
         net_arch: widths of the hidden layers of an untrained agent.
         hz: control rate to judge by.
         samples: timed actions.
@@ -52,7 +52,6 @@ def run(arguments: Sequence[str]) -> int:
         policy,
         observation,
         options.hz,
-        module=foreign_actor(policy) if options.trust else None,
         samples=options.samples,
         threads=options.threads,
         watts=options.watts,

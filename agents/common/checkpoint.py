@@ -140,14 +140,21 @@ def read_header(path: str | Path) -> dict[str, Any]:
     return read(path, tensors=False)[0]
 
 
-def read(path: str | Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return header and tensors of a checkpoint, checked against their checksums."""
+def read(path: str | Path, tensors: bool = True, replay: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return header and tensors of a checkpoint, checked against their checksums.
+
+    Args:
+        path: of the file.
+        tensors: whether to read any.
+        replay: whether those of the replay too, which are most of the file.
+    """
     path = with_suffix(path)
     refuse_code(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             header = header_of(path, file.metadata())
-            content = {name: file.get_tensor(name) for name in (file.keys() if tensors else ())}
+            wanted = [name for name in file.keys() if tensors and (replay or not name.startswith("replay/"))]  # noqa: SIM118
+            content = {name: file.get_tensor(name) for name in wanted}
     except SafetensorError as error:
         raise CheckpointError(
             f"{path} ({path.stat().st_size} bytes) is no whole safetensors file ({error}): expected a checkpoint as "
@@ -177,8 +184,9 @@ def refuse_code(path: Path) -> None:
         if start.startswith(magic):
             raise UntrustedFileError(
                 f"{path} is {what}: expected a safetensors checkpoint of this package. Such a file can run any code "
-                "when it is loaded, so it is not opened. If you trust who made it, open it with the library that "
-                "wrote it; `budget eval --trust` and `budget profile --trust` do so for Stable-Baselines3's"
+                "when it is loaded, so it is not opened. If you trust who made it, open a Stable-Baselines3 zip with "
+                "budget_wrappers.integrations.sb3.load(path, trust=True), on the command line with --trust, and any "
+                "other with the library that wrote it"
             )
 
 
@@ -206,7 +214,9 @@ def header_of(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     return header
 
 
-def load_agent(cls: type[Agent], path: str | Path, env: Any, meter: Any = None, **parts: Any) -> Agent:
+def load_agent(
+    cls: type[Agent], path: str | Path, env: Any, meter: Any = None, *, replay: bool = True, **parts: Any
+) -> Agent:
     """Return the agent of class ``cls`` that ``save_agent`` wrote.
 
     Args:
@@ -214,13 +224,14 @@ def load_agent(cls: type[Agent], path: str | Path, env: Any, meter: Any = None, 
         path: of the file.
         env: to train or act in; ``None`` for an agent that only predicts.
         meter: see ``OffPolicyAgent``.
+        replay: whether to read the replay, where the file has one; acting needs none.
         parts: the modules that the saved agent was given instead of the textbook networks, by name.
 
     Raises:
         CheckpointError: a file that is truncated, foreign, of another agent, for other spaces or other networks.
         UntrustedFileError: a pickle or a zip, which run code when they are loaded.
     """
-    header, tensors = read(path)
+    header, tensors = read(path, replay=replay)
     require_class(header, cls.__name__, path)
     if env is None:
         env = NoEnvironment(*(space_of(header["spaces"][name], path) for name in ("observation", "action")))
@@ -297,10 +308,10 @@ def restore(agent: Any, header: Mapping[str, Any], tensors: Mapping[str, Tensor]
     for counter in COUNTERS:
         setattr(agent, counter, header["counters"][counter])
     agent.load_plain_state(header["plain"])
-    if header["replay"]:
-        agent.replay.load_state_dict(
-            {n.removeprefix("replay/"): t for n, t in tensors.items() if n.startswith("replay/")}
-        )
+    stored = {n.removeprefix("replay/"): t for n, t in tensors.items() if n.startswith("replay/")}
+    # An offline agent that is loaded without its data only acts.
+    if stored and not (agent.offline and len(agent.replay) == 0):
+        agent.replay.load_state_dict(stored)
 
 
 def require_same_tensors(own: Mapping[str, Tensor], stored: Mapping[str, Tensor], path: str | Path) -> None:

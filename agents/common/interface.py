@@ -52,7 +52,7 @@ def require_spaces(agent: str, observation: gym.Space, action: gym.Space, discre
     if not isinstance(action, wanted):
         raise SpaceError(
             f"{agent} got the action space {action}: expected a {wanted.__name__} space; "
-            + ("use SAC, TD3 or CQL" if discrete else "use DQN or DiscreteCQL for discrete actions")
+            + ("use SAC or TD3 (CQL on data)" if discrete else "use DQN (DiscreteCQL on data)")
         )
     if not discrete and not action.is_bounded():
         raise SpaceError(

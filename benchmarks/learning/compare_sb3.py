@@ -3,8 +3,8 @@
 ``python -m benchmarks.learning.compare_sb3``
 
 Reads ``results/against_sb3/<task>/{ours,sb3}-seed*.json``, writes ``table.md`` and ``table.json`` beside them. A row
-passes where our mean over the seeds is at least Stable-Baselines3's mean minus one standard deviation. Speed is a
-factor of training time without evaluations; the runs share a machine with others, so it is rough here.
+passes where our mean over the seeds is at least Stable-Baselines3's mean minus one standard deviation. The runs share a
+machine with others, so their clocks say nothing: ``benchmarks/agent_speed.py`` compares speed.
 """
 
 import json
@@ -44,7 +44,6 @@ def compare(task: str, ours: list[dict[str, Any]], theirs: list[dict[str, Any]])
             "returns": returns,
             "mean": float(np.mean(returns)),
             "std": float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0,
-            "train_seconds": float(np.mean([run["train_seconds"] for run in runs])),
         }
     row["threshold"] = row["sb3"]["mean"] - row["sb3"]["std"]
     row["passed"] = row["ours"]["mean"] >= row["threshold"]
@@ -57,16 +56,13 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         f"Mean return of {FINAL_EPISODES} seeded episodes of the deterministic policy after training, mean ± standard "
         "deviation over seeds.",
         "",
-        "| task | steps | seeds | ours | Stable-Baselines3 | at least its mean − 1 std | time, theirs / ours |",
-        "|---|---|---|---|---|---|---|",
+        "| task | steps | seeds | ours | Stable-Baselines3 | at least its mean − 1 std |",
+        "|---|---|---|---|---|---|",
     ]
     for row in rows:
         ours, theirs = (f"{row[library]['mean']:.0f} ± {row[library]['std']:.0f}" for library in LIBRARIES)
-        speed = row["sb3"]["train_seconds"] / row["ours"]["train_seconds"]
         verdict = f"{'yes' if row['passed'] else 'no'} ({row['threshold']:.0f})"
-        lines.append(
-            f"| {row['task']} | {row['steps']:,} | {len(row['seeds'])} | {ours} | {theirs} | {verdict} | {speed:.1f} |"
-        )
+        lines.append(f"| {row['task']} | {row['steps']:,} | {len(row['seeds'])} | {ours} | {theirs} | {verdict} |")
     return "\n".join(lines) + "\n"
 
 

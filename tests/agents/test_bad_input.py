@@ -217,7 +217,7 @@ def test_truncated_checkpoint(tmp_path: Path) -> None:
 
 def test_foreign_checkpoint(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "agent.pt")
-    with pytest.raises(UntrustedFileError, match=r"a zip archive.*expected a safetensors checkpoint.*--trust"):
+    with pytest.raises(UntrustedFileError, match=r"a zip archive.*expected a safetensors checkpoint.*trust=True"):
         SAC.load(tmp_path / "agent.pt", None)
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from agents import SAC, TD3
 from agents.common import files
 from agents.common.agent import OffPolicyAgent
-from agents.common.checkpoint import read, read_header, restore_agent, save_agent
+from agents.common.checkpoint import load_agent, read, read_header, restore_agent, save_agent
 from agents.common.monitors import Checkpoint
 from agents.common.networks import Critic
 from agents.common.spaces import describe_space, space_of
@@ -104,6 +104,10 @@ def test_checkpoints_without_a_replay_hold_the_policy_only(saved: Path, tmp_path
     agent.save(tmp_path / "small")
     restored = SAC.load(tmp_path / "small", make_env("Pendulum-v1"))
     assert (len(agent.replay), len(restored.replay)) == (80, 0)
+
+
+def test_replay_is_left_in_the_file_where_it_is_not_wanted(saved: Path) -> None:
+    assert len(load_agent(SAC, saved, make_env("Pendulum-v1"), replay=False).replay) == 0
 
 
 def test_predictions_survive_saving(saved: Path) -> None:
@@ -244,7 +248,7 @@ def write_sb3_zip(path: Path) -> None:
 def test_formats_that_run_code_are_refused_and_the_refusal_says_why(write: Any, tmp_path: Path) -> None:
     path = tmp_path / "foreign.safetensors"
     write(path)
-    with pytest.raises(UntrustedFileError, match=r"can run any code when it is loaded.*--trust"):
+    with pytest.raises(UntrustedFileError, match=r"can run any code when it is loaded.*trust=True"):
         SAC.load(path, None)
 
 

@@ -206,9 +206,11 @@ def test_acting_is_sacs() -> None:
 
 
 def test_wrong_kind_of_actions_is_refused_with_the_right_class() -> None:
-    with pytest.raises(SpaceError, match="CQL got the action space Discrete.*expected a Box space.*DiscreteCQL"):
+    with pytest.raises(SpaceError, match=r"CQL got the action space Discrete.*expected a Box space.*DiscreteCQL"):
         CQL(Countdown(discrete=True))
-    with pytest.raises(SpaceError, match="DiscreteCQL got the action space Box.*expected a Discrete space.*or CQL"):
+    with pytest.raises(
+        SpaceError, match=r"DiscreteCQL got the action space Box.*expected a Discrete space.*CQL on data"
+    ):
         DiscreteCQL(Countdown())
 
 
