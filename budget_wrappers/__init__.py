@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
         BudgetError,
         CheckpointError,
         ConfigError,
+        ContractError,
         CostError,
         DatasetError,
         InfeasibleBudgetError,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
         WrapperOrderError,
     )
     from budget_wrappers.metering import ComputeMeter, Profile, count_flops, get_meter, profile
-    from budget_wrappers.policies import SubPolicies
+    from budget_wrappers.policies import AgentPolicy, FunctionPolicy, ModulePolicy, SubPolicies
     from budget_wrappers.wrappers import (
         BudgetAwareObservation,
         ComputeLimit,
@@ -45,6 +46,7 @@ _HOMES = {
         "BudgetError",
         "CheckpointError",
         "ConfigError",
+        "ContractError",
         "CostError",
         "DatasetError",
         "InfeasibleBudgetError",
@@ -58,7 +60,7 @@ _HOMES = {
         "WrapperOrderError",
     ),
     "metering": ("ComputeMeter", "Profile", "count_flops", "get_meter", "profile"),
-    "policies": ("SubPolicies",),
+    "policies": ("AgentPolicy", "FunctionPolicy", "ModulePolicy", "SubPolicies"),
     "wrappers": (
         "BudgetAwareObservation",
         "ComputeLimit",

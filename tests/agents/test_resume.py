@@ -87,7 +87,7 @@ def test_offline_composed_and_vector_runs_resume_alike(name: str, tmp_path: Path
         assert run.train()
     assert differences(whole, other) == []
     # To act, an offline agent needs no data.
-    assert agent.load(other / "checkpoint.safetensors", config.make_env()).num_timesteps == 200
+    assert agent.load(other / "checkpoint.safetensors", config.make_env()).num_timesteps >= 200
 
 
 def test_interrupted_run_is_saved_at_the_episodes_end_and_equals_one_that_was_not(whole: Path, tmp_path: Path) -> None:
