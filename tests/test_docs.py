@@ -15,7 +15,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")])
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 FENCE = re.compile(r"^```(?P<info>[^\n`]+)\n(?P<body>.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 TAGS = {"python": {"continues", "compile-only"}, "bash": set()}
 SECONDS = 120
@@ -94,11 +93,6 @@ def test_tags_are_those_that_contributing_explains(block: Block) -> None:
 def test_bash_block_names_only_what_exists(block: Block) -> None:
     problems = [problem for line in commands(block.body) for problem in problems_of(line)]
     assert problems == []
-
-
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_example_runs(path: Path, tmp_path: Path) -> None:
-    run_python(path.read_text(), tmp_path)
 
 
 def commands(body: str) -> list[list[str]]:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PROMISES = {
     "wrap_environment.py": r"flops_per_step: 384\.0",
-    "stable_baselines3_agent.py": r"'small': '[\d,]+'.*'large': '[\d,]+'.*'q_net': '[\d,]+'",
+    "stable_baselines3_agent.py": r"(?=.*'small': '[\d,]+')(?=.*'large': '[\d,]+').*'q_net': '[\d,]+'",
     "compare_tradeoff.py": r"large-only[\s\S]*picture: .*tradeoff\.png",
 }
 

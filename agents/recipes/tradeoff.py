@@ -60,8 +60,8 @@ class TradeoffConfig:
     env: str = "Pendulum-v1"
     steps: int = 5_000
     seeds: tuple[int, ...] = (0, 1)
-    weights: tuple[float, ...] = (0.001, 0.01)
-    small: tuple[int, ...] = (4, 4)
+    weights: tuple[float, ...] = (0.01, 0.03, 0.05)
+    small: tuple[int, ...] = (8, 8)
     large: tuple[int, ...] = (64, 64)
     hold: int = 5
     activation: Activation = "tanh"

@@ -217,3 +217,35 @@ def test_gradient_is_clipped_to_its_norm() -> None:
 def test_value_out_of_bounds_is_refused(name: str, value: float, expected: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}={value}: expected {expected}"):
         make(**{name: value})
+
+
+def test_update_is_stable_baselines3s_matches_oracle() -> None:
+    sb3 = pytest.importorskip("stable_baselines3")
+    from stable_baselines3.common.logger import Logger
+    from stable_baselines3.common.type_aliases import ReplayBufferSamples
+
+    settings = {"learning_rate": 1e-2, "batch_size": 6, "max_grad_norm": 0.3, "gamma": GAMMA, "buffer_size": 100}
+    env = gym.wrappers.TransformAction(
+        Countdown(discrete=True), lambda action: action + 5, gym.spaces.Discrete(3)
+    )  # the oracle refuses actions that do not start at 0
+    theirs = sb3.DQN("MlpPolicy", env, policy_kwargs={"net_arch": [8, 8]}, device="cpu", **settings)
+    ours = DQN(env, net_arch=(8, 8), **settings)
+    for own, other in ((ours.q_network, theirs.q_net), (ours.target_network, theirs.q_net_target)):
+        with torch.no_grad():
+            for target, source in zip(own.parameters(), other.parameters(), strict=True):
+                target.copy_(source)
+    batch = batch_of()._replace(weight=torch.ones(6))
+    columns = {
+        "observations": batch.observation,
+        "actions": batch.action.unsqueeze(1),
+        "next_observations": batch.next_observation,
+        "dones": (batch.discount == 0).float().unsqueeze(1),
+        "rewards": batch.reward.unsqueeze(1),
+    }
+    theirs.replay_buffer.sample = lambda *arguments, **settings: ReplayBufferSamples(**columns)
+    theirs.set_logger(Logger(None, []))
+    for _ in range(3):
+        theirs.train(gradient_steps=1, batch_size=6)
+        ours.update(batch)
+    for own, other in zip(ours.q_network.parameters(), theirs.q_net.parameters(), strict=True):
+        torch.testing.assert_close(own, other, atol=1e-6, rtol=1e-5)
