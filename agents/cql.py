@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from agents.common.buffers import Batch, ReplayBuffer
 from agents.common.checkpoint import load_agent
 from agents.common.config import require
-from agents.common.networks import Critic, squashed_gaussian
+from agents.common.networks import Critic, SquashedSample, squashed_gaussian
 from agents.common.offline import environment_for, learn_offline, replay_of
 from agents.common.optim import FusedAdam
 from agents.common.td import td_target, twin_critic_loss
@@ -41,6 +41,23 @@ def conservative_gap(values: Tensor, data_value: Tensor, log_density: Tensor | f
     return (torch.logsumexp(values - log_density, dim=-2) - data_value).mean(-1)
 
 
+def squashed_density(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
+    """Return ``log π(a) = Σ_A [log N(u; mean, std) − log(1 − a²)]`` with ``u = atanh a``, at the given action.
+
+    Args:
+        mean: shape ``(K, B, A)``.
+        log_std: shape ``(K, B, A)``.
+        action: in [-1, 1], shape ``(B, A)``. The bounds themselves, where ``u`` is infinite, are moved inwards.
+
+    Returns:
+        Shape ``(K, B)``.
+    """
+    inside = action.clamp(-1.0 + 1e-6, 1.0 - 1e-6)
+    distance = (torch.atanh(inside) - mean) * torch.exp(-log_std)
+    log_normal = -0.5 * distance.square() - log_std - 0.5 * math.log(2.0 * math.pi)
+    return (log_normal - torch.log1p(-inside.square())).sum(-1)
+
+
 @dataclass(frozen=True)
 class CQLConfig(SACConfig):
     """Configuration of continuous CQL; ``learning_rate`` is the critics'.
@@ -53,6 +70,8 @@ class CQLConfig(SACConfig):
         cql_target_gap: τ, the gap a learned weight aims at.
         action_samples: n, actions of each of the three kinds, so ``S = 3n``.
         backup_entropy: whether targets count the policy's entropy, as in SAC.
+        imitation_steps: updates in which the policy imitates the data before it follows the critics, which by then
+            value what the data do (the authors' code: 40,000 of a million).
     """
 
     actor_learning_rate: float = 1e-4
@@ -61,6 +80,7 @@ class CQLConfig(SACConfig):
     cql_target_gap: float = 5.0
     action_samples: int = 10
     backup_entropy: bool = False
+    imitation_steps: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,6 +88,7 @@ class CQLConfig(SACConfig):
         require(self.cql_alpha == "auto" or self.cql_alpha >= 0, "cql_alpha", self.cql_alpha, "'auto' or 0 or more")
         require(self.cql_alpha_init > 0, "cql_alpha_init", self.cql_alpha_init, "a weight above 0")
         require(self.action_samples >= 1, "action_samples", self.action_samples, "at least 1 action")
+        require(self.imitation_steps >= 0, "imitation_steps", self.imitation_steps, "0 or more updates")
 
 
 class CQL(SAC):
@@ -171,6 +192,19 @@ class CQL(SAC):
         data_value = values[:, :, 0]
         gap = conservative_gap(values[:, :, 1:], data_value, log_density)
         return twin_critic_loss(data_value, target), gap
+
+    def actor_loss(self, batch: Batch, own: SquashedSample, ent_coef: Tensor) -> Tensor:
+        """Return SAC's loss, or at the beginning ``Σ_i mean_B [α·log π_i(a_i|s) − log π_i(a_data|s)]``."""
+        if not self._imitates():
+            return super().actor_loss(batch, own, ent_coef)
+        imitated = squashed_density(*self.policy(batch.observation), batch.action)
+        return (ent_coef * own.log_prob - imitated).mean(1).sum()
+
+    def update_kind(self) -> str:
+        return "imitation" if self._imitates() else "update"
+
+    def _imitates(self) -> bool:
+        return self.num_updates < self.config.imitation_steps
 
     def policy_actions(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return n actions at ``s``, then n at ``s'``, ``(K, 2n, B, A)``, and their log-densities ``(K, 2n, B)``."""

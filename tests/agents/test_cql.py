@@ -14,7 +14,7 @@ from agents.common.buffers import Batch
 from agents.common.dataset import Transitions
 from agents.common.networks import Critic, GaussianActor
 from agents.common.offline import FixedReplay
-from agents.cql import conservative_gap
+from agents.cql import conservative_gap, squashed_density
 from agents.sac import SAC
 from budget_wrappers.errors import ConfigError, SpaceError
 from tests.agents.data import random_transitions
@@ -94,6 +94,31 @@ def test_densities_are_those_of_the_actions_matches_oracle() -> None:
                 # Away from ±1, where the oracle's inverse loses its digits.
                 expected = squashed.log_prob(action[head, sample].clamp(-0.9999, 0.9999))
             torch.testing.assert_close(log_density[head, sample], expected + math.log(9), atol=2e-3, rtol=1e-4)
+
+
+def test_density_at_a_given_action_matches_oracle() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean, log_std = (torch.randn(2, 50, 3, generator=generator) for _ in range(2))
+    action = 1.98 * torch.rand(50, 3, generator=generator) - 0.99
+    base = Normal(mean.double(), log_std.double().exp())
+    oracle = TransformedDistribution(Independent(base, 1), [TanhTransform()])
+    expected = oracle.log_prob(action.double().expand(2, -1, -1)).float()
+    torch.testing.assert_close(squashed_density(mean, log_std, action), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_density_is_finite_at_the_bounds() -> None:
+    action = torch.tensor([[1.0, -1.0]])
+    assert squashed_density(torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), action).isfinite().all()
+
+
+def test_policy_imitates_the_data_first() -> None:
+    agent = CQL(Countdown(), net_arch=(16,), batch_size=32, actor_learning_rate=1e-2, imitation_steps=200, ent_coef=0.0)
+    action = np.full((50, 2), 0.5, np.float32)
+    # Every action earns −1 here, the data's included: only imitation leads to it.
+    agent.replay = FixedReplay(one_step_data(action, -np.ones(50)))
+    agent.learn(200)
+    np.testing.assert_allclose(agent.act(np.zeros((1, 3)), deterministic=True)[0], 0.5, atol=0.05)
+    assert agent.update_kind() == "update"
 
 
 def test_losses_match_a_loop_over_sampled_actions(monkeypatch: pytest.MonkeyPatch) -> None:

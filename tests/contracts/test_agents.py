@@ -131,6 +131,7 @@ class TestCQL(OfflineContract):
         "cql_target_gap": {"cql_alpha": "auto", "cql_target_gap": 0.5},
         "action_samples": 1,
         "backup_entropy": True,
+        "imitation_steps": 2,
     }
 
     def losses(self, agent: Any) -> Iterable[Callable[[Batch], Any]]:
