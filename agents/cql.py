@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from agents.common.buffers import Batch, ReplayBuffer
 from agents.common.checkpoint import load_agent
 from agents.common.config import require
-from agents.common.networks import Critic, SquashedSample, squashed_gaussian
+from agents.common.networks import LOG_STD_MAX, LOG_STD_MIN, Critic, SquashedSample, squashed_gaussian
 from agents.common.offline import environment_for, learn_offline, replay_of
 from agents.common.optim import FusedAdam
 from agents.common.td import td_target, twin_critic_loss
@@ -46,12 +46,13 @@ def squashed_density(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
 
     Args:
         mean: shape ``(K, B, A)``.
-        log_std: shape ``(K, B, A)``.
+        log_std: shape ``(K, B, A)``; bounded as in ``squashed_gaussian``.
         action: in [-1, 1], shape ``(B, A)``. The bounds themselves, where ``u`` is infinite, are moved inwards.
 
     Returns:
         Shape ``(K, B)``.
     """
+    log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
     inside = action.clamp(-1.0 + 1e-6, 1.0 - 1e-6)
     distance = (torch.atanh(inside) - mean) * torch.exp(-log_std)
     log_normal = -0.5 * distance.square() - log_std - 0.5 * math.log(2.0 * math.pi)

@@ -26,7 +26,7 @@ from agents.common.networks import (
     textbook_critic,
 )
 from agents.common.optim import FusedAdam
-from agents.common.td import MovingAverage, entropy_regularised_target, twin_critic_loss
+from agents.common.td import MovingAverage, entropy_regularised_target
 
 
 @dataclass(frozen=True)
@@ -144,18 +144,14 @@ class SAC(OffPolicyAgent):
         """Return ``½ Σ_m Σ_i mean_B (Q_{m,i}(s, a) − y_i)²`` with every head's own target ``y_i``."""
         with torch.no_grad():
             following = self.sample(batch.next_observation)
-            next_value = self.target_critic.of_own_actions(batch.next_observation, following.action).amin(0)
+            next_value = self.target_critic.smallest_of_own_actions(batch.next_observation, following.action)
             target = entropy_regularised_target(batch, next_value, following.log_prob, ent_coef)
-        return twin_critic_loss(self.critic(batch.observation, batch.action), target)
+        return self.critic.squared_error(batch.observation, batch.action, target)
 
     def actor_loss(self, batch: Batch, own: SquashedSample, ent_coef: Tensor) -> Tensor:
         """Return ``Σ_i mean_B [α·log π_i(a_i|s) − min_m Q_{m,i}(s, a_i)]``; no gradient reaches the critics."""
         value = self.critic.smallest_of_own_actions(batch.observation, own.action)
         return (ent_coef * own.log_prob - value).mean(1).sum()
-
-    def temperature_loss(self, log_prob: Tensor) -> Tensor:
-        """Return ``−mean log α·(log π(a|s) + target entropy)``, one temperature for all sub-policies."""
-        return -(self.log_ent_coef * (log_prob.detach() + self.target_entropy)).mean()
 
     def sample(self, observation: Tensor) -> SquashedSample:
         """Return reparametrised actions ``(K, B, A)`` and log-densities ``(K, B)`` for ``(B, O)``."""
@@ -164,11 +160,13 @@ class SAC(OffPolicyAgent):
         return squashed_gaussian(mean, log_std, noise)
 
     def _step_temperature(self, log_prob: Tensor) -> dict[str, Tensor]:
+        """Step down ``−log α·(mean log π(a|s) + target entropy)``, one temperature for all sub-policies."""
         if not self.log_ent_coef.requires_grad:
             return {}
-        loss = self.temperature_loss(log_prob)
-        self.temperature_optimizer.descend(loss)
-        return {"temperature_loss": loss.detach()}
+        slope = -(log_prob.detach().mean() + self.target_entropy)
+        loss = self.log_ent_coef.detach() * slope
+        self.temperature_optimizer.apply([slope])
+        return {"temperature_loss": loss}
 
     # ---- acting -------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from agents.common.buffers import Batch
 from agents.common.config import OffPolicyConfig, require
 from agents.common.networks import Critic, DeterministicActor, textbook_critic
 from agents.common.optim import FusedAdam
-from agents.common.td import MovingAverage, td_target, twin_critic_loss
+from agents.common.td import MovingAverage, td_target
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,9 @@ class TD3(OffPolicyAgent):
             noise = torch.randn(action.shape, generator=self.generator, device=self.device)
             noise.mul_(config.target_policy_noise).clamp_(-config.target_noise_clip, config.target_noise_clip)
             action = (action + noise).clamp_(-1.0, 1.0)
-            next_value = self.target_critic.of_own_actions(batch.next_observation, action).amin(0)
+            next_value = self.target_critic.smallest_of_own_actions(batch.next_observation, action)
             target = td_target(batch, next_value)
-        return twin_critic_loss(self.critic(batch.observation, batch.action), target)
+        return self.critic.squared_error(batch.observation, batch.action, target)
 
     def actor_loss(self, batch: Batch) -> Tensor:
         """Return ``−Σ_i mean_B Q_{1,i}(s, π_i(s))``; no gradient reaches the critics."""

@@ -5,6 +5,7 @@ control policies (batch 256, 2×256) a third of an eager update's time is dispat
 products themselves are torch's.
 """
 
+import functools
 import itertools
 import threading
 from collections.abc import Callable, Sequence
@@ -12,32 +13,49 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 Activation = Literal["relu", "tanh"]
 
 _FORWARD: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "tanh": torch.tanh_}
+_RELU_BACKWARD = torch.ops.aten.threshold_backward.grad_input
+_TANH_BACKWARD = torch.ops.aten.tanh_backward.grad_input
 
 
 class _Scratch(threading.local):
-    """Two matrices of a thread, handed out in turn for what does not outlive one forward or backward pass.
+    """Two matrices of each width, handed out in turn for what does not outlive one forward or backward pass.
 
     Fresh memory is cold memory: for matrices of 256×256 writing into it takes longer than an activation's arithmetic.
     """
 
     def __init__(self) -> None:
-        self._flat: list[Tensor] = [torch.empty(0), torch.empty(0)]
+        self._matrices: dict[tuple[int, torch.dtype, torch.device, int], Tensor] = {}
         self._turn = 0
 
     def next(self, rows: int, columns: int, like: Tensor) -> Tensor:
         """Return an uninitialised ``(rows, columns)``, not the one handed out last."""
         self._turn ^= 1
-        flat = self._flat[self._turn]
-        if flat.numel() < rows * columns or flat.dtype != like.dtype or flat.device != like.device:
-            flat = self._flat[self._turn] = like.new_empty(rows * columns)
-        return flat[: rows * columns].view(rows, columns)
+        key = columns, like.dtype, like.device, self._turn
+        matrix = self._matrices.get(key)
+        if matrix is None or matrix.shape[0] < rows:
+            with torch.inference_mode(False):  # or it could be written to in that mode only
+                matrix = self._matrices[key] = like.new_empty(rows, columns)
+        return matrix if matrix.shape[0] == rows else matrix[:rows]
 
 
 _scratch = _Scratch()
+
+
+def _evaluate(x: Tensor, activation: str, parameters: Sequence[Tensor], keep: list[Tensor] | None) -> Tensor:
+    """Return the perceptron's output; hidden activations are appended to ``keep``, or live in scratch without it."""
+    f = _FORWARD[activation]
+    for layer in range(0, len(parameters) - 2, 2):
+        weight, bias = parameters[layer], parameters[layer + 1]
+        if keep is None:
+            x = f(linear(x, weight, bias, out=_scratch.next(x.shape[0], weight.shape[0], x)))
+        else:
+            keep.append(x := f(linear(x, weight, bias)))
+    return linear(x, parameters[-2], parameters[-1])
 
 
 def _back_through_layer(gradient: Tensor, weight: Tensor, output: Tensor, activation: str) -> Tensor:
@@ -48,26 +66,34 @@ def _back_through_layer(gradient: Tensor, weight: Tensor, output: Tensor, activa
     else:
         torch.mm(gradient, weight, out=into)
     if activation == "relu":
-        return torch.ops.aten.threshold_backward.grad_input(into, output, 0, grad_input=into)
-    return torch.ops.aten.tanh_backward.grad_input(into, output, grad_input=into)
+        return _RELU_BACKWARD(into, output, 0, grad_input=into)
+    return _TANH_BACKWARD(into, output, grad_input=into)
 
 
-def _evaluate(x: Tensor, activation: str, parameters: Sequence[Tensor], keep: list[Tensor] | None) -> Tensor:
-    """Return the perceptron's output; hidden activations are appended to ``keep``, or live in scratch without it."""
-    f, last = _FORWARD[activation], len(parameters) - 2
-    for layer in range(0, last, 2):
-        weight = parameters[layer]
-        if keep is None:
-            into = _scratch.next(x.shape[0], weight.shape[0], x)
-            x = f(torch.addmm(parameters[layer + 1], x, weight.t(), out=into))
-        else:
-            keep.append(x := f(torch.addmm(parameters[layer + 1], x, weight.t())))
-    return torch.addmm(parameters[last + 1], x, parameters[last].t())
+def _back_through_weights(
+    gradient: Tensor, inputs: Sequence[Tensor], weights: Sequence[Tensor], activation: str
+) -> tuple[list[Tensor], Tensor]:
+    """Return ``[dW_1, db_1, dW_2, …]`` and dL/d(what the first activation got) from dL/dy.
+
+    Args:
+        gradient: dL/dy, shape ``(B, outputs)``.
+        inputs: of each layer.
+        weights: of each layer.
+        activation: between layers.
+    """
+    gradients: list[Tensor] = []
+    for layer in reversed(range(len(weights))):
+        gradients += [gradient.sum(0), _outer_sum(gradient, inputs[layer])]
+        if layer > 0:
+            gradient = _back_through_layer(gradient, weights[layer], inputs[layer], activation)
+    return gradients[::-1], gradient
 
 
 def _outer_sum(gradient: Tensor, x: Tensor) -> Tensor:
     """Return ``gradientᵀ · x``; as the transpose of ``xᵀ · gradient`` where ``x`` is narrow, in half the time."""
-    return (x.t() @ gradient).t() if x.shape[1] < gradient.shape[1] else gradient.t() @ x
+    if x.shape[1] < gradient.shape[1]:
+        return torch.mm(x.t(), gradient).t()
+    return torch.mm(gradient.t(), x)
 
 
 class _Perceptron(torch.autograd.Function):
@@ -84,17 +110,44 @@ class _Perceptron(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        depth = len(ctx.saved_tensors) // 2
-        inputs, weights = ctx.saved_tensors[:depth], ctx.saved_tensors[depth:]
-        for_weights = ctx.needs_input_grad[2]
+        saved, activation = ctx.saved_tensors, ctx.activation
+        depth = len(saved) // 2
+        inputs, weights = saved[:depth], saved[depth:]
         gradients: list[Tensor | None] = [None] * (2 * depth)
-        for layer in reversed(range(depth)):
-            if for_weights:
-                gradients[2 * layer] = _outer_sum(gradient, inputs[layer])
-                gradients[2 * layer + 1] = gradient.sum(0)
-            if layer > 0:
-                gradient = _back_through_layer(gradient, weights[layer], inputs[layer], ctx.activation)
+        if ctx.needs_input_grad[2]:
+            gradients, gradient = _back_through_weights(gradient, inputs, weights, activation)
+        else:
+            for layer in reversed(range(1, depth)):
+                gradient = _back_through_layer(gradient, weights[layer], inputs[layer], activation)
         return (gradient @ weights[0] if ctx.needs_input_grad[0] else None), None, *gradients
+
+
+class _SquaredError(torch.autograd.Function):
+    """``½ Σ_m Σ_i mean_B (f_m(x)_i − y_i)²`` of several perceptrons ``f_m`` as one node."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, target: Tensor, activation: str, members: int, *parameters: Tensor) -> Tensor:
+        inputs: list[Tensor] = []
+        errors = []
+        for own in _shares(parameters, members):
+            inputs.append(x)
+            errors.append(_evaluate(x, activation, own, inputs).sub_(target))
+        ctx.activation = activation
+        ctx.save_for_backward(*errors, *inputs, *parameters[::2])
+        return torch.cat(errors).square_().sum().mul_(0.5 / len(x))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        depth = (len(ctx.needs_input_grad) - 4) // 2
+        errors, inputs, weights = saved[: -2 * depth], saved[-2 * depth : -depth], saved[-depth:]
+        scale = gradient / len(errors[0])
+        gradients: list[Tensor] = []
+        shares = zip(errors, _shares(inputs, len(errors)), _shares(weights, len(errors)), strict=True)
+        for error, own_inputs, own_weights in shares:
+            gradients += _back_through_weights(error * scale, own_inputs, own_weights, ctx.activation)[0]
+        return None, None, None, None, *gradients
 
 
 class _SmallestValue(torch.autograd.Function):
@@ -106,41 +159,42 @@ class _SmallestValue(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, observation: Tensor, action: Tensor, activation: str, members: int, *parameters: Tensor
+        ctx: Any, observation: Tensor, action: Tensor, activation: str, members: Sequence[Sequence[Tensor]]
     ) -> Tensor:
-        x, per_member = torch.cat([observation, action], 1), len(parameters) // members
-        saved: list[Tensor] = []
-        outputs = [
-            _evaluate(x, activation, parameters[start : start + per_member], saved)
-            for start in range(0, len(parameters), per_member)
-        ]
+        x = torch.cat([observation, action], 1)
+        hidden: list[Tensor] = []
+        outputs = [_evaluate(x, activation, parameters, hidden) for parameters in members]
         smallest, winner = torch.cat(outputs, 1).min(1, keepdim=True)
-        ctx.activation, ctx.members, ctx.before = activation, members, observation.shape[1]
-        ctx.save_for_backward(winner, *saved, *parameters[::2])
+        ctx.activation, ctx.members, ctx.before = activation, len(members), observation.shape[1]
+        weights = [weight for parameters in members for weight in parameters[::2]]
+        ctx.save_for_backward(winner, *hidden, *weights)
         return smallest
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        winner, *rest = ctx.saved_tensors
-        depth = (len(rest) // ctx.members + 1) // 2
-        hidden, weights = rest[: ctx.members * (depth - 1)], rest[ctx.members * (depth - 1) :]
+        winner, *saved = ctx.saved_tensors
+        split = (len(saved) - ctx.members) // 2
         to_action = None
-        for member in range(ctx.members):
-            own = weights[member * depth : (member + 1) * depth]
-            activations = hidden[member * (depth - 1) : (member + 1) * (depth - 1)]
-            rows = (winner[:, 0] == member).nonzero()[:, 0] if ctx.members > 1 else None
+        shares = zip(_shares(saved[:split], ctx.members), _shares(saved[split:], ctx.members), strict=True)
+        for member, (hidden, weights) in enumerate(shares):
+            rows = (winner.view(-1) == member).nonzero().view(-1) if ctx.members > 1 else None
             g = gradient if rows is None else gradient.index_select(0, rows)
-            for layer in reversed(range(1, depth)):
-                h = activations[layer - 1] if rows is None else activations[layer - 1].index_select(0, rows)
-                g = _back_through_layer(g, own[layer], h, ctx.activation)
-            g = g @ own[0][:, ctx.before :]
+            for layer in reversed(range(1, len(weights))):
+                h = hidden[layer - 1] if rows is None else hidden[layer - 1].index_select(0, rows)
+                g = _back_through_layer(g, weights[layer], h, ctx.activation)
+            g = g @ weights[0][:, ctx.before :]
             if rows is None:
-                to_action = g
-            else:
-                to_action = gradient.new_empty(gradient.shape[0], g.shape[1]) if to_action is None else to_action
-                to_action.index_copy_(0, rows, g)
-        return None, to_action, *([None] * (len(ctx.needs_input_grad) - 2))
+                return None, g, None, None
+            to_action = gradient.new_empty(gradient.shape[0], g.shape[1]) if to_action is None else to_action
+            to_action.index_copy_(0, rows, g)
+        return None, to_action, None, None
+
+
+def _shares(tensors: Sequence[Tensor], members: int) -> list[Sequence[Tensor]]:
+    """Return ``tensors`` cut into ``members`` equal runs."""
+    each = len(tensors) // members
+    return [tensors[start : start + each] for start in range(0, len(tensors), each)]
 
 
 class MLP(nn.Sequential):
@@ -191,13 +245,29 @@ class MLP(nn.Sequential):
         return y if x.dim() == 2 else y.view(*x.shape[:-1], y.shape[-1])
 
 
+def squared_error(members: Sequence[MLP], x: Tensor, target: Tensor) -> Tensor:
+    """Return ``½ Σ_m Σ_i mean_B (members[m](x)_i − y_i)²``, differentiable in the members' parameters alone.
+
+    Args:
+        members: perceptrons of the same sizes and activation.
+        x: shape ``(B, inputs)``.
+        target: y, shape ``(B, outputs)``.
+    """
+    parameters = [tensor for member in members for tensor in member._tensors()]
+    return _SquaredError.apply(x, target, members[0].activation, len(members), *parameters)
+
+
 def smallest_value(members: Sequence[MLP], observation: Tensor, action: Tensor) -> Tensor:
     """Return ``min_m members[m]([observation, action])``, shape ``(B, 1)``, differentiable in ``action`` alone.
 
     Args:
-        members: perceptrons of one output and one activation.
+        members: perceptrons of the same sizes and activation, of one output.
         observation: shape ``(B, O)``.
         action: shape ``(B, A)``.
     """
-    parameters = [tensor.detach() for member in members for tensor in member._tensors()]
-    return _SmallestValue.apply(observation, action, members[0].activation, len(members), *parameters)
+    parameters = [member._tensors() for member in members]
+    if torch.is_grad_enabled():
+        return _SmallestValue.apply(observation, action, members[0].activation, parameters)
+    x = torch.cat([observation, action], 1)
+    outputs = (_evaluate(x, members[0].activation, own, None) for own in parameters)
+    return functools.reduce(torch.minimum, outputs)

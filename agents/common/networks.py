@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents.common.config import OffPolicyConfig
-from agents.common.mlp import MLP, Activation, smallest_value
+from agents.common.mlp import MLP, Activation, smallest_value, squared_error
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
@@ -35,23 +35,28 @@ class _SquashedGaussian(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        scaled = log_std.exp().mul_(noise)
-        u = mean + scaled
+        bounded = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        std = bounded.exp()
+        u = torch.addcmul(mean, std, noise)
         action = torch.tanh(u)
-        # log(1 − tanh²u) = 2·(log 2 − u − softplus(−2u)) is finite where the squash saturates.
-        log_slope = F.softplus(-2 * u).add_(u).mul_(-2).add_(2 * math.log(2))
-        terms = noise.square().mul_(0.5).add_(log_std).add_(log_slope).add_(0.5 * math.log(2 * math.pi))
-        ctx.save_for_backward(action, scaled)
-        return action, terms.sum(-1).neg_()
+        # log(1 − tanh²u) = 2·(log 2 − u − softplus(−2u)) is finite where the squash saturates. With β = −2 torch's
+        # softplus(u) is −½·softplus(−2u).
+        half_slope = torch.add(u, F.softplus(u, beta=-2.0), alpha=-2.0)
+        terms = torch.addcmul(bounded, noise, noise, value=0.5).sub_(half_slope, alpha=2.0)
+        ctx.save_for_backward(action, std, noise, log_std)
+        constant = noise.shape[-1] * (0.5 * math.log(2 * math.pi) + 2 * math.log(2))
+        return action, torch.rsub(terms.sum(-1), -constant)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, to_action: Tensor, to_log_prob: Tensor) -> tuple[Tensor, Tensor, None]:
-        action, scaled = ctx.saved_tensors
+        action, std, noise, log_std = ctx.saved_tensors
         to_log_prob = to_log_prob.unsqueeze(-1)
         # d log π/du = 2·tanh u (the Gaussian part does not depend on the mean once the noise is fixed).
-        to_u = to_action * (1 - action.square()) + to_log_prob * (2 * action)
-        return to_u, torch.addcmul(-to_log_prob, to_u, scaled), None
+        to_u = torch.addcmul(to_action, to_action * action, action, value=-1.0).addcmul_(to_log_prob, action, value=2.0)
+        to_log_std = (to_u * noise).mul_(std).sub_(to_log_prob)
+        outside = torch.logical_or(log_std < LOG_STD_MIN, log_std > LOG_STD_MAX)
+        return to_u, to_log_std.masked_fill_(outside, 0.0), None
 
 
 def squashed_gaussian(mean: Tensor, log_std: Tensor, noise: Tensor) -> SquashedSample:
@@ -61,7 +66,7 @@ def squashed_gaussian(mean: Tensor, log_std: Tensor, noise: Tensor) -> SquashedS
 
     Args:
         mean: shape ``(..., A)``.
-        log_std: shape ``(..., A)``.
+        log_std: shape ``(..., A)``; bounded here to ``[LOG_STD_MIN, LOG_STD_MAX]``.
         noise: standard normal, shape ``(..., A)``.
     """
     return SquashedSample(*_SquashedGaussian.apply(mean, log_std, noise))
@@ -81,9 +86,9 @@ class GaussianActor(nn.Module):
         self.net = MLP([observation_size, *hidden, 2 * action_size], activation)
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log standard deviation, each ``(1, B, A)``, for ``observation`` ``(B, O)``."""
+        """Return mean and unbounded log standard deviation, each ``(1, B, A)``, for ``observation`` ``(B, O)``."""
         mean, log_std = self.net(observation).unsqueeze(0).chunk(2, -1)
-        return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        return mean, log_std
 
 
 class DeterministicActor(nn.Module):
@@ -139,6 +144,16 @@ class Critic(nn.Module):
         x = torch.cat([observation.expand(self.heads, -1, -1), action], -1)
         values = torch.stack([member(x) for member in self.members])
         return values.diagonal(dim1=1, dim2=3).transpose(1, 2)
+
+    def squared_error(self, observation: Tensor, action: Tensor, target: Tensor) -> Tensor:
+        """Return ``½ Σ_m Σ_i mean_B (Q_{m,i}(s, a) − y_i)²``, differentiable in the critics' parameters alone.
+
+        Args:
+            observation: shape ``(B, O)``.
+            action: shape ``(B, A)``.
+            target: every head's y, shape ``(K, B)``.
+        """
+        return squared_error(self.members, torch.cat([observation, action], 1), target.t())
 
     def smallest_of_own_actions(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return ``min_m Q_{m,i}(s, a_i)``, ``(K, B)``, differentiable in ``action`` ``(K, B, A)`` alone."""

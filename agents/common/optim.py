@@ -1,6 +1,6 @@
 """Adam with the bookkeeping done once: torch's fused kernel on lists that are built at the first step."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -24,31 +24,17 @@ class FusedAdam(torch.optim.Adam):
         self._lists: tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]] | None = None
 
     def descend(self, loss: Tensor, max_norm: float | None = None) -> None:
-        """Take one step down ``loss``: clear the gradients, back-propagate, update.
+        """Take one step down ``loss``; its gradients are not left in ``parameter.grad``, whose upkeep costs as much.
 
         Args:
             loss: a scalar.
             max_norm: bound of the Euclidean norm of the whole gradient, ``None`` for none.
         """
-        self.clear()
-        loss.backward()
-        if max_norm is not None:
-            self.clip(max_norm)
-        self.apply()
+        gradients = torch.autograd.grad(loss, self.param_groups[0]["params"])
+        self.apply(gradients if max_norm is None else clipped(gradients, max_norm))
 
-    def clip(self, max_norm: float) -> None:
-        """Scale the gradient down to the Euclidean norm ``max_norm`` where it is longer."""
-        gradients = [parameter.grad for parameter in self.param_groups[0]["params"]]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
-
-    def clear(self) -> None:
-        """Drop every gradient."""
-        for parameter in self.param_groups[0]["params"]:
-            parameter.grad = None
-
-    def apply(self) -> None:
-        """Update the parameters from their gradients."""
+    def apply(self, gradients: Sequence[Tensor]) -> None:
+        """Update the parameters from ``gradients``, given in their order."""
         group = self.param_groups[0]
         if self._lists is None:
             self._lists = self._build_lists()
@@ -56,7 +42,7 @@ class FusedAdam(torch.optim.Adam):
         steps[0].add_(1)
         torch._fused_adam_(
             parameters,
-            [parameter.grad for parameter in parameters],
+            [gradient.contiguous() for gradient in gradients],  # the kernel reads memory, not strides
             first,
             second,
             [],
@@ -73,7 +59,7 @@ class FusedAdam(torch.optim.Adam):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters from their gradients, as any torch optimizer."""
         value = closure() if closure is not None else None
-        self.apply()
+        self.apply([parameter.grad for parameter in self.param_groups[0]["params"]])
         return value
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -95,3 +81,9 @@ class FusedAdam(torch.optim.Adam):
         states = [self.state[parameter] for parameter in parameters]
         moments = [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states]
         return parameters, *moments, [counter] * len(parameters)
+
+
+def clipped(gradients: Sequence[Tensor], max_norm: float) -> Sequence[Tensor]:
+    """Return the whole gradient, scaled down to the Euclidean norm ``max_norm`` where it is longer."""
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    return torch._foreach_mul(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))

@@ -191,6 +191,7 @@ _EXTRAS: dict[Any, Cost] = {
     aten.convolution: _bias_third,
     aten._convolution: _bias_third,
     aten.mkldnn_convolution: _bias_third,
+    aten.linear: _bias_third,
     aten._native_multi_head_attention: _native_mha,
     aten._transformer_encoder_layer_fwd: _encoder_layer,
     aten.mkldnn_rnn_layer: _mkldnn_rnn,

@@ -317,6 +317,8 @@ def _table() -> dict[Any, Formula]:
     # These overloads put the tensor that they add before the weight.
     for packet in _packets(mkldnn, "_convolution_pointwise _convolution_pointwise_"):
         table[packet.binary] = _conv_binary
+    # With a tensor to write to, torch hands a linear layer to a mode whole; else as the products that it consists of.
+    table[aten.linear.out] = _linear
     return table
 
 

@@ -1,10 +1,12 @@
 """The hand-written perceptron against torch's own layers, and the engine that acts on its memory."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
 
-from agents.common.mlp import MLP, smallest_value
+from agents.common.mlp import MLP, smallest_value, squared_error
 from budget_wrappers.deploy.numpy_engine import NumpyPerceptron
 
 ACTIVATIONS = ("relu", "tanh")
@@ -72,6 +74,44 @@ def test_smallest_value_gives_members_no_gradient():
     nets = [MLP((5, 16, 1), "relu") for _ in range(2)]
     smallest_value(nets, torch.randn(4, 3), torch.randn(4, 2, requires_grad=True)).sum().backward()
     assert all(parameter.grad is None for net in nets for parameter in net.parameters())
+
+
+def test_smallest_value_is_the_same_without_gradients():
+    nets = [MLP((5, 16, 1), "relu") for _ in range(3)]
+    observation, action = torch.randn(9, 3), torch.randn(9, 2)
+    with torch.no_grad():
+        alone = smallest_value(nets, observation, action)
+    assert torch.equal(alone, smallest_value(nets, observation, action))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(("members", "heads"), [(1, 1), (2, 1), (3, 4)])
+def test_squared_error_and_its_gradients_match_oracle(activation, members, heads):
+    nets = [MLP((5, 16, 8, heads), activation) for _ in range(members)]
+    x, target = torch.randn(9, 5), torch.randn(9, heads)
+    parameters = [parameter for net in nets for parameter in net.parameters()]
+    ours = squared_error(nets, x, target)
+    theirs = sum(0.5 * (nn.Sequential.forward(net, x) - target).square().mean(0).sum() for net in nets)
+    torch.testing.assert_close(ours, theirs)
+    for own, oracle in zip(
+        torch.autograd.grad(3 * ours, parameters), torch.autograd.grad(3 * theirs, parameters), strict=True
+    ):
+        torch.testing.assert_close(own, oracle)
+
+
+def test_memory_first_used_in_inference_mode_serves_other_modes():
+    net, x, outputs = MLP((5, 16, 16, 3), "relu"), torch.randn(7, 5), []
+
+    def in_a_thread_of_its_own():
+        with torch.inference_mode():
+            outputs.append(net(x))
+        with torch.no_grad():
+            outputs.append(net(x))
+
+    thread = threading.Thread(target=in_a_thread_of_its_own)
+    thread.start()
+    thread.join()
+    assert torch.equal(*outputs)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

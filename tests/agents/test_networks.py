@@ -27,6 +27,16 @@ def test_density_of_a_saturated_action_is_finite():
     assert torch.isfinite(sample.log_prob).all()
 
 
+def test_log_std_is_bounded_and_has_no_gradient_outside():
+    log_std = torch.tensor([[[-30.0, 0.0, 5.0]]], dtype=torch.float64, requires_grad=True)
+    mean, noise = torch.zeros(1, 1, 3, dtype=torch.float64), torch.full((1, 1, 3), 0.5, dtype=torch.float64)
+    sample = squashed_gaussian(mean, log_std, noise)
+    bounded = squashed_gaussian(mean, log_std.detach().clamp(-20.0, 2.0), noise)
+    torch.testing.assert_close(sample.log_prob, bounded.log_prob)
+    (gradient,) = torch.autograd.grad(sample.action.sum() + sample.log_prob.sum(), log_std)
+    assert gradient[0, 0, 0] == 0 and gradient[0, 0, 1] != 0 and gradient[0, 0, 2] == 0
+
+
 def test_derivatives_of_sample_and_density_match_oracle():
     torch.manual_seed(0)
     noise = draw(1, 4, 3)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agents.common.mlp import MLP
-from agents.common.optim import FusedAdam
+from agents.common.optim import FusedAdam, clipped
 
 
 def step(optimizer: torch.optim.Optimizer, net: MLP, x: torch.Tensor) -> None:
@@ -45,19 +45,27 @@ def test_state_goes_through_a_state_dict_to_the_bit(nets):
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters(), strict=True))
 
 
-def test_clipped_gradient_is_no_longer_than_the_limit(nets):
-    net, _ = nets
-    optimizer = FusedAdam(net.parameters(), lr=1e-2)
-    (1e3 * net(torch.randn(5, 3)).square().sum()).backward()
-    optimizer.clip(0.5)
-    length = torch.stack([parameter.grad.norm() for parameter in net.parameters()]).norm()
+def test_gradient_of_any_layout_is_read_right():
+    # x·W gives W's gradient in its own layout, Wᵀ·y in the other; a sum gives one with stride 0.
+    ours = torch.nn.Parameter(torch.randn(3, 4))
+    theirs = torch.nn.Parameter(ours.detach().clone())
+    own, peer = FusedAdam([ours], lr=1e-2), torch.optim.Adam([theirs], lr=1e-2)
+    x, y = torch.randn(5, 3), torch.randn(5, 4)
+    for loss in (lambda w: (x @ w).square().sum(), lambda w: (y @ w.t()).square().sum(), lambda w: w.sum()):
+        own.descend(loss(ours))
+        peer.zero_grad()
+        loss(theirs).backward()
+        peer.step()
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_long_gradient_is_cut_to_the_limit_and_the_original_left():
+    gradients = [torch.full((2, 3), 4.0), torch.full((3,), -3.0)]
+    length = torch.stack([part.norm() for part in clipped(gradients, 0.5)]).norm()
     assert length.item() == pytest.approx(0.5, rel=1e-5)
+    assert gradients[0].eq(4.0).all()
 
 
-def test_short_gradient_is_not_stretched(nets):
-    net, _ = nets
-    optimizer = FusedAdam(net.parameters(), lr=1e-2)
-    (1e-6 * net(torch.randn(5, 3)).square().sum()).backward()
-    before = [parameter.grad.clone() for parameter in net.parameters()]
-    optimizer.clip(10.0)
-    assert all(torch.equal(a, p.grad) for a, p in zip(before, net.parameters(), strict=True))
+def test_short_gradient_is_not_stretched():
+    gradients = [torch.full((2, 3), 4.0), torch.full((3,), -3.0)]
+    assert all(torch.equal(a, b) for a, b in zip(gradients, clipped(gradients, 100.0), strict=True))

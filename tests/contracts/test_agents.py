@@ -80,7 +80,6 @@ class TestSAC(OnlineContract):
         return (
             lambda batch: agent.critic_loss(batch, one),
             lambda batch: agent.actor_loss(batch, agent.sample(batch.observation), one),
-            lambda batch: agent.temperature_loss(agent.sample(batch.observation).log_prob),
         )
 
     def torch_actions(self, agent: Any, observation: Tensor) -> np.ndarray:

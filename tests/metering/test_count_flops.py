@@ -87,6 +87,7 @@ def test_gradients_of_bilinear_are_what_the_products_inside_their_kernels_cost()
         (torch.addmm, [(2, 3), (2, 4), (4, 3)], 48),
         (lambda a, x, y: a.addmm_(x, y), [(2, 3), (2, 4), (4, 3)], 48),
         (lambda a, x, y: torch.mm(x, y, out=a), [(2, 3), (2, 4), (4, 3)], 48),
+        (lambda a, x, w, b: F.linear(x, w, b, out=a), [(2, 3), (2, 4), (3, 4), (3,)], 48),
         (lambda a, x, y: a.addmv_(x, y), [(3,), (3, 4), (4,)], 24),
         (torch.baddbmm, [(2, 3, 5), (2, 3, 4), (2, 4, 5)], 240),
         (torch.addbmm, [(3, 5), (2, 3, 4), (2, 4, 5)], 240),
