@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from agents.common.acting import numpy_forward, torch_forward
 from agents.common.agent import OffPolicyAgent
 from agents.common.buffers import Batch
+from agents.common.collect import Step
 from agents.common.config import OffPolicyConfig, require
 from agents.common.networks import (
     LOG_STD_MAX,
@@ -25,6 +26,7 @@ from agents.common.networks import (
     squashed_gaussian,
     textbook_critic,
 )
+from agents.common.noise import OrnsteinUhlenbeck
 from agents.common.optim import FusedAdam
 from agents.common.td import MovingAverage, entropy_regularised_target
 
@@ -39,6 +41,8 @@ class SACConfig(OffPolicyConfig):
         ent_coef_init: where a learned temperature starts.
         target_entropy: entropy a learned temperature aims at, or ``"auto"`` for minus the action size.
         target_update_interval: updates between two moves of the target critics.
+        correlated_noise: σ of Ornstein-Uhlenbeck noise on the actions while training, for environments that
+            independent noise does not explore (MountainCarContinuous); 0 for none.
     """
 
     tau: float = 0.005
@@ -46,6 +50,7 @@ class SACConfig(OffPolicyConfig):
     ent_coef_init: float = 1.0
     target_entropy: float | Literal["auto"] = "auto"
     target_update_interval: int = 1
+    correlated_noise: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,6 +58,7 @@ class SACConfig(OffPolicyConfig):
         require(self.ent_coef == "auto" or self.ent_coef >= 0, "ent_coef", self.ent_coef, "'auto' or 0 or more")
         require(self.ent_coef_init > 0, "ent_coef_init", self.ent_coef_init, "a temperature above 0")
         require(self.target_update_interval >= 1, "target_update_interval", self.target_update_interval, "at least 1")
+        require(self.correlated_noise >= 0, "correlated_noise", self.correlated_noise, "0 or more")
 
 
 class SAC(OffPolicyAgent):
@@ -100,6 +106,7 @@ class SAC(OffPolicyAgent):
         self.actor_optimizer = FusedAdam(self.policy.parameters(), lr=config.learning_rate)
         self.critic_optimizer = FusedAdam(self.critic.parameters(), lr=config.learning_rate)
         self.temperature_optimizer = FusedAdam([self.log_ent_coef], lr=config.learning_rate)
+        self.noise = OrnsteinUhlenbeck(sizes[1], config.correlated_noise, self.rng)
 
     @property
     def actor(self) -> nn.Module:
@@ -176,6 +183,22 @@ class SAC(OffPolicyAgent):
             return np.tanh(mean)
         noise = self.rng.standard_normal(mean.shape, dtype=np.float32)
         return np.tanh(mean + np.exp(np.clip(log_std, LOG_STD_MIN, LOG_STD_MAX)) * noise)
+
+    def explore(self, observation: np.ndarray) -> np.ndarray:
+        action = super().explore(observation)
+        if not self.noise.sigma:
+            return action
+        return np.clip(action + self.noise(len(observation)), -1.0, 1.0)
+
+    def store(self, step: Step) -> None:
+        super().store(step)
+        if self.noise.sigma:
+            for row in np.flatnonzero(step.terminated | step.truncated):
+                self.noise.reset(step.streams[row])
+
+    def _reset(self, collector: Any) -> None:
+        super()._reset(collector)
+        self.noise.reset()
 
     def _distribution(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and log standard deviation, each ``(n, A)``, of the sub-policy that acts."""

@@ -51,7 +51,6 @@ class AsymmetricConfig(SACConfig):
         bootstrap: discount of the value after an option of n steps: ``"gamma_n"`` for γⁿ, ``"gamma"`` for γ.
         shared_buffer: whether each sub-policy learns from the steps of both, or from its own alone.
         cut_at_time_limit: whether a time limit ends the bootstrap as a termination does.
-        correlated_noise: σ of Ornstein-Uhlenbeck noise on the sub-policies' actions while training, 0 for none.
         master_learning_rate: step size of the master.
         master_net_arch: widths of its hidden layers.
         master_activation: between them.
@@ -75,7 +74,6 @@ class AsymmetricConfig(SACConfig):
     bootstrap: Literal["gamma_n", "gamma"] = "gamma_n"
     shared_buffer: bool = True
     cut_at_time_limit: bool = False
-    correlated_noise: float = 0.0
     master_learning_rate: float = 1e-3
     master_net_arch: tuple[int, ...] = (32, 32)
     master_activation: Activation = "tanh"
@@ -97,7 +95,6 @@ class AsymmetricConfig(SACConfig):
         require(self.hold >= 1, "hold", self.hold, "at least 1 step")
         require(self.weight >= 0, "weight", self.weight, "a price of 0 or more")
         require(self.bootstrap in ("gamma_n", "gamma"), "bootstrap", self.bootstrap, "'gamma_n' or 'gamma'")
-        require(self.correlated_noise >= 0, "correlated_noise", self.correlated_noise, "0 or more")
         require(self.small_net_arch != self.net_arch, "small_net_arch", self.small_net_arch, "not those of net_arch")
 
     def sub_policy(self, size: Size) -> dict[str, Any]:

@@ -10,7 +10,7 @@ def test_noise_follows_its_equation() -> None:
     for _ in range(3):
         # x − 0.2·0.25·x + 0.5·√0.25·N
         expected = expected - 0.05 * expected + 0.25 * normal.standard_normal(2, dtype=np.float32)
-        np.testing.assert_allclose(noise(), expected, rtol=1e-6)
+        np.testing.assert_allclose(noise()[0], expected, rtol=1e-6)
 
 
 def test_reset_starts_from_zero_again() -> None:
@@ -18,6 +18,14 @@ def test_reset_starts_from_zero_again() -> None:
     noise()
     noise.reset()
     assert noise.value == pytest.approx(0.0)
+
+
+def test_each_environment_has_its_own() -> None:
+    noise = OrnsteinUhlenbeck(2, 0.5, np.random.default_rng(0))
+    before = noise(3).copy()
+    noise.reset(1)
+    np.testing.assert_array_equal(noise.value[1], [0.0, 0.0])
+    np.testing.assert_array_equal(noise.value[[0, 2]], before[[0, 2]])
 
 
 def test_no_noise_draws_nothing() -> None:

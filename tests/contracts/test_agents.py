@@ -37,6 +37,7 @@ SAC_KEYS = {
     "ent_coef_init": 0.5,
     "target_entropy": -1.0,
     "target_update_interval": 2,
+    "correlated_noise": 0.5,
 }
 DQN_KEYS = {
     "tau": 0.1,
