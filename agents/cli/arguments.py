@@ -11,10 +11,14 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 
+from agents.cli.names import nearest
 from agents.common.config import unknown_key
 from budget_wrappers.errors import ConfigError
 
 Parsed = TypeVar("Parsed")
+
+PRESETS = Path(__file__).parent.parent / "recipes" / "presets"
+"""Where the package keeps the settings of published studies: ``<recipe>/<name>.toml``."""
 
 
 @dataclass(frozen=True)
@@ -30,24 +34,58 @@ class FileOptions:
     dry_run: bool = False
 
 
-def parse(form: type[Parsed], arguments: Sequence[str], prog: str, description: str = "") -> Parsed:
-    """Return ``form`` filled from the file that ``--config`` names, if any, and then from ``arguments``.
+@dataclass(frozen=True)
+class PresetOptions(FileOptions):
+    """Options of a verb that has presets.
+
+    Attributes:
+        preset: settings of a published study, read before everything else: ``--config`` and flags override them.
+    """
+
+    preset: str | None = None
+
+
+def parse(
+    form: type[Parsed], arguments: Sequence[str], prog: str, description: str = "", recipe: str | None = None
+) -> Parsed:
+    """Return ``form`` filled from the preset and the file that ``arguments`` name, if any, and then from the rest.
 
     Args:
         form: a dataclass; fields that are dataclasses are flattened.
         arguments: the command line after the verb.
         prog: what usage lines start with.
         description: first lines of the help.
+        recipe: whose presets ``--preset`` chooses from.
 
     Raises:
-        ConfigError: an unreadable file, an unknown key in it, or a value out of bounds.
+        ConfigError: an unreadable file, an unknown preset, an unknown key, or a value out of bounds.
         SystemExit: help was asked for (0), or a flag is unknown or malformed (2); tyro has said so.
     """
-    from_file: list[str] = []
-    path = value_of("--config", arguments)
-    if path is not None:
-        from_file = flags_of(read_toml(Path(path)), keys_of(form), path)
-    return tyro.cli(form, args=[*from_file, *arguments], prog=prog, description=description or None)
+    preset, config = value_of("--preset", arguments), value_of("--config", arguments)
+    files = [] if preset is None else [preset_file(recipe or prog, preset)]
+    files += [] if config is None else [Path(config)]
+    from_files = [flag for path in files for flag in flags_of(read_toml(path), keys_of(form), str(path))]
+    return tyro.cli(form, args=[*from_files, *arguments], prog=prog, description=description or None)
+
+
+def presets_of(recipe: str) -> list[str]:
+    """Return the names of a recipe's presets."""
+    return sorted(path.stem for path in (PRESETS / recipe).glob("*.toml"))
+
+
+def preset_file(recipe: str, name: str) -> Path:
+    """Return the file of a preset.
+
+    Raises:
+        ConfigError: no such preset; the message names the nearest, or all.
+    """
+    known = presets_of(recipe)
+    if name not in known:
+        raise ConfigError(
+            f"preset={name!r}: {recipe} has no such preset; "
+            + (nearest(name, known) if known else "it has none at all: pass the options themselves")
+        )
+    return PRESETS / recipe / f"{name}.toml"
 
 
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:
@@ -112,7 +150,7 @@ def resolved(options: Any) -> dict[str, Any]:
         value = getattr(options, field.name)
         if dataclasses.is_dataclass(value):
             table |= resolved(value)
-        elif value is not None and field.name not in ("config", "dry_run"):
+        elif value is not None and field.name not in ("config", "dry_run", "preset"):
             table[field.name] = str(value) if isinstance(value, Path) else value
     return table
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from agents.cli.arguments import FileOptions, flat, parse, say, value_of, write_resolved
+from agents.cli.arguments import PresetOptions, flat, parse, presets_of, say, value_of, write_resolved
 from agents.cli.names import AGENTS, agent_called, agent_named
 from agents.common.log import CONFIG, read_json
 from agents.common.run import Run, RunConfig
@@ -39,7 +39,10 @@ def run(arguments: Sequence[str]) -> int:
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     name, *rest = arguments
     agent_class = agent_named(name)
-    options = parse(form_for(agent_class), rest, f"budget train {name}", f"Train {agent_class.__name__}.")
+    about = f"Train {agent_class.__name__}."
+    if presets_of(name):
+        about += f" Presets: {', '.join(presets_of(name))}."
+    options = parse(form_for(agent_class), rest, f"budget train {name}", about, name)
     if options.file.dry_run:
         write_resolved(options)
         return 0
@@ -88,7 +91,7 @@ def form_for(agent_class: Any) -> type:
             ("setup", flat(RunConfig)),
             ("agent", flat(agent_class.config_class), dataclasses.field(default_factory=agent_class.config_class)),
             ("run", where, None),
-            ("file", flat(FileOptions), dataclasses.field(default_factory=FileOptions)),
+            ("file", flat(PresetOptions), dataclasses.field(default_factory=PresetOptions)),
         ],
         frozen=True,
     )

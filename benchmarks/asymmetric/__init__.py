@@ -1,0 +1,1 @@
+"""The published study of asymmetric sub-policies, run with this library."""
