@@ -94,7 +94,14 @@ STUDIES = {
             "cql": (
                 CQL,
                 30_000,
-                {"batch_size": 128, "action_samples": 3, "cql_alpha": 1.0, "actor_learning_rate": 3e-4},
+                {
+                    "batch_size": 128,
+                    "action_samples": 3,
+                    "cql_alpha": 1.0,
+                    "actor_learning_rate": 3e-4,
+                    # As the authors begin: the critics know nothing yet.
+                    "imitation_steps": 5_000,
+                },
             ),
             "bc": (BehaviourCloning, 30_000, {"batch_size": 256}),
         },
