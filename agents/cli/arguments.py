@@ -64,7 +64,9 @@ def parse(
     preset, config = value_of("--preset", arguments), value_of("--config", arguments)
     files = [] if preset is None else [preset_file(recipe or prog, preset)]
     files += [] if config is None else [Path(config)]
-    from_files = [flag for path in files for flag in flags_of(read_toml(path), keys_of(form), str(path))]
+    # Whoever wrote the file is not the one to say that files may be trusted.
+    known = [key for key in keys_of(form) if key != "trust"]
+    from_files = [flag for path in files for flag in flags_of(read_toml(path), known, str(path))]
     return tyro.cli(form, args=[*from_files, *arguments], prog=prog, description=description or None)
 
 
@@ -150,7 +152,7 @@ def resolved(options: Any) -> dict[str, Any]:
         value = getattr(options, field.name)
         if dataclasses.is_dataclass(value):
             table |= resolved(value)
-        elif value is not None and field.name not in ("config", "dry_run", "preset"):
+        elif value is not None and field.name not in ("config", "dry_run", "preset", "trust"):
             table[field.name] = str(value) if isinstance(value, Path) else value
     return table
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from agents.cli.names import agent_called
+from agents.cli.sub_policies import open_sub_policies_with
 from agents.common.checkpoint import load_agent, read_header
 from agents.common.log import BEST, CHECKPOINT, CONFIG, read_json
 from agents.common.run import RunConfig
@@ -56,6 +57,7 @@ def open_policy(options: PolicyOptions, render_mode: str | None = None) -> tuple
         raise ConfigError(f"env=None: expected a Gymnasium id to run {path} in; pass --env")
     setup = RunConfig(env_id) if config is None or options.env else config
     meter = ComputeMeter()
+    open_sub_policies_with(options.trust)
     if zipfile.is_zipfile(path):
         policy = metered(load(path, options.agent, trust=options.trust, device="cpu"), meter)
         return policy, setup.make_env(meter, render_mode), f"{type(policy).__name__} in {env_id}"

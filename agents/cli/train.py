@@ -12,6 +12,7 @@ import tyro
 
 from agents.cli.arguments import PresetOptions, flat, parse, presets_of, say, value_of, write_resolved
 from agents.cli.names import AGENTS, agent_called, agent_named
+from agents.cli.sub_policies import open_sub_policies_with
 from agents.common.log import CONFIG, read_json
 from agents.common.run import Run, RunConfig
 
@@ -23,10 +24,12 @@ class ResumeOptions:
     Attributes:
         resume: the run's folder.
         steps: train up to this step instead of the configured one.
+        trust: open sub-policies in a format that can run code when it is loaded.
     """
 
     resume: Path
     steps: int | None = None
+    trust: bool = False
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -47,6 +50,7 @@ def run(arguments: Sequence[str]) -> int:
         write_resolved(options)
         return 0
     config: RunConfig = options.setup
+    open_sub_policies_with(options.trust)
     folder = options.run or default_folder(name, config.env, options.agent.seed)
     with Run.start(agent_class, vars(options.agent), config, folder) as training:
         return train(training)
@@ -54,6 +58,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def resume(options: ResumeOptions) -> int:
     """Go on with a run."""
+    open_sub_policies_with(options.trust)
     agent_class = agent_called(read_json(options.resume / CONFIG)["agent"], str(options.resume))
     with Run.resume(agent_class, options.resume, options.steps) as training:
         say(f"Resuming {options.resume} at step {training.agent.num_timesteps:,} of {training.config.steps:,}")
@@ -85,12 +90,14 @@ def form_for(agent_class: Any) -> type:
         Path | None,
         tyro.conf.arg(aliases=["--folder"], help="folder of the run; by default runs/<time>-<agent>-<env>-<seed>."),
     ]
+    trust = Annotated[bool, tyro.conf.arg(help="open zips among --sub-policies, which can run code when loaded.")]
     return dataclasses.make_dataclass(
         "Options",
         [
             ("setup", flat(RunConfig)),
             ("agent", flat(agent_class.config_class), dataclasses.field(default_factory=agent_class.config_class)),
             ("run", where, None),
+            ("trust", trust, False),
             ("file", flat(PresetOptions), dataclasses.field(default_factory=PresetOptions)),
         ],
         frozen=True,

@@ -22,7 +22,7 @@ class Evaluation:
     Attributes:
         returns: undiscounted return of each episode, as the environment pays it: penalties included.
         raw_returns: the same without penalties; equal to ``returns`` where nothing is penalised.
-        lengths: steps of each episode.
+        lengths: steps of each episode; of the primitive environment, where each step is an option.
         flops: FLOPs spent on acting in each episode, in the meter's convention.
         compute: the wrappers' report (``info["compute"]``) of each episode, empty without them.
     """
@@ -100,7 +100,7 @@ def evaluate_policy(
         report = info.get("compute", {})
         result.returns.append(total)
         result.raw_returns.append(float(report.get("return_raw", total)))
-        result.lengths.append(length)
+        result.lengths.append(int(report.get("steps", length)))
         result.flops.append(sum(meter.totals["act"] for meter in meters) - before)
         if report:
             result.compute.append(dict(report))

@@ -39,6 +39,11 @@ class RunConfig:
         n_envs: environments that are stepped together.
         max_episode_steps: time limit of an episode, where it is to differ from the environment's own.
         penalty: λ of the reward ``r − λ·FLOPs``, 0 for the plain reward.
+        sub_policies: saved policies (run folders, checkpoints, zips) that become the actions: the agent is their
+            master, and a step is one choice.
+        sub_policy_hold: environment steps that a choice between them lasts.
+        sub_policy_weight: λ, the reward that one step of the cheapest of them costs; dearer ones cost more in
+            proportion to their FLOPs.
         eval_every: environment steps between two evaluations, 0 for none.
         eval_episodes: episodes of an evaluation.
         log_every: environment steps between two rows of metrics.
@@ -54,6 +59,9 @@ class RunConfig:
     n_envs: int = 1
     max_episode_steps: int | None = None
     penalty: float = 0.0
+    sub_policies: tuple[str, ...] = ()
+    sub_policy_hold: int = 5
+    sub_policy_weight: float = 0.0
     eval_every: int = 10_000
     eval_episodes: int = 5
     log_every: int = 1_000
@@ -63,6 +71,7 @@ class RunConfig:
     threads: int = 1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "sub_policies", tuple(self.sub_policies))
         for name in ("steps", "n_envs", "eval_episodes", "log_every", "checkpoint_every", "threads"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("eval_every", "video_every"):
@@ -73,6 +82,9 @@ class RunConfig:
         require(
             not (self.penalty and self.n_envs > 1), "penalty", self.penalty, "0 with several environments; use n_envs=1"
         )
+        choices = len(self.sub_policies)
+        require(choices != 1, "sub_policies", self.sub_policies, "two at least to choose from, or none")
+        require(not (choices and self.n_envs > 1), "n_envs", self.n_envs, "1 with sub_policies")
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
@@ -92,12 +104,17 @@ class RunConfig:
 
         Raises:
             ConfigError: an environment that Gymnasium does not know.
+            CheckpointError: a sub-policy's file that holds no policy.
         """
         env = made(gym.make, self.env, max_episode_steps=self.max_episode_steps, render_mode=render_mode)
-        if meter is None:
+        if meter is None and not self.sub_policies:
             return env
-        from budget_wrappers.wrappers import ComputePenaltyReward, RecordComputeStatistics
+        from budget_wrappers.wrappers import ComputePenaltyReward, RecordComputeStatistics, SubPolicyAction
 
+        meter = meter or ComputeMeter()
+        if self.sub_policies:
+            paths = [f"file:{path}" for path in self.sub_policies]
+            env = SubPolicyAction(env, paths, self.sub_policy_hold, self.sub_policy_weight, meter)
         if self.penalty:
             env = ComputePenaltyReward(env, weight=self.penalty, meter=meter)
         return RecordComputeStatistics(env, meter=meter)
