@@ -65,7 +65,7 @@ def test_master_of_saved_policies_is_trained_evaluated_and_resumed(
         penalty = 0.5 * (steps["small"] + steps["checkpoint"] * LARGE / SMALL)
         assert report["return_penalised"] == pytest.approx(report["return_raw"] - penalty)
     assert main(["train", "--resume", str(folder), "--steps", "60"]) == 0
-    assert list(read_rows(folder / "metrics.jsonl"))[-1]["step"] == 60
+    assert list(read_rows(folder))[-1]["step"] == 60
 
 
 def test_zip_is_a_sub_policy_when_it_is_trusted_and_only_then(
