@@ -7,7 +7,9 @@ from pathlib import Path
 from agents.cli.arguments import parse, say
 from agents.cli.policies import PolicyOptions, open_policy
 from agents.common.evaluate import evaluate_policy
+from agents.common.timeline import plot_timeline, record_timeline
 from agents.common.video import record_episode
+from agents.recipes.asymmetric import Asymmetric
 
 
 @dataclass(frozen=True)
@@ -16,16 +18,20 @@ class PlayOptions(PolicyOptions):
 
     Attributes:
         video: folder for one animated GIF an episode, instead of a window.
+        timeline: PNG of which sub-policy acted when in one episode, instead of a window; for a policy of several.
         episodes: to play.
     """
 
     video: Path | None = None
+    timeline: Path | None = None
     episodes: int = 1
 
 
 def run(arguments: Sequence[str]) -> int:
     """Play as ``arguments`` say; return the exit code."""
     options = parse(PlayOptions, arguments, "budget play", PlayOptions.__doc__ or "")
+    if options.timeline is not None:
+        return draw_timeline(options, options.timeline)
     policy, env, name = open_policy(options, "human" if options.video is None else "rgb_array")
     try:
         if options.video is None:
@@ -36,6 +42,22 @@ def run(arguments: Sequence[str]) -> int:
             path = options.video / f"episode-{episode}.gif"
             value = record_episode(policy, env, path, options.seed + episode)
             say(f"{name}: return {value:,.2f}, {path}")
+    finally:
+        env.close()
+    return 0
+
+
+def draw_timeline(options: PlayOptions, path: Path) -> int:
+    """Draw one episode's choices; return the exit code."""
+    policy, env, name = open_policy(options)
+    try:
+        if isinstance(policy, Asymmetric):
+            master, choices = policy.master, policy.choices_in(env)
+        else:
+            master, choices = policy, env
+        timeline = record_timeline(master, choices, options.seed)
+        plot_timeline(timeline, path, f"{name}: return {timeline.rewards.sum():,.1f}")
+        say(f"{name}: {path}")
     finally:
         env.close()
     return 0

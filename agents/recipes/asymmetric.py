@@ -175,11 +175,7 @@ class Asymmetric(OffPolicyAgent):
 
     def _wrap(self) -> None:
         """Put the options around the environment, and the account outside of them."""
-        inner = self.env
-        while isinstance(inner, RecordComputeStatistics):
-            inner = inner.env
-        config = self.config
-        self.options = SubPolicyAction(inner, self._explorers, config.hold, config.weight, self.meter)
+        self.options = self.choices_in(self.env, self._explorers)
         self.options.subscribe(self._learn_from)
         self._recorded = RecordComputeStatistics(self.options, self.meter)
 
@@ -195,6 +191,13 @@ class Asymmetric(OffPolicyAgent):
         """The sub-policies as they act when evaluated, for a ``SubPolicyAction`` with another master."""
         agents = {"small": self.small, "large": self.large}
         return SubPolicies([AgentPolicy(agent, agent.flops_per_action, name) for name, agent in agents.items()])
+
+    def choices_in(self, env: gym.Env, sub_policies: Any = None) -> SubPolicyAction:
+        """Return ``env`` with the sub-policies as its actions, by default as they act when evaluated."""
+        while isinstance(env, RecordComputeStatistics):
+            env = env.env
+        config = self.config
+        return SubPolicyAction(env, sub_policies or self.sub_policies, config.hold, config.weight, self.meter)
 
     @property
     def actor(self) -> nn.Module:

@@ -64,6 +64,8 @@ def test_master_of_saved_policies_is_trained_evaluated_and_resumed(
         # Σ r − 0.5·n·c with c = 1 for the cheapest.
         penalty = 0.5 * (steps["small"] + steps["checkpoint"] * LARGE / SMALL)
         assert report["return_penalised"] == pytest.approx(report["return_raw"] - penalty)
+    assert main(["play", str(folder), "--timeline", str(tmp_path / "timeline.png")]) == 0
+    assert (tmp_path / "timeline.png").read_bytes().startswith(b"\x89PNG")
     assert main(["train", "--resume", str(folder), "--steps", "60"]) == 0
     assert list(read_rows(folder))[-1]["step"] == 60
 
