@@ -4,8 +4,9 @@
     python -m benchmarks.asymmetric.study table
 
 ``run`` takes the task's preset; ``large-only`` and ``small-only`` are plain SAC with the preset's settings of that
-sub-policy. It goes on from its last checkpoint when the same command is given again, and ``--steps`` makes a shorter
-or longer study, kept apart. ``table`` writes ``results/asymmetric/<task>.md`` and ``.json`` from the stored runs.
+sub-policy, ``no-cost``, ``separate-buffers`` and ``hold-N`` the ablations. A run goes on from its last checkpoint when
+the same command is given again, and ``--steps`` makes a shorter or longer study, kept apart. ``table`` writes
+``results/asymmetric/<task>.md`` and ``.json`` from the stored runs.
 """
 
 import argparse
@@ -28,7 +29,14 @@ from benchmarks.asymmetric.costs import FOLDER
 from benchmarks.card import store
 
 RUNS = Path("runs") / "asymmetric"
-METHODS = ("asymmetric", "large-only", "small-only")
+BASELINES = ("large-only", "small-only")
+VARIANTS: dict[str, dict[str, Any]] = {
+    "asymmetric": {},
+    "no-cost": {"weight": 0.0},
+    "separate-buffers": {"shared_buffer": False},
+    **{f"hold-{steps}": {"hold": steps} for steps in (1, 2, 10, 20)},
+}
+"""The method and its ablations: what each changes in the preset."""
 EPISODES = {"mountain-car": 200, "swimmer": 50, "ant": 20, "fetch": 100, "walker-stand": 10, "finger-spin": 10}
 """Episodes of the final evaluation, each way of acting; the publication has 200."""
 
@@ -44,10 +52,10 @@ def settings_of(task: str, changes: dict[str, Any]) -> tuple[RunConfig, dict[str
 
 def train(task: str, method: str, seed: int, changes: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Train to the end, from the last checkpoint where there is one; return the record of the run."""
-    config, recipe = settings_of(task, changes)
+    config, recipe = settings_of(task, {**changes, **VARIANTS.get(method, {})})
     recipe |= {"seed": seed}
     agent_class: type = Asymmetric
-    if method != "asymmetric":
+    if method in BASELINES:
         agent_class, recipe = SAC, AsymmetricConfig.of(recipe).sub_policy(method.removesuffix("-only"))
     if (folder / CONFIG).exists():
         opened = Run.resume(agent_class, folder)
@@ -104,32 +112,48 @@ PUBLISHED = {
 the five-run mean."""
 
 
+PUBLISHED_STEPS = {task: 100_000 if task == "mountain-car" else 2_500_000 for task in PUBLISHED}
+
+
 def stored(task: str) -> list[dict[str, Any]]:
     """Return the stored runs of one task."""
     return [json.loads(path.read_text()) for path in sorted((FOLDER / task).glob("*.json"))]
 
 
-def summary_of(task: str, steps: int, evaluation: str, runs: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return one row of the table, ``None`` without a large-only run to compare with."""
-    by_method = {method: [run for run in runs if run["method"] == method] for method in METHODS}
-    if not by_method["large-only"] or not by_method["asymmetric"]:
+def summary_of(task: str, variant: str, evaluation: str, runs: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return one row of the table, ``None`` without a run of the variant or a large-only one to compare with."""
+    by_method = {method: [run for run in runs if run["method"] == method] for method in (variant, *BASELINES)}
+    if not by_method["large-only"] or not by_method[variant]:
         return None
-    row: dict[str, Any] = {"task": task, "steps": steps, "evaluation": evaluation}
-    for method, own in by_method.items():
-        scores = [run["final"][evaluation]["raw_return"] for run in own]
-        row[method] = {
-            "seeds": [run["seed"] for run in own],
-            "scores": scores,
-            "mean": float(np.mean(scores)) if own else None,
-            "std": float(np.std(scores, ddof=1)) if len(own) > 1 else None,
-        }
+    row: dict[str, Any] = {
+        "task": task,
+        "method": variant,
+        "steps": runs[0]["run"]["steps"],
+        "evaluation": evaluation,
+        **{method: scores_of(own, evaluation) for method, own in by_method.items()},
+    }
     dense = by_method["large-only"][0]["final"][evaluation]["flops_per_step"]
-    saved = [1 - run["final"][evaluation]["flops_per_step"] / dense for run in by_method["asymmetric"]]
-    shares = [run["final"][evaluation]["share_large"] for run in by_method["asymmetric"]]
-    best = int(np.argmax(row["asymmetric"]["scores"]))
-    row["asymmetric"] |= {"saved": saved, "share_large": shares, "mean_saved": float(np.mean(saved))}
-    row["best"] = {"score": row["asymmetric"]["scores"][best], "share_large": shares[best], "saved": saved[best]}
+    finals = [run["final"][evaluation] for run in by_method[variant]]
+    saved, shares = (
+        [1 - final["flops_per_step"] / dense for final in finals],
+        [final["share_large"] for final in finals],
+    )
+    own = row[variant]
+    own |= {"saved": saved, "share_large": shares, "mean_saved": float(np.mean(saved))}
+    best = int(np.argmax(own["scores"]))
+    row["best"] = {"score": own["scores"][best], "share_large": shares[best], "saved": saved[best]}
     return row
+
+
+def scores_of(runs: list[dict[str, Any]], evaluation: str) -> dict[str, Any]:
+    """Return seeds, scores, their mean and standard deviation (of the sample) of one method's runs."""
+    scores = [run["final"][evaluation]["raw_return"] for run in runs]
+    return {
+        "seeds": [run["seed"] for run in runs],
+        "scores": scores,
+        "mean": float(np.mean(scores)) if runs else None,
+        "std": float(np.std(scores, ddof=1)) if len(runs) > 1 else None,
+    }
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
@@ -139,22 +163,27 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         f"{task}: mean undiscounted return of {EPISODES[task]} seeded episodes, mean ± standard deviation over seeds "
         "(number of seeds). FLOPs of acting, master included, `matmul` convention; saved is against large-only.",
         "",
-        "| steps | acting | small-only | large-only | asymmetric | on large | saved | best run | on large | saved |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| method | steps | acting | small-only | large-only | score | on large | saved | best | on large | saved |",
+        f"|{'---|' * 11}",
     ]
     for row in rows:
-        own, best = row["asymmetric"], row["best"]
-        lines.append(
-            f"| {row['steps']:,} | {row['evaluation']} | {spread(row['small-only'])} | {spread(row['large-only'])} "
-            f"| {spread(own)} | {np.mean(own['share_large']):.1%} | {own['mean_saved']:.1%} "
-            f"| {best['score']:.1f} | {best['share_large']:.1%} | {best['saved']:.1%} |"
-        )
+        own, best = row[row["method"]], row["best"]
+        cells = [
+            row["method"],
+            f"{row['steps']:,}",
+            row["evaluation"],
+            *(spread(row[method]) for method in ("small-only", "large-only", row["method"])),
+            f"{np.mean(own['share_large']):.1%}",
+            f"{own['mean_saved']:.1%}",
+            f"{best['score']:.1f}",
+            f"{best['share_large']:.1%}",
+            f"{best['saved']:.1%}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     published = PUBLISHED[task]
     mean, best = published["mean"], published["best"]
-    lines.append(
-        f"| published | – | {published['small']} | {published['large']} | {mean[0]} (5) | {mean[1]} % | {mean[2]} % "
-        f"| {best[0]} | {best[1]} % | {best[2]} % |"
-    )
+    scores = f"{published['small']} | {published['large']} | {mean[0]} (5) | {mean[1]} % | {mean[2]} %"
+    lines.append(f"| published | {PUBLISHED_STEPS[task]:,} | – | {scores} | {best[0]} | {best[1]} % | {best[2]} % |")
     return "\n".join(lines) + "\n"
 
 
@@ -174,7 +203,11 @@ def tabulate() -> str:
         rows = []
         for steps in sorted({run["run"]["steps"] for run in runs}):
             same = [run for run in runs if run["run"]["steps"] == steps]
-            rows += [summary_of(task, steps, evaluation, same) for evaluation in ("deterministic", "stochastic")]
+            rows += [
+                summary_of(task, variant, evaluation, same)
+                for variant in VARIANTS
+                for evaluation in ("deterministic", "stochastic")
+            ]
         rows = [row for row in rows if row is not None]
         if rows:
             texts.append(markdown(rows))
@@ -189,7 +222,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     running = commands.add_parser("run", help="train one method on one task")
     running.add_argument("task", choices=presets_of("asymmetric"))
-    running.add_argument("method", choices=METHODS)
+    running.add_argument("method", choices=(*VARIANTS, *BASELINES))
     running.add_argument("--seed", type=int, required=True)
     running.add_argument("--steps", type=int, help="instead of the preset's")
     commands.add_parser("table", help="write the tables")
