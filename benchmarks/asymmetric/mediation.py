@@ -1,0 +1,138 @@
+"""Mediate between two trained policies that are left as they are: does a master buy the dear one's return for less?
+
+``python -m benchmarks.asymmetric.mediation --seed 0``
+
+Trains a small and a large SAC on InvertedDoublePendulum-v5 (MuJoCo), freezes both, trains a DQN on
+``SubPolicyAction`` over their checkpoints, and evaluates all three on the same episodes; everything as ``budget train``
+and ``--sub-policies`` do it, resumable. Writes ``results/asymmetric/mediation/seed<N>.json``, and over all stored seeds
+``mediation.md``. Claimed where: small alone at most 70 % of large, the master at least 95 % of its return at no more
+than 60 % of its FLOPs, its own included.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from agents.cli.sub_policies import open_sub_policies_with
+from agents.common.evaluate import REPORT_SEED, evaluate_policy
+from agents.common.log import CONFIG
+from agents.common.run import Run, RunConfig
+from agents.dqn import DQN
+from agents.sac import SAC
+from benchmarks.asymmetric.costs import FOLDER
+from benchmarks.card import store
+
+ENVIRONMENT = "InvertedDoublePendulum-v5"
+RUNS = Path("runs") / "mediation"
+EPISODES = 50
+POLICIES: dict[str, tuple[int, dict[str, Any]]] = {
+    "small": (10_000, {"net_arch": (8, 8), "learning_rate": 1e-3}),
+    "large": (20_000, {"net_arch": (256, 256)}),
+}
+"""Environment steps and settings of each policy."""
+
+MASTER_STEPS, HOLD, WEIGHT = 60_000, 1, 0.002
+MASTER = {
+    "net_arch": (32, 32),
+    "activation": "tanh",
+    "learning_rate": 1e-3,
+    "batch_size": 64,
+    "learning_starts": 500,
+    "train_freq": 1,
+    "gradient_steps": 1,
+    "target_update_interval": 500,
+    "exploration_fraction": 0.1,
+    "exploration_final_eps": 0.02,
+}
+
+
+def trained(agent_class: type, settings: dict[str, Any], config: RunConfig, folder: Path) -> dict[str, Any]:
+    """Train to the end, from the last checkpoint where there is one, and return what the policy earns and spends."""
+    if (folder / CONFIG).exists():
+        opened = Run.resume(agent_class, folder)
+    else:
+        opened = Run.start(agent_class, settings, config, folder)
+    with opened as run:
+        if not run.train():
+            raise SystemExit("interrupted; the same command goes on from there")
+        result = evaluate_policy(run.agent, run.evaluation_env, EPISODES, REPORT_SEED)
+    shares = [report["share_steps"] for report in result.compute]
+    return {
+        **result.summary(),
+        "share_steps": {name: float(np.mean([share[name] for share in shares])) for name in shares[0]},
+        "by_episode": result.by_episode(),
+    }
+
+
+def study(seed: int) -> dict[str, Any]:
+    """Return the record of one seed."""
+    common = {"env": ENVIRONMENT, "tensorboard": False}
+    folder, outcomes = RUNS / f"seed{seed}", {}
+    for name, (steps, settings) in POLICIES.items():
+        config = RunConfig(steps=steps, eval_every=steps // 5, **common)
+        outcomes[name] = trained(SAC, {**settings, "seed": seed}, config, folder / name)
+    paths = tuple(str(folder / name) for name in POLICIES)
+    config = RunConfig(
+        steps=MASTER_STEPS,
+        eval_every=MASTER_STEPS // 20,
+        sub_policies=paths,
+        sub_policy_hold=HOLD,
+        sub_policy_weight=WEIGHT,
+        **common,
+    )
+    outcomes["master"] = trained(DQN, {**MASTER, "seed": seed}, config, folder / "master")
+    large = outcomes["large"]
+    return {
+        "environment": ENVIRONMENT,
+        "seed": seed,
+        "hold": HOLD,
+        "weight": WEIGHT,
+        "master_steps": MASTER_STEPS,
+        "master_settings": MASTER,
+        "policies": {name: {"steps": steps, **settings} for name, (steps, settings) in POLICIES.items()},
+        "outcomes": outcomes,
+        "small_return": outcomes["small"]["raw_return"] / large["raw_return"],
+        "master_return": outcomes["master"]["raw_return"] / large["raw_return"],
+        "master_flops": outcomes["master"]["flops_per_step"] / large["flops_per_step"],
+    }
+
+
+def markdown(records: list[dict[str, Any]]) -> str:
+    """Return the stored seeds as a Markdown table."""
+    lines = [
+        f"{ENVIRONMENT}, {EPISODES} seeded episodes, deterministic; FLOPs of acting, the master's included, `matmul` "
+        "convention, per environment step.",
+        "",
+        "| seed | small | FLOPs | large | FLOPs | master | FLOPs | small / large | master / large | FLOPs / large |",
+        f"|{'---|' * 10}",
+    ]
+    for record in records:
+        cells = [str(record["seed"])]
+        for outcome in record["outcomes"].values():
+            cells += [f"{outcome['raw_return']:,.0f}", f"{outcome['flops_per_step']:,.0f}"]
+        cells += [f"{record[key]:.1%}" for key in ("small_return", "master_return", "master_flops")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run one seed, or only write the table again."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, help="train and evaluate it; without one, only the table is written")
+    seed = parser.parse_args().seed
+    torch.set_num_threads(1)
+    open_sub_policies_with(trust=False)
+    if seed is not None:
+        store(FOLDER / "mediation" / f"seed{seed}.json", study(seed))
+    records = [json.loads(path.read_text()) for path in sorted((FOLDER / "mediation").glob("seed*.json"))]
+    text = markdown(records)
+    (FOLDER / "mediation.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
