@@ -15,7 +15,7 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.common.acting import numpy_forward, torch_forward
+from agents.common.acting import NumpyForward, TorchForward
 from agents.common.agent import OffPolicyAgent
 from agents.common.buffers import Batch, ReplayBuffer
 from agents.common.config import OffPolicyConfig, require
@@ -151,9 +151,9 @@ class DQN(OffPolicyAgent):
         self._q_network_of = q_network or textbook_q_network
         super().__init__(env, meter=meter, **settings)
         if isinstance(self.q_network, QNetwork) and self.device.type == "cpu":
-            self._numpy_forward = numpy_forward(self.q_network.net, self.meter, self.flops_per_action)
+            self._numpy_forward = NumpyForward(self.q_network.net, self.meter, self.flops_per_action)
         else:
-            self._torch_forward = torch_forward(self.q_network, self.device)
+            self._torch_forward = TorchForward(self.q_network, self.device)
 
     def build(self) -> None:
         config, sizes = self.config, (self.observation_shape[0], int(self.action_space.n))

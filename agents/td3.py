@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.common.acting import numpy_forward, torch_forward
+from agents.common.acting import NumpyForward, TorchForward
 from agents.common.agent import OffPolicyAgent
 from agents.common.buffers import Batch
 from agents.common.config import OffPolicyConfig, require
@@ -74,9 +74,9 @@ class TD3(OffPolicyAgent):
         self._actor_of, self._critic_of = actor or textbook_actor, critic or textbook_critic
         super().__init__(env, meter=meter, **settings)
         if isinstance(self.policy, DeterministicActor) and self.device.type == "cpu":
-            self._numpy_forward = numpy_forward(self.policy.net, self.meter, self.flops_per_action)
+            self._numpy_forward = NumpyForward(self.policy.net, self.meter, self.flops_per_action)
         else:
-            self._torch_forward = torch_forward(self.policy, self.device)
+            self._torch_forward = TorchForward(self.policy, self.device)
 
     def build(self) -> None:
         config, sizes = self.config, (self.observation_shape[0], self.action_space.shape[0])

@@ -64,8 +64,8 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "budget VERB --help lists the options of a verb. --config FILE.toml gives options from a file,",
-            "which flags override; --dry-run prints the result, in the same format, and stops.",
+            "budget VERB --help lists the options of a verb. train and tradeoff take --config FILE.toml, whose",
+            "options flags override, and --dry-run, which prints the result in the same format and stops.",
             "",
         ]
     )

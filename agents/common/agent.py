@@ -22,7 +22,7 @@ from agents.common.checkpoint import load_agent, save_agent
 from agents.common.collect import RunningEpisodes, Step, collector_of
 from agents.common.config import OffPolicyConfig
 from agents.common.hindsight import HindsightReplay, goal_reward, goal_slices
-from agents.common.interface import joined, meter_for, require_spaces
+from agents.common.interface import joined, meter_for, require_meter, require_same_spaces, require_spaces
 from budget_wrappers.errors import NonFiniteError, SpaceError
 from budget_wrappers.metering import ComputeMeter, count_flops
 
@@ -229,7 +229,14 @@ class OffPolicyAgent(ABC):
         return load_agent(cls, path, env, meter, **parts)
 
     def set_env(self, env: gym.Env | VectorEnv) -> None:
-        """Train on ``env`` from now on."""
+        """Train on ``env`` from now on.
+
+        Raises:
+            SpaceError: other spaces than the agent was made for.
+            MeterError: wrappers that read another meter than the agent's.
+        """
+        require_same_spaces(env, self.observation_space, self.action_space)
+        require_meter(env, self.meter)
         self.env = env
 
     def restart_episodes(self) -> None:
@@ -336,6 +343,7 @@ class OffPolicyAgent(ABC):
         return np.clip(2.0 * (action - low) / (high - low) - 1.0, -1.0, 1.0).astype(np.float32)
 
     def _start_metering(self) -> None:
-        self.meter.watch(self.actor, "actor")
+        # Shared: an agent that was loaded, or made again in the same session, takes its place beside the old one.
+        self.meter.watch(self.actor, "actor", shared=True)
         example = torch.zeros((1, *self.observation_shape), device=self.device)
         self.flops_per_action = count_flops(self.actor, example, convention=self.meter.convention)

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.common.acting import numpy_forward
+from agents.common.acting import NumpyForward
 from agents.common.agent import OffPolicyAgent
 from agents.common.buffers import Batch, ReplayBuffer
 from agents.common.checkpoint import load_agent
@@ -45,7 +45,7 @@ class BehaviourCloning(OffPolicyAgent):
         env = environment_for(env, dataset)
         self.discrete = isinstance(getattr(env, "single_action_space", env.action_space), spaces.Discrete)
         super().__init__(env, meter=meter, **settings)
-        self._forward = numpy_forward(self.net, self.meter, self.flops_per_action)
+        self._forward = NumpyForward(self.net, self.meter, self.flops_per_action)
 
     def build(self) -> None:
         config = self.config

@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from budget_wrappers.errors import NonFiniteError
+from budget_wrappers.errors import NonFiniteError, SpaceError
 
 
 @dataclass(slots=True)
@@ -50,6 +50,33 @@ def require_finite(name: str, value: Any, step: int) -> None:
         )
 
 
+def require_shape(observation: np.ndarray, shape: tuple[int, ...], step: int) -> None:
+    """Raise ``SpaceError`` unless ``observation`` has the shape of those before it."""
+    if observation.shape != shape:
+        raise SpaceError(
+            f"the observation at environment step {step} has the shape {observation.shape}: expected {shape}, as its "
+            "reset returned; mend the environment, the transition was not stored"
+        )
+
+
+def number(reward: Any, step: int) -> float:
+    """Return ``reward`` as a float.
+
+    Raises:
+        SpaceError: it is no single number.
+        NonFiniteError: it is NaN or infinite.
+    """
+    try:
+        value = float(reward)
+    except (TypeError, ValueError) as error:
+        raise SpaceError(
+            f"the reward at environment step {step} is {reward!r}: expected one number; mend the environment or wrap "
+            "it, the transition was not stored"
+        ) from error
+    require_finite("the reward", value, step)
+    return value
+
+
 class SingleCollector:
     """Steps one environment; the loop resets it, so that it can seed each episode."""
 
@@ -71,8 +98,9 @@ class SingleCollector:
         self.steps += 1
         observation, reward, terminated, truncated, info = self.env.step(env_action[0])
         next_observation = self.to_array(observation)
+        require_shape(next_observation, self.observation.shape[1:], self.steps)
         require_finite("the observation", next_observation, self.steps)
-        require_finite("the reward", reward, self.steps)
+        reward = number(reward, self.steps)
         before, self.observation = self.observation, next_observation[None]
         return Step(
             before,

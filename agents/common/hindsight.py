@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.wrappers import NormalizeReward
 from torch import Tensor
 
 from agents.common.buffers import Batch, ReplayBuffer
@@ -61,9 +62,18 @@ def goal_reward(env: Any) -> GoalReward:
     """Return the environment's ``compute_reward`` as a function of achieved and desired goals ``(n, G)``.
 
     Raises:
-        ConfigError: an environment without one.
+        ConfigError: an environment without one, or with a wrapper around it that changes rewards.
     """
     first = env.envs[0] if isinstance(env, gym.vector.VectorEnv) and hasattr(env, "envs") else env
+    layer = first
+    while isinstance(layer, gym.Wrapper):
+        if isinstance(layer, (gym.RewardWrapper, NormalizeReward)) or getattr(layer, "weight", 0):
+            raise ConfigError(
+                f"hindsight recomputes rewards by {first.unwrapped!r}.compute_reward, which knows nothing of "
+                f"{layer.class_name()} around it: real and relabelled rewards would differ. Take that wrapper off, or "
+                "change the reward inside compute_reward, or set hindsight=0"
+            )
+        layer = layer.env
     compute = getattr(first.unwrapped, "compute_reward", None)
     if compute is None:
         raise ConfigError(

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
-from budget_wrappers.errors import SpaceError
+from budget_wrappers.errors import MeterError, SpaceError
 from budget_wrappers.metering import ComputeMeter, get_meter
 
 
@@ -17,11 +17,30 @@ def meter_for(env: gym.Env | VectorEnv | None, meter: ComputeMeter | str | None)
         return get_meter(meter)
     if meter is not None:
         return meter
-    if isinstance(env, gym.Wrapper) and env.has_wrapper_attr("compute_accounts"):
+    if has_accounts(env):
         return env.get_wrapper_attr("compute_accounts")[0].meter
     if isinstance(env, gym.Wrapper) and env.has_wrapper_attr("meter"):
         return env.get_wrapper_attr("meter")
     return ComputeMeter()
+
+
+def require_meter(env: gym.Env | VectorEnv, meter: ComputeMeter) -> None:
+    """Raise if the wrappers of ``env`` read another meter than the one that an agent charges: all costs would be 0.
+
+    Raises:
+        MeterError: with both meters.
+    """
+    read = env.get_wrapper_attr("compute_accounts") if has_accounts(env) else ()
+    if read and all(account.meter is not meter for account in read):
+        raise MeterError(
+            f"the wrappers of {env} read meter {read[0].meter.name!r} and the agent charges another one, "
+            f"{meter.name!r}: every cost would be 0. Wrap the environment with meter=agent.meter"
+        )
+
+
+def has_accounts(env: gym.Env | VectorEnv | None) -> bool:
+    """Tell whether wrappers of ``env`` read a meter."""
+    return isinstance(env, gym.Wrapper) and env.has_wrapper_attr("compute_accounts")
 
 
 def joined(observation: Mapping[str, np.ndarray], keys: list[str]) -> np.ndarray:
@@ -54,14 +73,31 @@ def require_spaces(agent: str, observation: gym.Space, action: gym.Space, discre
             f"{agent} got the action space {action}: expected a {wanted.__name__} space; "
             + ("use SAC or TD3 (CQL on data)" if discrete else "use DQN (DiscreteCQL on data)")
         )
-    if not discrete and not action.is_bounded():
+    if not discrete and not (len(action.shape) == 1 and action.is_bounded() and (action.low < action.high).all()):
         raise SpaceError(
-            f"the action space {action} has no bounds: expected finite low and high; "
-            "wrap the environment in gymnasium.wrappers.RescaleAction or ClipAction"
+            f"{agent} got the action space {action}: expected a Box of one dimension with finite low < high; give the "
+            "environment one with gymnasium.wrappers.TransformAction(env, function, Box(-1.0, 1.0, (A,)))"
         )
     parts = list(observation.values()) if isinstance(observation, spaces.Dict) else [observation]
     if not all(isinstance(part, spaces.Box) and len(part.shape) == 1 for part in parts):
         raise SpaceError(
             f"{agent} got the observation space {observation}: expected a Box of one dimension, or a Dict "
             "of such; wrap the environment in gymnasium.wrappers.FlattenObservation"
+        )
+
+
+def require_same_spaces(env: gym.Env | VectorEnv, observation: gym.Space, action: gym.Space) -> None:
+    """Raise unless ``env`` (each one of a vector environment) has these spaces.
+
+    Raises:
+        SpaceError: with both.
+    """
+    vector = isinstance(env, VectorEnv)
+    found = (
+        (env.single_observation_space, env.single_action_space) if vector else (env.observation_space, env.action_space)
+    )
+    if found != (observation, action):
+        raise SpaceError(
+            f"{env} has the spaces {found[0]} and {found[1]}: expected {observation} and {action}, for which the "
+            "agent was made; make a new agent for this environment"
         )

@@ -114,7 +114,7 @@ class _Perceptron(torch.autograd.Function):
         depth = len(saved) // 2
         inputs, weights = saved[:depth], saved[depth:]
         gradients: list[Tensor | None] = [None] * (2 * depth)
-        if ctx.needs_input_grad[2]:
+        if any(ctx.needs_input_grad[2:]):
             gradients, gradient = _back_through_weights(gradient, inputs, weights, activation)
         else:
             for layer in reversed(range(1, depth)):
@@ -200,8 +200,9 @@ def _shares(tensors: Sequence[Tensor], members: int) -> list[Sequence[Tensor]]:
 class MLP(nn.Sequential):
     """``Linear``, activation, …, ``Linear``.
 
-    An ordinary ``nn.Sequential`` to whoever reads, saves, prunes or counts it; its forward pass runs as one autograd
-    node. Hooks on its layers do not fire, hooks on itself do.
+    An ordinary ``nn.Sequential`` to whoever reads, saves, prunes or counts it. Its forward pass runs as one autograd
+    node, as long as its layers are as they were made: with hooks on them, parametrised or changed in number, it runs
+    as any ``nn.Sequential`` does.
 
     Args:
         sizes: widths from input to output, at least two.
@@ -224,17 +225,36 @@ class MLP(nn.Sequential):
         """The linear layers from input to output."""
         return [part for part in self if isinstance(part, nn.Linear)]
 
+    def __getitem__(self, index: int | slice) -> nn.Module:
+        if isinstance(index, slice):
+            return nn.Sequential(*list(self)[index])
+        return super().__getitem__(index)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the output, shape ``(..., sizes[-1])``, for ``x`` of shape ``(..., sizes[0])``."""
-        return self._run(x, self._tensors())
+        tensors = self.tensors()
+        return super().forward(x) if tensors is None else self._run(x, tensors)
 
     def frozen(self, x: Tensor) -> Tensor:
         """Return ``forward(x)`` without gradients to the parameters."""
-        return self._run(x, [tensor.detach() for tensor in self._tensors()])
+        tensors = self.tensors()
+        if tensors is None:
+            detached = {name: tensor.detach() for name, tensor in self.named_parameters()}
+            return torch.func.functional_call(self, detached, (x,))
+        return self._run(x, [tensor.detach() for tensor in tensors])
 
-    def _tensors(self) -> list[Tensor]:
-        """Return ``[W_1, b_1, W_2, b_2, …]``; ``parameters()`` takes longer than a small layer does."""
-        return [tensor for part in self._modules.values() for tensor in part._parameters.values()]
+    def tensors(self) -> list[Tensor] | None:
+        """Return ``[W_1, b_1, W_2, b_2, …]``, or ``None`` where layers are no longer as they were made.
+
+        ``parameters()`` takes longer than a small layer does.
+        """
+        found: list[Tensor] = []
+        for part in self._modules.values():
+            if part._forward_pre_hooks or part._forward_hooks:
+                return None
+            found += part._parameters.values()
+        plain = len(found) == 2 * len(self.sizes) - 2 and len(self._modules) == 2 * len(self.sizes) - 3
+        return found if plain else None
 
     def _run(self, x: Tensor, parameters: list[Tensor]) -> Tensor:
         rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
@@ -253,8 +273,11 @@ def squared_error(members: Sequence[MLP], x: Tensor, target: Tensor) -> Tensor:
         x: shape ``(B, inputs)``.
         target: y, shape ``(B, outputs)``.
     """
-    parameters = [tensor for member in members for tensor in member._tensors()]
-    return _SquaredError.apply(x, target, members[0].activation, len(members), *parameters)
+    parameters = [member.tensors() for member in members]
+    if None in parameters:
+        return sum((member(x) - target).square().sum() for member in members) * (0.5 / len(x))
+    every = [tensor for own in parameters for tensor in own]
+    return _SquaredError.apply(x, target, members[0].activation, len(members), *every)
 
 
 def smallest_value(members: Sequence[MLP], observation: Tensor, action: Tensor) -> Tensor:
@@ -265,7 +288,10 @@ def smallest_value(members: Sequence[MLP], observation: Tensor, action: Tensor) 
         observation: shape ``(B, O)``.
         action: shape ``(B, A)``.
     """
-    parameters = [member._tensors() for member in members]
+    parameters = [member.tensors() for member in members]
+    if None in parameters:
+        x = torch.cat([observation, action], 1)
+        return functools.reduce(torch.minimum, (member.frozen(x) for member in members))
     if torch.is_grad_enabled():
         return _SmallestValue.apply(observation, action, members[0].activation, parameters)
     x = torch.cat([observation, action], 1)

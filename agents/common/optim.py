@@ -14,13 +14,15 @@ class FusedAdam(torch.optim.Adam):
     control policy's weights. All parameters of a control network step together, so one step counter serves them.
 
     Args:
-        params: parameters, one group, all updated by every step.
+        params: parameters, one group, all updated by every step; those that need no gradient are left out, unless
+            none does.
         lr: step size.
         eps: added to the root of the second moment.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, eps: float = 1e-8) -> None:
-        super().__init__(params, lr=lr, eps=eps, fused=True)
+        given = list(params)
+        super().__init__([param for param in given if param.requires_grad] or given, lr=lr, eps=eps, fused=True)
         self._lists: tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]] | None = None
 
     def descend(self, loss: Tensor, max_norm: float | None = None) -> None:
@@ -61,6 +63,10 @@ class FusedAdam(torch.optim.Adam):
         value = closure() if closure is not None else None
         self.apply([parameter.grad for parameter in self.param_groups[0]["params"]])
         return value
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._lists = None  # copies of an optimizer step their own parameters
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take back what ``state_dict`` returned."""

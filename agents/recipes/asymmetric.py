@@ -226,8 +226,8 @@ class Asymmetric(OffPolicyAgent):
                 setattr(agent, key, state[name][key])
 
     def set_env(self, env: gym.Env) -> None:
-        """Train on ``env`` from now on."""
-        self.env = env
+        """Train on ``env`` from now on; see ``OffPolicyAgent``."""
+        super().set_env(env)
         self._wrap()
         self.options.set_selector_flops(self.master.flops_per_action)
 

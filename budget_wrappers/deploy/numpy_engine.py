@@ -1,7 +1,8 @@
 """Acting without torch: a multilayer perceptron evaluated by numpy on the module's own memory.
 
 At batch 1 a control policy's time is dispatch, not arithmetic; numpy's is a fraction of torch's. The engine reads the
-parameters' memory, so an in-place optimizer step is seen at once and nothing is ever copied or out of date.
+parameters' memory, so an in-place optimizer step is seen at once; where a parameter has moved to other memory, the
+next call follows it.
 """
 
 from collections.abc import Sequence
@@ -15,18 +16,32 @@ _ACTIVATIONS = {"relu": lambda x: np.maximum(x, 0.0, out=x), "tanh": lambda x: n
 class NumpyPerceptron:
     """``W_L · f(… f(W_1 · x + b_1) …) + b_L`` for float32 rows.
 
+    A deep copy made together with the module evaluates the module's copy.
+
     Args:
         linears: layers from input to output, on the CPU, each with a bias.
         activation: ``"relu"`` or ``"tanh"``, between layers.
     """
 
     def __init__(self, linears: Sequence[nn.Linear], activation: str) -> None:
-        self._layers = [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in linears]
-        self._activation = _ACTIVATIONS[activation]
+        self._linears = list(linears)
+        self._activation = activation
+        self._read()
+
+    def _read(self) -> None:
+        """View the parameters as arrays, and remember where they were."""
+        self._places = self._addresses()
+        self._layers = [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in self._linears]
+
+    def _addresses(self) -> list[int]:
+        return [tensor.data_ptr() for layer in self._linears for tensor in (layer.weight, layer.bias)]
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the output ``(n, out)`` for ``x`` ``(n, in)``."""
+        if self._addresses() != self._places:
+            self._read()
+        f = _ACTIVATIONS[self._activation]
         *hidden, (weight, bias) = self._layers
         for w, b in hidden:
-            x = self._activation(x @ w + b)
+            x = f(x @ w + b)
         return x @ weight + bias

@@ -56,7 +56,7 @@ def metered(model: Model, meter: str | ComputeMeter = "policy") -> Model:
         The very model that was given, with an attribute ``meter``. Its class is a subclass of what it was.
 
     Raises:
-        MeterError: it is metered already, or the meter watches another model.
+        MeterError: it is metered already.
         ConfigError: it is no model of Stable-Baselines3, or one whose acting module is unknown.
         UncountableError: acting runs products outside of the modules that can be watched.
     """
@@ -290,7 +290,8 @@ def _watch_all(meter: ComputeMeter, modules: dict[str, nn.Module]) -> list[Watch
     try:
         for name, module in modules.items():
             # None: the meter decides, and counts what runs where it does not know better.
-            watches.append(meter.watch(module, name, static=True if _shapes_decide(module) else None))
+            # Shared: a model that was loaded, or made again in the same session, takes its place beside the old one.
+            watches.append(meter.watch(module, name, True if _shapes_decide(module) else None, shared=True))
     except (MeterError, UncountableError):
         for watch in watches:
             watch.remove()

@@ -5,6 +5,7 @@ import threading
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from agents.common.mlp import MLP, smallest_value, squared_error
 from budget_wrappers.deploy.numpy_engine import NumpyPerceptron
@@ -122,3 +123,55 @@ def test_numpy_engine_sees_an_in_place_step(activation):
         for parameter in net.parameters():
             parameter.add_(0.1)
         torch.testing.assert_close(torch.as_tensor(engine(x.numpy())), net(x), rtol=1e-5, atol=1e-5)
+
+
+def slow(net: MLP, x: torch.Tensor) -> torch.Tensor:
+    """Return what the layers give one after the other."""
+    for layer in net:
+        x = layer(x)
+    return x
+
+
+def frozen_layer(net):
+    net[0].requires_grad_(False)
+
+
+def hooked(net):
+    net[2].register_forward_hook(lambda module, args, output: 2 * output)
+
+
+CHANGES = {
+    "frozen layer": frozen_layer,
+    "appended": lambda net: net.append(nn.Tanh()),
+    "pruned": lambda net: prune.l1_unstructured(net[2], "weight", 0.5),
+    "parametrised": lambda net: nn.utils.parametrizations.weight_norm(net[2]),
+    "hooked": hooked,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_network_runs_as_its_layers_say(change):
+    net, x, target = MLP((5, 8, 8, 1), "relu"), torch.randn(7, 5), torch.randn(7, 1)
+    CHANGES[change](net)
+    trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
+
+    def both(ours, theirs):
+        torch.testing.assert_close(ours, theirs)
+        pairs = zip(torch.autograd.grad(ours, trainable), torch.autograd.grad(theirs, trainable), strict=True)
+        for own, oracle in pairs:
+            torch.testing.assert_close(own, oracle)
+
+    both(net(x).square().sum(), slow(net, x).square().sum())
+    both(squared_error([net], x, target), 0.5 * (slow(net, x) - target).square().mean())
+    action = x[:, 3:].clone().requires_grad_()
+    values = smallest_value([net, net], x[:, :3], action)
+    torch.testing.assert_close(values, slow(net, x))
+    (gradient,) = torch.autograd.grad(values.sum(), action)
+    assert gradient.abs().sum() > 0
+
+
+def test_slice_is_a_plain_sequence_of_the_same_layers():
+    net = MLP((5, 8, 1), "relu")
+    part = net[:2]
+    assert type(part) is nn.Sequential
+    assert part[0] is net[0] and part[1] is net[1]
