@@ -54,6 +54,7 @@ class SACConfig(OffPolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(len(self.net_arch) >= 1, "net_arch", self.net_arch, "at least one hidden layer")
         require(0 < self.tau <= 1, "tau", self.tau, "a step in (0, 1]")
         require(self.ent_coef == "auto" or self.ent_coef >= 0, "ent_coef", self.ent_coef, "'auto' or 0 or more")
         require(self.ent_coef_init > 0, "ent_coef_init", self.ent_coef_init, "a temperature above 0")

@@ -41,6 +41,7 @@ class TD3Config(OffPolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(len(self.net_arch) >= 1, "net_arch", self.net_arch, "at least one hidden layer")
         require(0 < self.tau <= 1, "tau", self.tau, "a step in (0, 1]")
         require(self.policy_delay >= 1, "policy_delay", self.policy_delay, "at least 1 update")
         for name in ("exploration_noise", "target_policy_noise", "target_noise_clip"):

@@ -1,24 +1,32 @@
 """``budget profile``: FLOPs, parameters and latency of a policy on this machine."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import gymnasium as gym
 import tyro
+from torch import nn
 
 from agents.cli.arguments import parse, say
 from agents.cli.names import agent_named
 from agents.cli.policies import PolicyOptions, open_policy
 from agents.common.run import RunConfig
+from agents.recipes.asymmetric import Asymmetric
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering import ComputeMeter, Energy, Profile, profile
+from budget_wrappers.wrappers import SubPolicyAction
+
+SELECTOR = "selector"
+PERCENTILES = ("p50_us", "p95_us", "p99_us", "mean_us")
 
 
 @dataclass(frozen=True)
 class ProfileOptions(PolicyOptions):
     """Measure what one action costs on this machine, and whether that fits a control rate.
+
+    A policy that chooses among sub-policies is measured in parts, and judged by a step in which it chooses the dearest.
 
     Attributes:
         policy: as for eval; without one, --env and --agent profile an untrained agent.
@@ -28,7 +36,7 @@ class ProfileOptions(PolicyOptions):
         samples: timed actions.
         threads: of torch.
         watts: power of the machine under load, for an estimate of the energy where it cannot be measured.
-        out: JSON file for the profile, which another machine can use.
+        out: JSON file for the profile, which another machine can use; those of parts lie beside it under their names.
     """
 
     policy: Annotated[Path | None, tyro.conf.Positional] = None
@@ -48,6 +56,25 @@ def run(arguments: Sequence[str]) -> int:
         observation, _ = env.reset(seed=options.seed)
     finally:
         env.close()
+    parts = parts_of(policy, env)
+    if parts is None:
+        measured, files = measure(policy, observation, options, name), {}
+        lines = table(measured)
+    else:
+        files = {part: measure(one, observation, options, f"{part} of {name}") for part, one in parts.all().items()}
+        measured, lines = together(files, parts.hold, options.hz, name)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        measured.save(options.out)
+        for part, one in files.items():
+            one.save(options.out.with_name(f"{options.out.stem}.{part}{options.out.suffix}"))
+    for line in lines:
+        say(line)
+    return 1 if measured.fits is False else 0
+
+
+def measure(policy: Any, observation: Any, options: ProfileOptions, name: str) -> Profile:
+    """Return the profile of one policy or part."""
     measured = profile(
         policy,
         observation,
@@ -57,12 +84,88 @@ def run(arguments: Sequence[str]) -> int:
         watts=options.watts,
         name=name,
     )
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        measured.save(options.out)
-    for line in table(measured):
-        say(line)
-    return 1 if measured.fits is False else 0
+    # A sub-policy declares its FLOPs, so that its network is not looked for.
+    network = getattr(getattr(policy, "agent", None), "actor", None)
+    if measured.parameters is None and isinstance(network, nn.Module):
+        return replace(measured, parameters=sum(parameter.numel() for parameter in network.parameters()))
+    return measured
+
+
+# ---- policies that choose among sub-policies ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What runs where a policy chooses among sub-policies.
+
+    Attributes:
+        selector: chooses, once every ``hold`` steps.
+        sub_policies: by name; the chosen one acts in every step.
+        hold: steps that a choice lasts.
+    """
+
+    selector: Any
+    sub_policies: dict[str, Any]
+    hold: int
+
+    def all(self) -> dict[str, Any]:
+        """Return every part by name, the selector first."""
+        return {SELECTOR: self.selector, **self.sub_policies}
+
+
+def parts_of(policy: Any, env: gym.Env) -> Parts | None:
+    """Return the parts of a policy that chooses among sub-policies, ``None`` for one that acts alone."""
+    if isinstance(policy, Asymmetric):
+        return Parts(policy.master, {part.name: part for part in policy.sub_policies}, policy.config.hold)
+    layer: Any = env
+    while isinstance(layer, gym.Wrapper):
+        if isinstance(layer, SubPolicyAction):
+            return Parts(policy, {part.name: part for part in layer.sub_policies}, layer.hold)
+        layer = layer.env
+    return None
+
+
+def together(parts: dict[str, Profile], hold: int, hz: float | None, name: str) -> tuple[Profile, list[str]]:
+    """Return the profile of a control step that decides, at its dearest, and the lines that the terminal shows.
+
+    Args:
+        parts: profiles by name, the selector first.
+        hold: steps that a choice lasts.
+        hz: control rate to judge by.
+        name: of the whole.
+    """
+    selector, subs = parts[SELECTOR], {part: one for part, one in parts.items() if part != SELECTOR}
+    slowest = max(subs, key=lambda part: subs[part].latency.p99_us)
+    dearest = max(subs, key=lambda part: subs[part].flops)
+    slow, sizes = subs[slowest], [one.parameters for one in parts.values()]
+    times = {key: getattr(selector.latency, key) + getattr(slow.latency, key) for key in PERCENTILES}
+    flops = selector.flops + subs[dearest].flops
+    whole = replace(
+        selector,
+        policy=name,
+        flops=flops,
+        parameters=None if None in sizes else sum(size or 0 for size in sizes),
+        latency=replace(selector.latency, **times),
+        energy=sum_of(selector.energy, slow.energy),
+        hz=None,
+        fits=None,
+    )
+    whole = whole if hz is None else whole.at(hz)
+    lines = [line for one in parts.values() for line in table(replace(one, hz=None, fits=None))]
+    lines += table(replace(whole, policy=f"{name}: a step that decides, at its dearest", hz=None, fits=None))
+    lines.append(
+        f"  FLOPs are those of the {SELECTOR} and of {dearest}, latencies of the {SELECTOR} and {slowest} added"
+    )
+    lines.append(f"  FLOPs per step on average, with a choice every {hold} steps:")
+    lines += [f"    {part:<16}{one.flops + selector.flops / hold:>14,.1f}" for part, one in subs.items()]
+    return whole, lines + verdict(whole)
+
+
+def sum_of(one: Energy, other: Energy) -> Energy:
+    """Return the energy of two calls, one after the other; unknown where one is, or where their sources differ."""
+    if one.joules is None or other.joules is None or one.source != other.source:
+        return replace(one, joules=None, source="unavailable")
+    return replace(one, joules=one.joules + other.joules)
 
 
 def untrained(options: ProfileOptions) -> tuple[Any, gym.Env, str]:
@@ -93,10 +196,15 @@ def table(measured: Profile) -> list[str]:
         f"  energy            {energy_text(energy):>12}",
         f"  machine           {measured.machine.get('processor', '')}, {measured.device}",
     ]
-    if measured.fits is not None:
-        verdict = "fits" if measured.fits else "does not fit"
-        lines.append(f"  at {measured.hz:g} Hz: {verdict} ({1e6 / measured.hz:,.0f} µs a period, judged by p99)")
-    return lines
+    return lines + verdict(measured)
+
+
+def verdict(measured: Profile) -> list[str]:
+    """Return the line about the control rate, where one was asked about."""
+    if measured.fits is None or measured.hz is None:
+        return []
+    judgement = "fits" if measured.fits else "does not fit"
+    return [f"  at {measured.hz:g} Hz: {judgement} ({1e6 / measured.hz:,.0f} µs a period, judged by p99)"]
 
 
 def energy_text(energy: Energy) -> str:

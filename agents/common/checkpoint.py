@@ -1,8 +1,8 @@
 """Checkpoints: one safetensors file with everything, written whole or not at all, that runs no code when loaded.
 
-Tensors (networks, optimizers, generator, replay) are safetensors entries; all else is JSON in the header. A
-checkpoint is taken where an episode ends, so no environment needs to be stored, and a run that is resumed from one
-goes on to the same numbers, bit for bit, on the same machine and threads.
+Tensors (networks, optimizers, generator, replay) are safetensors entries; all else is JSON in the header. Each has a
+checksum. A checkpoint is taken where an episode ends, so no environment needs to be stored, and a run that is resumed
+from one goes on to the same numbers, bit for bit, on the same machine and threads.
 """
 
 import json
@@ -18,11 +18,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from agents.common.files import replacing
+from agents.common.header import COUNTERS, FORMAT, header_of, metadata_of
+from agents.common.moments import optimizer_state, require_moments
 from agents.common.spaces import NoEnvironment, describe_space, space_of
 from agents.common.versions import versions
 from budget_wrappers.errors import CheckpointError, UntrustedFileError
 
-FORMAT = 1
 SUFFIX = ".safetensors"
 CODE_RUNNING = {b"PK\x03\x04": "a zip archive, as torch.save and Stable-Baselines3 write", b"\x80": "a Python pickle"}
 # A safetensors file starts with eight bytes of length, which may be anything, and then its header.
@@ -54,7 +55,7 @@ def save_agent(agent: Any, path: str | Path, replay: bool = False, extra: Mappin
     header["extra"] = dict(extra or {})
     header["crc32"] = {name: checksum(tensor) for name, tensor in tensors.items()}
     try:
-        text = json.dumps(header)
+        metadata = metadata_of(header)
     except TypeError as error:
         raise CheckpointError(
             f"the state of {type(agent).__name__} is not plain data ({error}): expected numbers, strings, lists and "
@@ -62,7 +63,7 @@ def save_agent(agent: Any, path: str | Path, replay: bool = False, extra: Mappin
         ) from error
     try:
         with replacing(path) as partial:
-            save_file(tensors, partial, metadata={"format": "pt", "budget_wrappers": text})
+            save_file(tensors, partial, metadata=metadata)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"cannot write the checkpoint {path} ({error}): expected a writable folder with space left; "
@@ -119,12 +120,10 @@ def state_of_agent(agent: Any, replay: bool) -> tuple[dict[str, Tensor], dict[st
     return tensors, header
 
 
-COUNTERS = ("num_timesteps", "num_rounds", "num_updates", "num_episodes")
-
-
 def checksum(tensor: Tensor) -> int:
-    """Return the CRC-32 of a contiguous CPU tensor's bytes."""
-    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else 0
+    """Return the CRC-32 of a contiguous CPU tensor's type, shape and bytes."""
+    start = zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), start) if tensor.numel() else start
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -153,6 +152,7 @@ def read(path: str | Path, tensors: bool = True, replay: bool = True) -> tuple[d
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             header = header_of(path, file.metadata())
+            require_entries(path, set(file.keys()), set(header["crc32"]))
             wanted = [name for name in file.keys() if tensors and (replay or not name.startswith("replay/"))]  # noqa: SIM118
             content = {name: file.get_tensor(name) for name in wanted}
     except SafetensorError as error:
@@ -167,6 +167,16 @@ def read(path: str | Path, tensors: bool = True, replay: bool = True) -> tuple[d
                 f"{header['crc32'].get(name)}; the file was damaged, take another copy"
             )
     return header, content
+
+
+def require_entries(path: Path, found: set[str], listed: set[str]) -> None:
+    """Raise unless the tensors of a file are those that its header lists."""
+    for what, names in (("lacks", listed - found), ("has the unlisted", found - listed)):
+        if names:
+            raise CheckpointError(
+                f"{path} {what} {', '.join(sorted(names)[:3])}: expected the tensors that its header lists; "
+                "the file was damaged, take another copy"
+            )
 
 
 def refuse_code(path: Path) -> None:
@@ -188,30 +198,6 @@ def refuse_code(path: Path) -> None:
                 "budget_wrappers.integrations.sb3.load(path, trust=True), on the command line with --trust, and any "
                 "other with the library that wrote it"
             )
-
-
-def header_of(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
-    """Return the JSON of a checkpoint's header."""
-    text = (metadata or {}).get("budget_wrappers")
-    if text is None:
-        raise CheckpointError(
-            f"{path} is a safetensors file with the metadata {dict(metadata or {})}: expected one that an agent's "
-            "`save` wrote; to use its tensors, load them with safetensors.torch.load_file"
-        )
-    try:
-        header = json.loads(text)
-        version = header["format"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(
-            f"{path}: the header is not the JSON of a checkpoint ({error!r}): expected a file that `save` wrote; "
-            "it was damaged, take another copy"
-        ) from error
-    if version != FORMAT:
-        raise CheckpointError(
-            f"{path} has the checkpoint format {version!r}: expected {FORMAT}; load it with the version of this "
-            f"package that wrote it ({header.get('versions', {}).get('budget-wrappers', 'unknown')})"
-        )
-    return header
 
 
 def load_agent(
@@ -295,12 +281,17 @@ def restore(agent: Any, header: Mapping[str, Any], tensors: Mapping[str, Tensor]
             f"{path} holds the optimizers {sorted(header['optimizers'])}: expected {sorted(agent.optimizers)}; "
             "make the agent with the configuration that it was saved with"
         )
+    states = {name: optimizer_state(name, header["optimizers"][name], tensors, path) for name in agent.optimizers}
+    for name, optimizer in agent.optimizers.items():
+        require_moments(name, optimizer, states[name], path)
+    if "generator" not in tensors:
+        raise CheckpointError(f"{path} lacks generator: expected the generator's state; take a file that `save` wrote")
     with torch.no_grad():
         # In place, because the numpy acting engine looks at the parameters' memory.
         for name, value in networks.items():
             value.copy_(tensors[name])
     for name, optimizer in agent.optimizers.items():
-        optimizer.load_state_dict(optimizer_state(name, header["optimizers"][name], tensors))
+        optimizer.load_state_dict(states[name])
     agent.generator.set_state(tensors["generator"])
     agent.rng.bit_generator.state = header["rng"]
     agent.metrics = {n.removeprefix("metric/"): t for n, t in tensors.items() if n.startswith("metric/")}
@@ -326,18 +317,3 @@ def require_same_tensors(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]
                 f"{path}: {name} is {stored[name].dtype} {tuple(stored[name].shape)}: expected {value.dtype} "
                 f"{tuple(value.shape)}; {remedy}"
             )
-
-
-def optimizer_state(name: str, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return an optimizer's ``state_dict`` from the checkpoint's flat entries."""
-    prefix = f"optimizer/{name}/"
-    state: dict[int, dict[str, Any]] = {}
-    flat = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-    for place, value in (flat | dict(plain["plain"])).items():
-        index, key = place.split("/", 1)
-        state.setdefault(int(index), {})[key] = value
-    groups = [
-        {key: tuple(value) if isinstance(value, list) and key != "params" else value for key, value in group.items()}
-        for group in plain["groups"]
-    ]
-    return {"state": state, "param_groups": groups}

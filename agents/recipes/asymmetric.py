@@ -90,12 +90,12 @@ class AsymmetricConfig(SACConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("small_net_arch", "master_net_arch"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
         require(self.hold >= 1, "hold", self.hold, "at least 1 step")
         require(self.weight >= 0, "weight", self.weight, "a price of 0 or more")
         require(self.bootstrap in ("gamma_n", "gamma"), "bootstrap", self.bootstrap, "'gamma_n' or 'gamma'")
-        require(self.small_net_arch != self.net_arch, "small_net_arch", self.small_net_arch, "not those of net_arch")
+        require(
+            (small := self.small_net_arch) not in ((), self.net_arch), "small_net_arch", small, "layers, not net_arch's"
+        )
 
     def sub_policy(self, size: Size) -> dict[str, Any]:
         """Return the settings of one sub-policy; ``SAC(env, **settings)`` is the baseline of that size."""

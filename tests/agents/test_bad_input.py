@@ -84,7 +84,7 @@ def with_action(space: gym.Space) -> gym.Env:
         (lambda: SAC(gym.make("CartPole-v1")), r"SAC got the action space Discrete\(2\).*expected a Box.*use DQN"),
         (lambda: TD3(gym.make("CartPole-v1")), r"TD3 got the action space Discrete\(2\).*expected a Box"),
         (lambda: DQN(gym.make("Pendulum-v1")), r"DQN got the action space Box.*expected a Discrete.*use SAC or TD3"),
-        (lambda: SAC(with_action(spaces.Box(-np.inf, np.inf, (1,)))), r"has no bounds.*RescaleAction"),
+        (lambda: SAC(with_action(spaces.Box(-np.inf, np.inf, (1,)))), r"finite low < high.*TransformAction"),
         (lambda: SAC(with_observation(spaces.Box(0, 1, (2, 2)))), r"observation space Box.*FlattenObservation"),
         (lambda: SAC(with_observation(spaces.Discrete(3))), r"observation space Discrete\(3\).*expected a Box"),
     ],

@@ -3,6 +3,7 @@
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from agents import SAC, TD3
 from agents.common import files
 from agents.common.agent import OffPolicyAgent
 from agents.common.checkpoint import load_agent, read, read_header, restore_agent, save_agent
+from agents.common.header import CHECKSUM, TEXT
 from agents.common.monitors import Checkpoint
 from agents.common.networks import Critic
 from agents.common.spaces import describe_space, space_of
@@ -259,13 +261,17 @@ def test_safetensors_of_someone_else_are_refused(tmp_path: Path) -> None:
         SAC.load(path, None)
 
 
+def with_checksum(text: str) -> dict[str, str]:
+    return {TEXT: text, CHECKSUM: str(zlib.crc32(text.encode()))}
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
-    [("{", "not the JSON of a checkpoint"), ("[]", "not the JSON"), ('{"format": 9}', "format 9: expected 1")],
+    [("{", "not the JSON of a checkpoint"), ("[]", "not the JSON"), ('{"format": 9}', "format 9: expected 2")],
 )
 def test_headers_of_another_format_are_refused(text: str, match: str, tmp_path: Path) -> None:
     path = tmp_path / "odd.safetensors"
-    save_file({"weight": torch.zeros(2)}, path, metadata={"budget_wrappers": text})
+    save_file({"weight": torch.zeros(2)}, path, metadata=with_checksum(text))
     with pytest.raises(CheckpointError, match=match):
         SAC.load(path, None)
 

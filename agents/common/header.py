@@ -1,0 +1,93 @@
+"""The header of a checkpoint: JSON in the metadata of a safetensors file, with a checksum of its own beside it."""
+
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from budget_wrappers.errors import CheckpointError
+
+FORMAT = 2
+"""Format 1 had no checksum of the header."""
+
+TEXT, CHECKSUM = "budget_wrappers", "budget_wrappers_crc32"
+COUNTERS = ("num_timesteps", "num_rounds", "num_updates", "num_episodes")
+MAPPINGS: dict[str, tuple[str, ...]] = {
+    "config": (),
+    "spaces": ("observation", "action"),
+    "counters": COUNTERS,
+    "rng": (),
+    "meter": (),
+    "optimizers": (),
+    "plain": (),
+    "versions": (),
+    "extra": (),
+    "crc32": (),
+}
+"""Keys that hold mappings, with the keys that each of those has."""
+
+PLAIN = ("agent", "replay")
+"""Keys that hold a single value."""
+
+
+def metadata_of(header: Mapping[str, Any]) -> dict[str, str]:
+    """Return the metadata that hold ``header``; raises ``TypeError`` for what is not plain data."""
+    text = json.dumps(header)
+    return {"format": "pt", TEXT: text, CHECKSUM: str(zlib.crc32(text.encode()))}
+
+
+def header_of(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    """Return the header that ``metadata_of`` wrote, complete and as it was.
+
+    Raises:
+        CheckpointError: the metadata of another kind of file or format, damaged ones, or some that lack a key.
+    """
+    metadata = dict(metadata or {})
+    text, stored = metadata.get(TEXT), metadata.get(CHECKSUM)
+    if text is None:
+        raise CheckpointError(
+            f"{path} is a safetensors file with the metadata {metadata}: expected one that an agent's "
+            "`save` wrote; to use its tensors, load them with safetensors.torch.load_file"
+        )
+    if stored is None:
+        raise CheckpointError(
+            f"{path} has no checksum of its header, as checkpoints of format 1 had none: expected format {FORMAT}; "
+            "load it with the version of this package that wrote it, or take another copy"
+        )
+    if stored != str(zlib.crc32(text.encode())):
+        raise CheckpointError(
+            f"{path}: the header has the checksum {zlib.crc32(text.encode())}: expected {stored}; the file was "
+            "damaged, take another copy"
+        )
+    try:
+        header = json.loads(text)
+        version = header["format"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: the header is not the JSON of a checkpoint ({error!r}): expected a file that `save` wrote; "
+            "it was damaged, take another copy"
+        ) from error
+    if version != FORMAT:
+        raise CheckpointError(
+            f"{path} has the checkpoint format {version!r}: expected {FORMAT}; load it with the version of this "
+            "package that wrote it"
+        )
+    require_keys(path, header)
+    return header
+
+
+def require_keys(path: Path, header: Mapping[str, Any]) -> None:
+    """Raise unless ``header`` has every key of a checkpoint, and mappings where they belong."""
+    missing = [key for key in (*PLAIN, *MAPPINGS) if key not in header]
+    for key, inner in MAPPINGS.items():
+        if key in header and not isinstance(header[key], dict):
+            raise CheckpointError(
+                f"{path}: the header has {key}={header[key]!r}: expected a mapping; take a file that `save` wrote"
+            )
+        missing += [f"{key}.{name}" for name in inner if key in header and name not in header[key]]
+    if missing:
+        raise CheckpointError(
+            f"{path}: the header lacks {', '.join(missing)}: expected every key of a checkpoint; "
+            "take a file that `save` wrote"
+        )
