@@ -4,12 +4,13 @@ A reference is a run's folder, a checkpoint, or (trusted) a Stable-Baselines3 zi
 plain text, so that ``eval`` and ``play`` open the same ones; whether to trust a zip is said anew each time.
 """
 
+import os
 import zipfile
 from pathlib import Path
 
 from agents.cli.names import agent_called
 from agents.common.checkpoint import load_agent, read_header
-from agents.common.log import CHECKPOINT
+from agents.common.log import BEST, CHECKPOINT
 from budget_wrappers.errors import CheckpointError
 from budget_wrappers.integrations.sb3 import as_sub_policy, load
 from budget_wrappers.metering import ComputeMeter
@@ -32,7 +33,7 @@ def open_sub_policies_with(trust: bool) -> None:
 
 
 def _open(reference: str) -> AgentPolicy:
-    """Return the policy at a path as a sub-policy under the name of its file or folder.
+    """Return the policy at a path as a sub-policy under its ``name_of``.
 
     Raises:
         CheckpointError: no file, or one that holds no policy.
@@ -43,8 +44,16 @@ def _open(reference: str) -> AgentPolicy:
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}: expected a run's folder or a checkpoint; check --sub-policies")
     if zipfile.is_zipfile(path):
-        return as_sub_policy(load(path, trust=_trust, device="cpu"), given.stem)
+        return as_sub_policy(load(path, trust=_trust, device="cpu"), name_of(given))
     agent_class = agent_called(read_header(path)["agent"], str(path))
     # A meter of its own: the wrapper charges what the sub-policy declares.
     agent = load_agent(agent_class, path, None, ComputeMeter(), replay=False)
-    return AgentPolicy(agent, agent.flops_per_action, given.stem)
+    return AgentPolicy(agent, agent.flops_per_action, name_of(given))
+
+
+def name_of(given: Path) -> str:
+    """Return what a sub-policy is called: its run's folder, else its file without the suffix."""
+    path = Path(os.path.abspath(given))  # "." and ".." have no name of their own; links keep theirs
+    if path.is_dir():
+        return path.name
+    return path.parent.name if path.name in (CHECKPOINT, BEST) else path.stem

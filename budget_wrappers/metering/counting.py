@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C import DispatchKey
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.utils._python_dispatch import (
     TorchDispatchMode,
@@ -161,7 +162,9 @@ class CountingMode(TorchDispatchMode):
             return func(*args, **kwargs)
         if handler is _decompose:
             with self:
-                return func.decompose(*args, **kwargs)
+                # torch's own kernel, as outside of inference mode; func.decompose() prefers a version in Python, made
+                # for compilers, whose parts are others (interpolation as indexing and arithmetic).
+                return func._op_dk(DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
         if handler is _branch:
             condition, taken, other, operands = args
             with self:

@@ -352,8 +352,9 @@ class ComputeMeter:
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise MeterError(
             f"meter {self.name!r} was about to be pickled, into another process or a file; it counts in the process "
-            "where the policy acts. Put the vector wrapper in the main process (or give wrappers the meter's name); "
-            "to save its numbers use state_dict()."
+            "where the policy acts. Give wrappers the meter's name instead of the object; with environments in worker "
+            "processes leave the wrapper out of them and call meter.take() in the main process, once a vector step. To "
+            "save its numbers use state_dict()."
         )
 
     def _check_home(self) -> None:
@@ -364,8 +365,9 @@ class ComputeMeter:
             return
         raise MeterError(
             f"meter {self.name!r} was read in a worker process that was forked from the one it counts in, and nothing "
-            "has charged it here: every cost would be 0. Put the vector wrapper in the main process; a policy that "
-            "lives in this process needs watch() or add() here."
+            "has charged it here: every cost would be 0. Leave the wrapper out of the workers' environments and call "
+            "meter.take() in the main process, once a vector step; a policy that lives in this process needs watch() "
+            "or add() here."
         )
 
 

@@ -12,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from budget_wrappers.core import SubPolicy
-from budget_wrappers.errors import ConfigError
+from budget_wrappers.errors import ConfigError, CostError
 from budget_wrappers.functional.costs import relative_costs, validate_flops
-from budget_wrappers.metering import count_flops
+from budget_wrappers.metering import CountingMode, count_flops
+from budget_wrappers.metering.counting import eagerly, original
+from budget_wrappers.metering.watching import is_static
 
 RESERVED_NAMES = frozenset({"selector", "hold"})
 """Names that accounts use for what is not a sub-policy."""
@@ -60,7 +62,12 @@ class FunctionPolicy:
 
 
 class ModulePolicy:
-    """A sub-policy made of a torch module: counted once, run without gradients on a batch of one."""
+    """A sub-policy made of a torch module, run without gradients on a batch of one.
+
+    A module whose FLOPs follow from the shapes of its inputs is counted once (torch's own layers and ``Sequential`` of
+    them, and classes with ``static_flops = True``). Any other may branch on what it observes: it is counted at every
+    call, at several microseconds an operator, and a call above the declared cost raises.
+    """
 
     def __init__(
         self,
@@ -68,6 +75,7 @@ class ModulePolicy:
         act: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor],
         example: np.ndarray,
         name: str | None = None,
+        flops: int | None = None,
     ) -> None:
         """Adapt ``module``.
 
@@ -76,25 +84,55 @@ class ModulePolicy:
             act: ``(module, observations (1, …)) -> actions (1, …)``, e.g. ``lambda net, obs: net(obs).argmax(-1)``.
             example: one observation, to count the FLOPs of one call.
             name: unique among its siblings; the module's class when None.
+            flops: the most that one call can cost, in the ``matmul`` convention; what the example costs when None.
+                Give it for a module that branches: the example takes one branch only.
 
         Raises:
-            UncountableError: the FLOPs of something in ``module`` cannot be counted.
+            CostError: ``flops`` is below what the example costs, NaN, negative or not whole.
+            UncountableError: ``module`` is scripted, or the FLOPs of something in it cannot be counted.
         """
         parameter = next(module.parameters(), torch.zeros(()))
         self.module = module
         self._act = act
         self._device, self._dtype = parameter.device, parameter.dtype
         self.name = name if name is not None else type(module).__name__
-        self.flops = int(count_flops(lambda batch: act(module, batch), self._batch(example)))
+        self._counts_calls = not is_static(original(module))
+        counted = int(count_flops(lambda batch: act(module, batch), self._batch(example)))
+        self.flops = counted if flops is None else whole_flops(flops, self.name)
+        if self.flops < counted:
+            raise CostError(
+                f"flops={self.flops} of sub-policy {self.name!r} is below the {counted} FLOPs that the example costs; "
+                "expected the most that one call can cost. Raise flops=."
+            )
 
     def _batch(self, observation: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(np.asarray(observation), dtype=self._dtype, device=self._device).unsqueeze(0)
 
     @torch.no_grad()
     def __call__(self, observation: np.ndarray) -> Any:
-        """Return the action for ``observation`` as numpy, without a batch dimension."""
-        action = self._act(self.module, self._batch(observation))[0].cpu().numpy()
+        """Return the action for ``observation`` as numpy, without a batch dimension.
+
+        Raises:
+            CostError: this call ran more FLOPs than are declared.
+            UncountableError: it took a branch whose FLOPs cannot be counted.
+        """
+        batch = self._batch(observation)
+        actions = self._counted(batch) if self._counts_calls else self._act(self.module, batch)
+        action = actions[0].cpu().numpy()
         return action if action.ndim else action[()]
+
+    def _counted(self, batch: torch.Tensor) -> torch.Tensor:
+        """Act and check what really ran: whoever pays has been told of the declared cost only."""
+        with eagerly(), CountingMode() as counter:
+            actions = self._act(self.module, batch)
+        if counter.refused is not None:  # the module may have caught it
+            raise counter.refused
+        if counter.flops > self.flops:
+            raise CostError(
+                f"Sub-policy {self.name!r} ran {counter.flops} FLOPs in one call and declares {self.flops}: its module "
+                "took a dearer branch than its example did. Pass ModulePolicy(…, flops=): the most one call can cost."
+            )
+        return actions
 
     def __repr__(self) -> str:
         """Return name and cost."""
@@ -169,7 +207,8 @@ class SubPolicies:
         if twice or RESERVED_NAMES & set(self.names):
             raise ConfigError(
                 f"Sub-policies are called {list(self.names)}; expected names that differ, and none of "
-                f"{sorted(RESERVED_NAMES)}, as accounts list FLOPs by name. Pass name=."
+                f"{sorted(RESERVED_NAMES)}, as accounts list FLOPs by name. Pass name=; where a path gave the name, "
+                "rename the folder or file."
             )
 
     @classmethod

@@ -82,9 +82,9 @@ class StepAccount(MeterHandle):
         if meter.last_rows > 1:
             raise MeterError(
                 f"Meter {meter.name!r} was charged for a batch of {meter.last_rows} observations, and this wrapper "
-                "sits around a single environment. Inside a vector one: take it out of the environment functions and "
-                "put its vector form (budget_wrappers.wrappers.vector) around the vector environment. If the batch was "
-                "an update with gradients off: run updates inside meter.phase('learn')."
+                "expects one: it is for single environments. Either make one environment only (n_envs=1), or leave the "
+                "wrapper out of the vector environment and call meter.take() yourself, once a vector step. If the "
+                "batch was an update with gradients off: run updates inside meter.phase('learn')."
             )
         if flops:  # whole and positive: a meter takes no other charge
             self.total += flops
@@ -134,7 +134,8 @@ class StepAccount(MeterHandle):
             raise MeterError(
                 f"An episode has ended and meter {self.meter.name!r} never watched a module nor received a charge, in "
                 f"this process. Call get_meter({self.meter.name!r}).watch(policy_module) where the policy acts, or "
-                ".add(flops); with environments in worker processes put the vector wrapper in the main process."
+                ".add(flops). With environments in worker processes leave the wrapper out of them and call "
+                "meter.take() in the main process, once a vector step."
             )
 
 

@@ -14,7 +14,7 @@ from budget_wrappers.core import Chooser
 from budget_wrappers.errors import ConfigError, CostError, WrapperOrderError
 from budget_wrappers.functional.options import affordable_flops, decision_flops
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.wrappers.reading import find_chooser
+from budget_wrappers.wrappers.reading import find_chooser, finite_reward, finite_rewards
 
 OnExhausted = Literal["cheapest", "hold", "truncate", "terminate"]
 Transition = tuple[Any, Any, bool, bool, dict[str, Any]]
@@ -55,7 +55,7 @@ class Rule(Protocol):
         ...
 
     def after(self, budget: EpisodeBudget, transition: Transition) -> Transition:
-        """Count what a step has run; return it with Python flags, truncated at the horizon."""
+        """Count what a step has run and check its reward; return it with Python flags, truncated at the horizon."""
         ...
 
     def exhausted(self, budget: EpisodeBudget) -> bool:
@@ -211,6 +211,11 @@ def make_rule(env: gym.Env, meter: ComputeMeter, on_exhausted: OnExhausted, hori
 def _counted(budget: EpisodeBudget, transition: Transition, steps: int, horizon: int | None) -> Transition:
     obs, reward, terminated, truncated, info = transition
     budget.steps += steps
+    # The reward itself goes on as it came.
+    if isinstance(reward, np.ndarray) and reward.ndim == 1:
+        finite_rewards(reward, budget.steps)
+    else:
+        finite_reward(reward, budget.steps)
     return obs, reward, bool(terminated), bool(truncated) or budget.left(horizon) == 0, info
 
 

@@ -10,7 +10,7 @@ from gymnasium.utils import RecordConstructorArgs
 from budget_wrappers.errors import ConfigError, InfeasibleBudgetError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.exhaustion import EpisodeBudget, OnExhausted, Transition, make_rule, merge_infos
-from budget_wrappers.wrappers.reading import CostReader
+from budget_wrappers.wrappers.reading import CostReader, plain
 
 
 class ComputeLimit(CostReader, RecordConstructorArgs):
@@ -68,6 +68,7 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
         """
         if on_exhausted not in get_args(OnExhausted):
             raise ConfigError(f"on_exhausted={on_exhausted!r}; expected one of {', '.join(get_args(OnExhausted))}.")
+        max_flops, horizon = plain(max_flops), plain(horizon)
         RecordConstructorArgs.__init__(
             self, max_flops=max_flops, on_exhausted=on_exhausted, meter=meter, horizon=horizon, _disable_deepcopy=True
         )
@@ -109,7 +110,14 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
         return obs, self.amend(info, ended=False)
 
     def step(self, action: Any) -> Transition:
-        """Step within the limit, and to the end of the episode where it is exhausted; raises CostError, MeterError."""
+        """Step within the limit, and to the end of the episode where it is exhausted.
+
+        Raises:
+            CostError: the selector has cost more than it declares.
+            NonFiniteError: the environment's reward is NaN or infinite.
+            SpaceError: it is no number, nor a vector of them.
+            MeterError: the episode has ended and the meter was never used, or it was charged for a batch.
+        """
         episode, rule = self.episode, self._rule
         rule.before(episode, self._account.collect())
         transition = rule.after(episode, self.env.step(action))

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
 from budget_wrappers.errors import ConfigError, SpaceError, WrapperOrderError
+from budget_wrappers.wrappers.reading import plain
 
 What = Literal["remaining", "budget"]
 
@@ -70,7 +71,7 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
         """
         if what not in get_args(What):
             raise ConfigError(f"what={what!r}; expected one of {', '.join(get_args(What))}.")
-        RecordConstructorArgs.__init__(self, what=what, flatten=flatten, scale=scale, dict_key=dict_key)
+        RecordConstructorArgs.__init__(self, what=what, flatten=plain(flatten), scale=plain(scale), dict_key=dict_key)
         gym.Wrapper.__init__(self, env)
 
         self._limited = env.has_wrapper_attr("limit_report")

@@ -15,7 +15,7 @@ from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies.options import SubPolicies
 from budget_wrappers.wrappers.account import RawReturn
 from budget_wrappers.wrappers.choosing import HELD, ChooserWrapper
-from budget_wrappers.wrappers.reading import finite_reward, refuse_vector_reward
+from budget_wrappers.wrappers.reading import finite_reward, plain, refuse_vector_reward
 from budget_wrappers.wrappers.reward import validate_weight
 
 
@@ -99,6 +99,7 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
             meter: name or object of the meter that is charged.
             selector_flops: FLOPs that one choice of the outside selector costs at most.
         """
+        hold, weight, selector_flops = plain(hold), plain(weight), plain(selector_flops)
         if isinstance(hold, bool) or not isinstance(hold, int) or hold < 1:
             raise ConfigError(f"hold={hold!r}; expected a whole number of steps >= 1.")
         self.sub_policies, recorded = SubPolicies.of(sub_policies)

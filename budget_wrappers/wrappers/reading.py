@@ -7,12 +7,15 @@ import gymnasium as gym
 import numpy as np
 
 from budget_wrappers.core import Chooser
-from budget_wrappers.errors import NonFiniteError, WrapperOrderError
+from budget_wrappers.errors import NonFiniteError, SpaceError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.account import StepAccount, find, join_accounts
 
 SUMMARY_KEY = "compute"
 """Where ``RecordComputeStatistics`` puts the account of an episode in ``info``."""
+
+NO_NUMBER = (TypeError, ValueError, OverflowError, RuntimeError)
+"""What ``math.isfinite`` raises for anything that is not one number: text, lists, tensors of several elements."""
 
 
 class CostReader(gym.Wrapper):
@@ -111,21 +114,53 @@ def finite_reward(reward: Any, step: int) -> float:
 
     Raises:
         NonFiniteError: it is NaN or infinite.
+        SpaceError: it is no number.
     """
-    value = float(reward)
-    if not math.isfinite(value):
+    try:
+        finite = math.isfinite(reward)  # unlike float() it takes no text
+    except NO_NUMBER as error:
+        raise SpaceError(
+            f"The reward of step {step} is {reward!r} of type {type(reward).__name__}; expected one number that a "
+            "float can hold. It comes from the environment: hand out float(reward) there."
+        ) from error
+    if not finite:
         raise NonFiniteError(
-            f"The reward of step {step} is {value!r}; expected a finite number. It comes from the environment: "
+            f"The reward of step {step} is {float(reward)!r}; expected a finite number. It comes from the environment: "
             "look for a division by zero or a state that has left its bounds."
         )
-    return value
+    return float(reward)
+
+
+def finite_rewards(reward: Any, step: int) -> list[float]:
+    """Return a vector reward as Python floats, see ``finite_reward``.
+
+    Raises:
+        NonFiniteError: a part of it is NaN or infinite.
+        SpaceError: it is no vector of numbers.
+    """
+    try:
+        parts = list(reward)
+    except TypeError as error:
+        raise SpaceError(
+            f"The reward of step {step} is {reward!r}; expected a vector, as reward_space of the environment says. "
+            "Hand out an array there."
+        ) from error
+    return [finite_reward(part, step) for part in parts]
+
+
+def plain(value: Any) -> Any:
+    """Return a scalar of NumPy as the Python number that it holds, as specs are written as JSON; else ``value``."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 __all__ = [
+    "NO_NUMBER",
     "SUMMARY_KEY",
     "CostReader",
     "find_chooser",
     "finite_reward",
+    "finite_rewards",
+    "plain",
     "refuse_second_penalty",
     "refuse_vector_reward",
 ]

@@ -1,5 +1,6 @@
 """Wrapper that records what acting costs: ``RecordComputeStatistics``."""
 
+from math import isfinite
 from typing import Any
 
 import gymnasium as gym
@@ -9,7 +10,7 @@ from gymnasium.utils import RecordConstructorArgs
 from budget_wrappers.errors import ConfigError, InfoKeyError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.account import find
-from budget_wrappers.wrappers.reading import SUMMARY_KEY, CostReader, refuse_vector_reward
+from budget_wrappers.wrappers.reading import NO_NUMBER, SUMMARY_KEY, CostReader, finite_reward, refuse_vector_reward
 
 
 class RecordComputeStatistics(CostReader, RecordConstructorArgs):
@@ -63,21 +64,18 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
         """
         if not isinstance(key, str) or key in ("", SUMMARY_KEY):
             raise ConfigError(f"key={key!r}; expected a text other than {SUMMARY_KEY!r}, the episode's account.")
+        stable_info = bool(stable_info)
         RecordConstructorArgs.__init__(self, meter=meter, key=key, stable_info=stable_info, _disable_deepcopy=True)
         CostReader.__init__(self, env)
         refuse_vector_reward(self)
         if env.has_wrapper_attr("cost_key"):
             raise InfoKeyError(f"{env} writes info[{SUMMARY_KEY!r}] already. One RecordComputeStatistics is enough.")
         self.open_account(meter)
-        self.cost_key = key
-        self.convention = self.meter.convention
-        self._stable_info = stable_info
+        self.cost_key, self.convention, self._stable_info = key, self.meter.convention, stable_info
         self._stable_names: tuple[str, ...] | None = None
-        self._raw = find(env, "raw_return")
+        self._raw, self._limit = find(env, "raw_return"), find(env, "limit_report")
         self._options = find(env, "option_report")
-        self._limit = find(env, "limit_report")
-        self._last_cost, self._cost = 0, np.float64(0)
-        self._return, self._steps = 0.0, 0
+        self._last_cost, self._cost, self._return, self._steps = 0, np.float64(0), 0.0, 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment, drop what is pending on the meter and start an account."""
@@ -92,14 +90,19 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
 
         Raises:
             InfoKeyError: the environment has put something else under the key.
+            NonFiniteError, SpaceError: the environment's reward is NaN or infinite, or no number.
             MeterError: the episode has ended and the meter was never used, or it was charged for a batch.
         """
         obs, reward, terminated, truncated, info = self.env.step(action)
         account, seen = self._account, self._seen
         self._seen = account.collect() if self._closes else account.total  # read_cost() written out
         cost = self._seen - seen
-        self._return += float(reward)
         self._steps += 1
+        try:  # finite_reward() written out
+            finite = isfinite(reward)
+        except NO_NUMBER:
+            finite = False
+        self._return += float(reward) if finite else finite_reward(reward, self._steps)
         if terminated or truncated:
             self._account.require_use()
             return obs, reward, terminated, truncated, self._write(info, cost, True)

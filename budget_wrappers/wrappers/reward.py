@@ -12,7 +12,13 @@ from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.costs import penalised_reward
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.account import RawReturn, find
-from budget_wrappers.wrappers.reading import CostReader, finite_reward, refuse_second_penalty, refuse_vector_reward
+from budget_wrappers.wrappers.reading import (
+    CostReader,
+    finite_reward,
+    plain,
+    refuse_second_penalty,
+    refuse_vector_reward,
+)
 
 FLOAT32_SHARE = 1e-6
 """Below this share of the reward a penalty is lost where rewards are stored as float32 (its precision is 1.2e-7)."""
@@ -60,6 +66,7 @@ class ComputePenaltyReward(CostReader, RecordConstructorArgs):
         """
         if floor is not None and not math.isfinite(floor):
             raise ConfigError(f"floor={floor!r}; expected a finite number, or None for no floor.")
+        weight, floor = plain(weight), plain(floor)
         RecordConstructorArgs.__init__(self, weight=weight, floor=floor, meter=meter, _disable_deepcopy=True)
         CostReader.__init__(self, env)
         refuse_vector_reward(self)
@@ -94,6 +101,7 @@ class ComputePenaltyReward(CostReader, RecordConstructorArgs):
 
         Raises:
             NonFiniteError: the environment's reward is NaN or infinite.
+            SpaceError: it is no number.
             MeterError: the episode has ended and the meter was never used, or it was charged for a batch.
         """
         obs, reward, terminated, truncated, info = self.env.step(action)

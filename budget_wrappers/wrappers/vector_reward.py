@@ -8,7 +8,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.account import find
-from budget_wrappers.wrappers.reading import CostReader, refuse_second_penalty
+from budget_wrappers.wrappers.reading import CostReader, finite_reward, finite_rewards, refuse_second_penalty
 
 
 class ComputeVectorReward(CostReader, RecordConstructorArgs):
@@ -58,21 +58,28 @@ class ComputeVectorReward(CostReader, RecordConstructorArgs):
             np.append(low, -np.inf).astype(np.float32), np.append(high, 0.0).astype(np.float32), dtype=np.float32
         )
         self._extends = inner is not None
+        self._steps = 0
         self.reward_dim = self.reward_space.shape[0]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment, drop what is pending on the meter and start an account."""
         refuse_second_penalty(self, self.meter)  # a weight inside may have been set since
+        self._steps = 0
         return super().reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, np.ndarray, bool, bool, dict[str, Any]]:
         """Step and return ``(reward, −cost)``.
 
         Raises:
+            NonFiniteError: the environment's reward, or a part of it, is NaN or infinite.
+            SpaceError: it is no number, or no vector where ``reward_space`` inside says so.
             MeterError: the episode has ended and the meter was never used, or it was charged for a batch.
         """
         obs, reward, terminated, truncated, info = self.env.step(action)
-        rewards = np.array([*(reward if self._extends else (reward,)), -self.read_cost()], dtype=np.float32)
+        cost = self.read_cost()
+        self._steps += 1
+        parts = finite_rewards(reward, self._steps) if self._extends else [finite_reward(reward, self._steps)]
+        rewards = np.array([*parts, -cost], dtype=np.float32)
         if terminated or truncated:
             self._account.require_use()
         return obs, rewards, terminated, truncated, info

@@ -325,6 +325,8 @@ def test_profile_of_an_untrained_agent(capsys: pytest.CaptureFixture[str]) -> No
 def test_check_passes_and_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--wrapper", "RecordComputeStatistics"]) == 0
     assert "keeps the contract" in capsys.readouterr().out
+    assert main(["check", "RecordComputeStatistics", "--env", "MountainCar-v0"]) == 0
+    assert "RecordComputeStatistics over MountainCar-v0 keeps" in capsys.readouterr().out
     assert main(["check", "--wrapper", "tests.agents.test_cli:Broken"]) == 1
     assert "breaks the contract" in capsys.readouterr().out
 
@@ -334,6 +336,26 @@ def test_check_refuses_what_is_no_wrapper(capsys: pytest.CaptureFixture[str]) ->
     words = ["check", "--wrapper", "ComputePenaltyReward", "--kwargs"]
     assert "is not JSON" in refused([*words, "{weight: 1}"], capsys)
     assert "expected a JSON object" in refused([*words, "[1]"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["ComputePenaltyReward"], "also needs weight"),
+        (["ComputePenaltyReward", "--kwargs", '{"wieght": 0.1}'], "no argument 'wieght'; did you mean 'weight'?"),
+        (["ComputePenaltyReward", "--kwargs", '{"weight": -1}'], "weight=-1; expected a finite number"),
+        (["ComputePenaltyReward", "--kwargs", '{"weight": 1, "floor": "low"}'], "cannot be made with kwargs"),
+        (["os:getcwd"], "expected a class derived from gymnasium.Wrapper"),
+        (["pathlib:Path"], "expected a class derived from gymnasium.Wrapper"),
+        (["tests.agents.test_cli:Broken", "--kwargs", '{"a": 1}'], "takes no argument 'a'; it takes none"),
+        ([], "0 wrappers are given []: expected one"),
+        (["RecordComputeStatistics", "--wrapper", "ComputeLimit"], "2 wrappers are given"),
+    ],
+)
+def test_check_tells_bad_arguments_from_a_broken_contract(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(["check", *words], capsys)
 
 
 def test_play_films_an_episode(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

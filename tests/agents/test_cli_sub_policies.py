@@ -1,12 +1,15 @@
 """Any two saved policies as the sub-policies of a master that ``budget train`` trains."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from agents.cli import main
+from agents.cli.sub_policies import open_sub_policies_with
 from agents.common.log import read_rows
+from budget_wrappers.policies import load_sub_policy
 
 SMALL = 2 * (3 * 4 + 4 * 4 + 4 * 2)  # two layers of 4 between 3 observations and twice 1 action
 LARGE = 2 * (3 * 16 + 16 * 16 + 16 * 2)
@@ -60,14 +63,43 @@ def test_master_of_saved_policies_is_trained_evaluated_and_resumed(
         # Five decisions, and 25 steps of whatever they chose.
         steps = {name: round(25 * share) for name, share in report["share_steps"].items()}
         assert sum(steps.values()) == 25
-        assert flops == 5 * MASTER + steps["small"] * SMALL + steps["checkpoint"] * LARGE
+        assert flops == 5 * MASTER + steps["small"] * SMALL + steps["large"] * LARGE
         # Σ r − 0.5·n·c with c = 1 for the cheapest.
-        penalty = 0.5 * (steps["small"] + steps["checkpoint"] * LARGE / SMALL)
+        penalty = 0.5 * (steps["small"] + steps["large"] * LARGE / SMALL)
         assert report["return_penalised"] == pytest.approx(report["return_raw"] - penalty)
     assert main(["play", str(folder), "--timeline", str(tmp_path / "timeline.png")]) == 0
     assert (tmp_path / "timeline.png").read_bytes().startswith(b"\x89PNG")
     assert main(["train", "--resume", str(folder), "--steps", "60"]) == 0
     assert list(read_rows(folder))[-1]["step"] == 60
+
+
+def test_sub_policies_are_called_after_the_folder_of_their_run(
+    policies: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("run.1", "run.2"):
+        shutil.copytree(policies["run"], tmp_path / name)
+    (tmp_path / "run.2" / "copy.of.it.safetensors").write_bytes(Path(policies["checkpoint"]).read_bytes())
+    open_sub_policies_with(trust=False)
+    monkeypatch.chdir(tmp_path / "run.1")
+    references = {
+        f"{tmp_path}/run.1": "run.1",
+        f"{tmp_path}/run.2/": "run.2",
+        f"{tmp_path}/run.2/checkpoint.safetensors": "run.2",
+        "checkpoint.safetensors": "run.1",
+        ".": "run.1",
+        "../run.2": "run.2",
+        "../run.2/copy.of.it.safetensors": "copy.of.it",
+    }
+    assert {path: load_sub_policy(f"file:{path}").name for path in references} == references
+
+
+def test_two_runs_of_one_name_are_refused_with_the_remedy(
+    policies: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(policies["run"], tmp_path / "again" / "small")
+    assert main(master([policies["run"], str(tmp_path / "again" / "small")], tmp_path / "master")) == 2
+    assert "['small', 'small']" in (refusal := capsys.readouterr().err)
+    assert "rename the folder or file" in refusal
 
 
 def test_zip_is_a_sub_policy_when_it_is_trusted_and_only_then(

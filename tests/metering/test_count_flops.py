@@ -260,6 +260,16 @@ def test_all_is_one_answer_in_three_modes_and_above_matmul(layer: nn.Module) -> 
     assert counts.pop() > count_flops(layer, x)
 
 
+@pytest.mark.parametrize(("kind", "flops"), [("nearest", 0), ("bilinear", 768), ("bicubic", 768)])
+def test_interpolation_costs_the_same_in_three_modes(kind: str, flops: int) -> None:
+    """One FLOP an output element, 3·16·16; the nearest one is only moved."""
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with mode():
+            assert (
+                count_flops(nn.Upsample(scale_factor=2, mode=kind), torch.zeros(1, 3, 8, 8), convention="all") == flops
+            )
+
+
 def test_a_fused_lstm_costs_in_all_what_its_parts_do() -> None:
     fused, parts = nn.LSTM(5, 7, 2, bidirectional=True), nn.LSTM(5, 7, 2, bidirectional=True).double()
     x = torch.randn(3, 2, 5)

@@ -4,9 +4,11 @@ import copy
 import pickle
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from budget_wrappers.core import SubPolicy
 from budget_wrappers.errors import ConfigError, CostError
@@ -19,6 +21,7 @@ from budget_wrappers.policies import (
     register_loader,
     register_sub_policy,
 )
+from budget_wrappers.wrappers import ComputeLimit, SubPolicyAction
 
 
 def act(observation: Any) -> int:
@@ -124,6 +127,72 @@ def test_a_module_keeps_no_graph() -> None:
 
     ModulePolicy(net, watching, example=np.zeros(3, np.float32))(np.zeros(3, np.float32))
     assert seen[-1] is False
+
+
+class Gated(torch.nn.Module):
+    """Takes a dear branch for every observation but zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cheap, self.dear = torch.nn.Linear(4, 2), torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.cheap(x) if float(x.abs().sum()) == 0 else self.dear(x)
+
+
+CHEAP_BRANCH, DEAR_BRANCH = 2 * 4 * 2, 2 * (4 * 8 + 8 * 2)
+
+
+def gated(flops: int | None = None) -> ModulePolicy:
+    return ModulePolicy(Gated(), lambda net, obs: net(obs).argmax(-1), np.zeros(4), "gated", flops=flops)
+
+
+def test_a_module_that_runs_more_than_it_declares_raises() -> None:
+    adapted = gated()
+    assert adapted.flops == CHEAP_BRANCH
+    adapted(np.zeros(4))
+    for _ in range(2):  # and leaves nothing behind that would let the next one pass
+        with pytest.raises(CostError, match=rf"'gated' ran {DEAR_BRANCH} FLOPs .* declares {CHEAP_BRANCH}.*flops="):
+            adapted(np.ones(4))
+    adapted(np.zeros(4))
+
+
+def test_a_module_may_declare_its_dearest_branch() -> None:
+    adapted = gated(flops=DEAR_BRANCH)
+    assert adapted.flops == DEAR_BRANCH
+    assert np.ndim(adapted(np.ones(4))) == np.ndim(adapted(np.zeros(4))) == 0
+
+
+def test_a_hard_limit_is_not_broken_by_a_gated_module() -> None:
+    env = SubPolicyAction(gym.make("CartPole-v1"), [gated()], hold=1, meter="tests.gated")
+    env = ComputeLimit(env, 2000, "truncate", meter="tests.gated")
+    env.reset(seed=0)
+    with pytest.raises(CostError, match="'gated' ran"):
+        env.step(0)
+
+
+@pytest.mark.parametrize("flops", [CHEAP_BRANCH - 1, -1, float("nan")])
+def test_a_declared_cost_below_the_examples_is_refused(flops: float) -> None:
+    with pytest.raises(CostError, match="'gated'"):
+        gated(flops=flops)
+
+
+def test_an_exception_in_a_counted_module_leaves_no_counter() -> None:
+    adapted = gated(flops=DEAR_BRANCH)
+    with pytest.raises(RuntimeError, match="shapes"):
+        adapted(np.ones(3))
+    assert not _get_current_dispatch_mode_stack()
+
+
+def test_a_static_module_is_not_counted_at_each_call() -> None:
+    seen: list[int] = []
+
+    def watching(module: torch.nn.Module, obs: torch.Tensor) -> torch.Tensor:
+        seen.append(len(_get_current_dispatch_mode_stack()))
+        return module(obs)
+
+    ModulePolicy(torch.nn.Linear(3, 2), watching, example=np.zeros(3))(np.zeros(3))
+    assert seen == [1, 0]  # the example, and the call
 
 
 def test_an_agent_predicts_as_asked() -> None:

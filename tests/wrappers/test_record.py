@@ -148,13 +148,13 @@ def test_an_episode_that_nothing_was_connected_to_raises_at_its_end(meter: Compu
         env.step(None)
 
 
-def test_a_batch_names_the_vector_wrapper(meter: ComputeMeter) -> None:
+def test_a_batch_says_what_to_do_instead(meter: ComputeMeter) -> None:
     actor = torch.nn.Linear(3, 2)
     env = RecordComputeStatistics(SpacesEnv(), meter)
     env.reset()
     with meter.watch(actor), torch.no_grad():
         actor(torch.zeros(4, 3))
-        with pytest.raises(MeterError, match=r"batch of 4 observations.*budget_wrappers\.wrappers\.vector"):
+        with pytest.raises(MeterError, match=r"batch of 4 observations.*n_envs=1.*meter\.take\(\) yourself"):
             env.step(None)
 
 
