@@ -110,9 +110,11 @@ def chooser_stack(
     costs = [int(cost) for cost in np.exp(rng.uniform(0, 14, count))]
     if rng.random() < 0.1:
         costs[0] = 0
-    hold, horizon = int(rng.integers(1, 11)), int(rng.integers(1, 81))
+    durations = sorted({int(steps) for steps in rng.integers(1, 11, rng.choice([1, 1, 2, 3]))})
+    horizon = int(rng.integers(1, 81))
     selector = int(rng.choice([0, 1, min(costs), int(np.exp(rng.uniform(0, 14)))]))
-    first = selector + min(hold, horizon) * min(costs)
+    hold = durations[-1]
+    first = selector + min(durations[0], horizon) * min(costs)
     dearest = horizon * max(costs) + -(-horizon // hold) * selector
     cheapest_path = path_flops(horizon, hold, min(costs), selector)
     high = int(rng.choice([first, cheapest_path, cheapest_path + 1, dearest + 1]))
@@ -128,7 +130,7 @@ def chooser_stack(
     env = SubPolicyAction(
         env,
         [tally.policy(cost, f"p{index}") for index, cost in enumerate(costs)],
-        hold=hold,
+        hold=durations,
         meter=meter,
         selector_flops=selector,
     )
@@ -148,7 +150,8 @@ def chooser_stack(
     if between != "record" and rng.random() < 0.3:
         outer = RecordComputeStatistics(limited, meter=meter)
     parameters = {
-        "costs": sorted(costs), "hold": hold, "horizon": horizon, "selector": selector, "limit": limit, "mode": mode,
+        "costs": sorted(costs), "durations": durations, "horizon": horizon, "selector": selector,
+        "limit": limit, "mode": mode,
         "between": between, "cheapest_path": cheapest_path,
     }  # fmt: skip
     return limited, outer, parameters
@@ -159,7 +162,7 @@ def hard_episode(rng: np.random.Generator, outcome: Outcome) -> None:
     tally, meter = Tally(), ComputeMeter("adversary")
     limited, env, parameters = chooser_stack(rng, tally, meter)
     kind = str(rng.choice(["dearest", "alternating", "saves_then_splurges", "random"]))
-    count = len(parameters["costs"])
+    count = len(parameters["costs"]) * len(parameters["durations"])
     before = meter.totals["act"]
     env.reset(seed=int(rng.integers(2**31)))
     ended, step = False, 0

@@ -3,7 +3,7 @@
 Nothing here computes. ``K`` is the number of sub-policies, ``B`` a batch size.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -17,6 +17,9 @@ Phase = Literal["act", "learn"]
 
 Fallback = Literal["cheapest", "hold"]
 """What runs in place of a choice that is not affordable: the cheapest one, or the last primitive action again."""
+
+Allowance = Callable[[int], int]
+"""Maps the control steps that a choice would last to the FLOPs that it may spend."""
 
 
 @dataclass(frozen=True)
@@ -116,18 +119,19 @@ class Chooser(Protocol):
     Attributes:
         choice_flops: shape ``(K,)``, int64: FLOPs of ONE primitive control step of each choice, at most.
         selector_flops: FLOPs that making one choice costs outside the wrapper, at most.
-        hold: control steps one choice lasts at most.
+        durations: control steps that a choice can last at most, ascending; one number where that is not chosen.
     """
 
     choice_flops: np.ndarray
     selector_flops: int
-    hold: int
+    durations: tuple[int, ...]
 
-    def restrict(self, flops: int, steps: int | None = None, fallback: Fallback = "cheapest") -> None:
-        """Let sub-policies spend at most ``flops`` until the next call, and one choice last at most ``steps`` steps.
+    def restrict(self, allowance: Allowance, steps: int | None = None, fallback: Fallback = "cheapest") -> None:
+        """Let sub-policies spend at most ``allowance`` until the next call, and one choice last at most ``steps``.
 
-        A choice that does not fit is never run: the cheapest takes its place, or (``fallback="hold"``, or where even
-        the cheapest does not fit) the last primitive action is repeated. A reset lifts the restriction.
+        A choice that does not fit is never run: the cheapest takes its place, for as long as was asked or else for the
+        longest duration that fits, or (``fallback="hold"``, or where even the cheapest does not fit) the last
+        primitive action is repeated. A reset lifts the restriction.
         """
         ...
 
@@ -136,4 +140,16 @@ class Chooser(Protocol):
         ...
 
 
-__all__ = ["Choice", "Chooser", "Convention", "Cost", "Fallback", "Meter", "Phase", "Selector", "Spend", "SubPolicy"]
+__all__ = [
+    "Allowance",
+    "Choice",
+    "Chooser",
+    "Convention",
+    "Cost",
+    "Fallback",
+    "Meter",
+    "Phase",
+    "Selector",
+    "Spend",
+    "SubPolicy",
+]

@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
         lines = table(measured)
     else:
         files = {part: measure(one, observation, options, f"{part} of {name}") for part, one in parts.all().items()}
-        measured, lines = together(files, parts.hold, options.hz, name)
+        measured, lines = together(files, parts.durations, options.hz, name)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         measured.save(options.out)
@@ -99,14 +99,14 @@ class Parts:
     """What runs where a policy chooses among sub-policies.
 
     Attributes:
-        selector: chooses, once every ``hold`` steps.
+        selector: chooses, and then not for some steps.
         sub_policies: by name; the chosen one acts in every step.
-        hold: steps that a choice lasts.
+        durations: steps that a choice can last, ascending.
     """
 
     selector: Any
     sub_policies: dict[str, Any]
-    hold: int
+    durations: tuple[int, ...]
 
     def all(self) -> dict[str, Any]:
         """Return every part by name, the selector first."""
@@ -116,21 +116,23 @@ class Parts:
 def parts_of(policy: Any, env: gym.Env) -> Parts | None:
     """Return the parts of a policy that chooses among sub-policies, ``None`` for one that acts alone."""
     if isinstance(policy, Asymmetric):
-        return Parts(policy.master, {part.name: part for part in policy.sub_policies}, policy.config.hold)
+        return Parts(policy.master, {part.name: part for part in policy.sub_policies}, policy.options.durations)
     layer: Any = env
     while isinstance(layer, gym.Wrapper):
         if isinstance(layer, SubPolicyAction):
-            return Parts(policy, {part.name: part for part in layer.sub_policies}, layer.hold)
+            return Parts(policy, {part.name: part for part in layer.sub_policies}, layer.durations)
         layer = layer.env
     return None
 
 
-def together(parts: dict[str, Profile], hold: int, hz: float | None, name: str) -> tuple[Profile, list[str]]:
+def together(
+    parts: dict[str, Profile], durations: tuple[int, ...], hz: float | None, name: str
+) -> tuple[Profile, list[str]]:
     """Return the profile of a control step that decides, at its dearest, and the lines that the terminal shows.
 
     Args:
         parts: profiles by name, the selector first.
-        hold: steps that a choice lasts.
+        durations: steps that a choice can last, ascending.
         hz: control rate to judge by.
         name: of the whole.
     """
@@ -156,8 +158,9 @@ def together(parts: dict[str, Profile], hold: int, hz: float | None, name: str) 
     lines.append(
         f"  FLOPs are those of the {SELECTOR} and of {dearest}, latencies of the {SELECTOR} and {slowest} added"
     )
-    lines.append(f"  FLOPs per step on average, with a choice every {hold} steps:")
-    lines += [f"    {part:<16}{one.flops + selector.flops / hold:>14,.1f}" for part, one in subs.items()]
+    for hold in durations:
+        lines.append(f"  FLOPs per step on average, with a choice every {hold} steps:")
+        lines += [f"    {part:<16}{one.flops + selector.flops / hold:>14,.1f}" for part, one in subs.items()]
     return whole, lines + verdict(whole)
 
 

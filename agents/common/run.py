@@ -41,7 +41,7 @@ class RunConfig:
         penalty: λ of the reward ``r − λ·FLOPs``, 0 for the plain reward.
         sub_policies: saved policies (run folders, checkpoints, zips) that become the actions: the agent is their
             master, and a step is one choice.
-        sub_policy_hold: environment steps that a choice between them lasts.
+        sub_policy_hold: environment steps that a choice between them lasts, or the durations to choose from, too.
         sub_policy_weight: λ, the reward that one step of the cheapest of them costs; dearer ones cost more in
             proportion to their FLOPs.
         eval_every: environment steps between two evaluations, 0 for none.
@@ -60,7 +60,7 @@ class RunConfig:
     max_episode_steps: int | None = None
     penalty: float = 0.0
     sub_policies: tuple[str, ...] = ()
-    sub_policy_hold: int = 5
+    sub_policy_hold: int | tuple[int, ...] = 5
     sub_policy_weight: float = 0.0
     eval_every: int = 10_000
     eval_episodes: int = 5
@@ -72,6 +72,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sub_policies", tuple(self.sub_policies))
+        if isinstance(self.sub_policy_hold, list):
+            object.__setattr__(self, "sub_policy_hold", tuple(self.sub_policy_hold))
         for name in ("steps", "n_envs", "eval_episodes", "log_every", "checkpoint_every", "threads"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("eval_every", "video_every"):

@@ -33,7 +33,7 @@ from agents.sac import SAC, SACConfig
 from budget_wrappers.errors import ConfigError, SpaceError
 from budget_wrappers.policies import AgentPolicy, SubPolicies
 from budget_wrappers.wrappers import RecordComputeStatistics, SubPolicyAction
-from budget_wrappers.wrappers.options import PrimitiveTransition
+from budget_wrappers.wrappers.options import PrimitiveTransition, durations_of
 
 Size = Literal["small", "large"]
 
@@ -45,7 +45,7 @@ class AsymmetricConfig(SACConfig):
     Attributes:
         net_arch: widths of the large sub-policy's hidden layers, critics included.
         small_net_arch: the same of the small one.
-        hold: environment steps that a choice lasts.
+        hold: environment steps that a choice lasts, or the durations that the master picks from, too.
         weight: λ, the reward that one step of the small sub-policy costs; a step of the large one costs more in
             proportion to its FLOPs.
         bootstrap: discount of the value after an option of n steps: ``"gamma_n"`` for γⁿ, ``"gamma"`` for γ.
@@ -69,7 +69,7 @@ class AsymmetricConfig(SACConfig):
     net_arch: tuple[int, ...] = (64, 64)
     activation: Activation = "tanh"
     small_net_arch: tuple[int, ...] = (8, 8)
-    hold: int = 5
+    hold: int | tuple[int, ...] = 5
     weight: float = 1e-4
     bootstrap: Literal["gamma_n", "gamma"] = "gamma_n"
     shared_buffer: bool = True
@@ -90,7 +90,7 @@ class AsymmetricConfig(SACConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.hold >= 1, "hold", self.hold, "at least 1 step")
+        durations_of(self.hold)  # raises
         require(self.weight >= 0, "weight", self.weight, "a price of 0 or more")
         require(self.bootstrap in ("gamma_n", "gamma"), "bootstrap", self.bootstrap, "'gamma_n' or 'gamma'")
         require(
@@ -333,8 +333,8 @@ class Asymmetric(OffPolicyAgent):
         option, left = (part.copy() for part in state) if state is not None else np.zeros((2, len(rows)), np.int64)
         due = left == 0 if episode_start is None else (left == 0) | np.asarray(episode_start, dtype=bool)
         if due.any():
-            option[due] = self.master.act(rows[due], deterministic)
-            left[due] = self.config.hold
+            duration, option[due] = np.divmod(self.master.act(rows[due], deterministic), len(self.options.choice_names))
+            left[due] = np.array(self.options.durations)[duration]
         action = np.empty((len(rows), *self.action_space.shape), self.action_space.dtype)
         for index, (name, agent) in enumerate((("small", self.small), ("large", self.large))):
             chosen = option == index

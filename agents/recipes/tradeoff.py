@@ -46,7 +46,7 @@ class TradeoffConfig:
         weights: λ, prices of compute: reward that a step of the small sub-policy costs.
         small: widths of the small policy's hidden layers.
         large: widths of the large policy's.
-        hold: environment steps that a choice between them lasts.
+        hold: environment steps that a choice between them lasts, or the durations to choose from, too.
         activation: between layers.
         learning_rate: step size of the policies.
         batch_size: transitions of one update.
@@ -63,7 +63,7 @@ class TradeoffConfig:
     weights: tuple[float, ...] = (0.01, 0.03, 0.05)
     small: tuple[int, ...] = (8, 8)
     large: tuple[int, ...] = (64, 64)
-    hold: int = 5
+    hold: int | tuple[int, ...] = 5
     activation: Activation = "tanh"
     learning_rate: float = 1e-3
     batch_size: int = 256

@@ -58,22 +58,28 @@ def path_flops(steps_left: int, hold: int, cheapest: int, selector: int) -> int:
     return steps_left * cheapest + -(-steps_left // hold) * selector
 
 
-def affordable_flops(remaining: int, steps_left: int, hold: int, cheapest: int, selector: int) -> int:
+def affordable_flops(
+    remaining: int, steps_left: int, hold: int, cheapest: int, selector: int, duration: int | None = None
+) -> int:
     """Return what one choice may spend so that the cheapest path stays affordable afterwards.
 
-    ``max(B − path(H − n), n · F_0)`` with ``n = min(h, H)``: where the cheapest path through the whole rest is out of
-    reach already, only the cheapest choice is left. The selector call of this decision has been paid from ``B``.
+    ``B − path(H − n)`` with ``n = min(d, H)``; where the cheapest path through the whole rest is out of reach already,
+    ``n · F_0``: only the cheapest choice is left. The selector call of this decision has been paid from ``B``. Short
+    choices need more calls, so that even the cheapest may have to last longer than was asked, to keep the path.
 
     Args:
         remaining: ``B``, FLOPs left.
         steps_left: ``H``, primitive steps that the episode may still last.
-        hold: ``h``.
+        hold: ``h``, of the cheapest path: the longest duration, where there are several.
         cheapest: ``F_0``.
         selector: ``s``.
+        duration: ``d``, of this choice; ``None`` for ``h``.
     """
-    steps = min(hold, steps_left)
-    reserve = path_flops(steps_left - steps, hold, cheapest, selector)
-    return min(max(remaining - reserve, steps * cheapest), remaining)
+    steps = min(hold if duration is None else duration, steps_left)
+    beyond = remaining - path_flops(steps_left - steps, hold, cheapest, selector)
+    if remaining < path_flops(steps_left, hold, cheapest, selector) - selector:
+        beyond = max(beyond, steps * cheapest)
+    return min(beyond, remaining)
 
 
 __all__ = ["DiscountExponent", "affordable_flops", "decision_flops", "option_discount", "option_reward", "path_flops"]

@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from budget_wrappers.core import Fallback
+from budget_wrappers.core import Allowance, Fallback
 from budget_wrappers.errors import InfeasibleBudgetError, InfoKeyError, SpaceError, WrapperOrderError
 from budget_wrappers.functional.costs import validate_flops
 from budget_wrappers.metering import ComputeMeter
@@ -21,18 +21,24 @@ class ChooserWrapper(gym.Wrapper):
     """Base of the wrappers whose actions are sub-policies: what a choice costs, and what it becomes under a limit.
 
     Attributes:
-        choice_flops: ``(K,)`` int64, FLOPs of one primitive step of each choice at most, ascending.
-        hold: primitive steps that one choice lasts at most.
+        choice_flops: ``(K,)`` int64, FLOPs of one primitive step of each sub-policy at most, ascending.
+        durations: primitive steps that a choice can last at most, ascending. With several the selector picks one, too:
+            action ``d·K + k`` is sub-policy ``k`` for the ``d``-th of them.
         selector_flops: FLOPs that one choice costs outside at most.
     """
 
     choice_names: tuple[str, ...]
     choice_flops: NDArray[np.int64]
-    hold: int
+    durations: tuple[int, ...]
     selector_flops: int
 
     def open_choices(
-        self, names: tuple[str, ...], flops: NDArray[np.int64], hold: int, meter: str | ComputeMeter, selector: int
+        self,
+        names: tuple[str, ...],
+        flops: NDArray[np.int64],
+        durations: tuple[int, ...],
+        meter: str | ComputeMeter,
+        selector: int,
     ) -> None:
         """Set what can be chosen.
 
@@ -41,10 +47,10 @@ class ChooserWrapper(gym.Wrapper):
             CostError: ``selector`` is negative, NaN or not whole.
         """
         _refuse_inside(self)
-        self.choice_names, self.choice_flops, self.hold = names, flops, hold
+        self.choice_names, self.choice_flops, self.durations = names, flops, durations
         self._handle = MeterHandle(meter)
         self.set_selector_flops(selector)
-        self.action_space = gym.spaces.Discrete(len(names))
+        self.action_space = gym.spaces.Discrete(len(names) * len(durations))
         self.start_choices()
 
     @property
@@ -60,9 +66,10 @@ class ChooserWrapper(gym.Wrapper):
         """
         self.selector_flops = int(validate_flops([flops], "selector_flops")[0])
 
-    def restrict(self, flops: int, steps: int | None = None, fallback: Fallback = "cheapest") -> None:
-        """Let sub-policies spend at most ``flops`` until the next call, see ``core.Chooser``."""
-        self._allowance, self._max_steps, self._fallback = flops, steps, fallback
+    def restrict(self, allowance: Allowance, steps: int | None = None, fallback: Fallback = "cheapest") -> None:
+        """Let sub-policies spend at most ``allowance`` until the next call, see ``core.Chooser``."""
+        self._allowance, self._max_steps, self._fallback = allowance, steps, fallback
+        self._promised = 0
 
     def hold_last_action(self, steps: int) -> None:
         """Make the next ``step`` repeat the last primitive action for ``steps`` steps, running no sub-policy.
@@ -92,7 +99,8 @@ class ChooserWrapper(gym.Wrapper):
         """Forget the last episode: no restriction and no held action survives a reset."""
         self.last_action: Any = None
         self._held = 0
-        self._allowance: int | None = None
+        self._allowance: Allowance | None = None
+        self._promised = 0  # FLOPs of the choices that have been run under this allowance
         self._max_steps: int | None = None
         self._fallback: Fallback = "cheapest"
         self.choice_counts = [0] * (len(self.choice_names) + 1)  # primitive steps of each; HELD is −1, the last
@@ -106,18 +114,30 @@ class ChooserWrapper(gym.Wrapper):
         if self._held:
             steps, self._held = self._held, 0
             return HELD, steps
-        wanted = self._index(action)
-        steps = self.hold if self._max_steps is None else max(1, min(self.hold, self._max_steps))
+        wanted, duration = self.choice_of(action)
+        most = self.durations[-1] if self._max_steps is None else max(1, self._max_steps)
+        steps = min(duration, most)
         if self._allowance is None:
             return wanted, steps
-        takes_cheapest = self._fallback == "cheapest" or self.last_action is None
-        for index in (wanted, 0) if takes_cheapest else (wanted,):
-            worst = steps * int(self.choice_flops[index])
-            if worst <= self._allowance:
-                self._allowance -= worst
-                return index, steps
+        candidates = [(wanted, steps)]
+        if self._fallback == "cheapest" or self.last_action is None:
+            candidates += [(0, min(length, most)) for length in (duration, *reversed(self.durations))]
+        for index, length in candidates:
+            worst = self._promised + length * int(self.choice_flops[index])
+            if worst <= self._allowance(length):
+                self._promised = worst
+                return index, length
         self.hold_last_action(steps)
         return self.choose(action)
+
+    def choice_of(self, action: Any) -> tuple[int, int]:
+        """Return the sub-policy and the duration that an action asks for.
+
+        Raises:
+            SpaceError: ``action`` is no index of a choice.
+        """
+        duration, index = divmod(self._index(action), len(self.choice_names))
+        return index, self.durations[duration]
 
     def write_choice(self, info: dict[str, Any], duration: int, index: int) -> dict[str, Any]:
         """Return a copy of ``info`` that says what ran and for how many primitive steps.
@@ -138,8 +158,8 @@ class ChooserWrapper(gym.Wrapper):
             raise SpaceError(
                 f"Action {action!r} is no index of a sub-policy; expected a whole number in {self.action_space}."
             ) from error
-        if not 0 <= index < len(self.choice_names):
-            raise SpaceError(f"Action {index} is no sub-policy; expected 0 … {len(self.choice_names) - 1}.")
+        if not 0 <= index < self.action_space.n:
+            raise SpaceError(f"Action {index} is no sub-policy; expected 0 … {self.action_space.n - 1}.")
         return index
 
 

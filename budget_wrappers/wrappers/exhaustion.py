@@ -41,6 +41,29 @@ class EpisodeBudget:
         return None if horizon is None else max(horizon - self.steps, 0)
 
 
+@dataclass(frozen=True)
+class Left:
+    """What a choice may spend: a ``core.Allowance``, as data, so that a copy of the environment has it too.
+
+    Attributes:
+        remaining: FLOPs of the limit that are left.
+        steps_left: primitive steps for which the cheapest path has to stay affordable; None keeps nothing back.
+        hold, cheapest, selector: of that path, see ``affordable_flops``.
+    """
+
+    remaining: int
+    steps_left: int | None = None
+    hold: int = 1
+    cheapest: int = 0
+    selector: int = 0
+
+    def __call__(self, steps: int) -> int:
+        """Return the FLOPs that a choice of ``steps`` primitive steps may spend."""
+        if self.steps_left is None:
+            return self.remaining
+        return affordable_flops(self.remaining, self.steps_left, self.hold, self.cheapest, self.selector, steps)
+
+
 class Rule(Protocol):
     """How a limit is kept."""
 
@@ -128,10 +151,10 @@ class ChooserRule:
 
     def _decision(self, steps_left: int | None) -> int:
         chooser = self._chooser
-        return decision_flops(steps_left, chooser.hold, int(chooser.choice_flops[0]), chooser.selector_flops)
+        return decision_flops(steps_left, chooser.durations[0], int(chooser.choice_flops[0]), chooser.selector_flops)
 
     def first_decision(self) -> int:
-        """Return what one selector call and the cheapest choice cost."""
+        """Return what one selector call and the cheapest choice cost, for the shortest duration."""
         return self._decision(self.horizon)
 
     def before(self, budget: EpisodeBudget, collected: int) -> None:
@@ -150,12 +173,9 @@ class ChooserRule:
             )
         budget.spent = collected
         remaining, left = budget.limit - collected, budget.left(self.horizon)
-        steps = chooser.hold if left is None else min(chooser.hold, left)
-        if self._keeps_path and left is not None:
-            remaining = affordable_flops(
-                remaining, left, chooser.hold, int(chooser.choice_flops[0]), chooser.selector_flops
-            )
-        chooser.restrict(remaining, steps, self._fallback)
+        hold, cheapest = chooser.durations[-1], int(chooser.choice_flops[0])
+        kept = left if self._keeps_path else None
+        chooser.restrict(Left(remaining, kept, hold, cheapest, chooser.selector_flops), left, self._fallback)
 
     def after(self, budget: EpisodeBudget, transition: Transition) -> Transition:
         """Count the primitive steps of a choice."""
@@ -172,7 +192,7 @@ class ChooserRule:
     def hold(self, env: gym.Env, action: Any, budget: EpisodeBudget) -> Transition:
         """Let the chooser repeat its last primitive action; wrappers between see one more long step."""
         left = budget.left(self.horizon) or 0
-        self._chooser.restrict(0, 1, "hold")  # should a wrapper between step the chooser more often than once
+        self._chooser.restrict(Left(0), 1, "hold")  # should a wrapper between step the chooser more often than once
         self._chooser.hold_last_action(left)
         obs, reward, terminated, truncated, info = self.after(budget, env.step(action))
         return obs, reward, terminated, truncated or not terminated, info
@@ -237,7 +257,7 @@ def _primitive_horizon(env: gym.Env, chooser: Chooser) -> int | None:
     if inside is not None:
         return inside
     outside = _time_limit(env)
-    return None if outside is None else outside * chooser.hold
+    return None if outside is None else outside * chooser.durations[-1]
 
 
 def _require_horizon(env: gym.Env, on_exhausted: OnExhausted, horizon: int | None) -> None:

@@ -1,6 +1,6 @@
 """Wrapper whose actions are sub-policies: ``SubPolicyAction``."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -51,6 +51,9 @@ Subscriber = Callable[[PrimitiveTransition], None]
 class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
     """Makes sub-policies the actions: ``Discrete(K)``, cheapest first; the chosen one acts for ``hold`` steps.
 
+    With several durations for ``hold`` whoever chooses picks one, too: ``Discrete(K·D)``, action ``d·K + k`` for
+    sub-policy ``k`` during the ``d``-th duration, shortest first. It then decides often only where that pays.
+
     The reward of one option is ``Σ r − weight · n · c``: rewards of the ``n`` primitive steps really taken (fewer than
     ``hold`` where the episode ends), undiscounted, less ``weight`` per step and unit of ``c``, FLOPs relative to the
     cheapest. ``info["duration"]`` is ``n`` (an agent discounts with γⁿ), ``info["option"]`` the sub-policy that ran, −1
@@ -84,7 +87,7 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         self,
         env: gym.Env,
         sub_policies: SubPolicies | Iterable[SubPolicy | str],
-        hold: int = 5,
+        hold: int | Sequence[int] = 5,
         weight: float = 0.0,
         meter: str | ComputeMeter = "policy",
         selector_flops: int = 0,
@@ -94,19 +97,18 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         Args:
             env: the environment that the sub-policies act in.
             sub_policies: objects, or names known to ``register_sub_policy`` and ``register_loader``, which serialise.
-            hold: primitive steps that one choice lasts.
+            hold: primitive steps that one choice lasts, or the durations that can be chosen.
             weight: reward per step and unit of relative cost, >= 0.
             meter: name or object of the meter that is charged.
             selector_flops: FLOPs that one choice of the outside selector costs at most.
         """
         hold, weight, selector_flops = plain(hold), plain(weight), plain(selector_flops)
-        if isinstance(hold, bool) or not isinstance(hold, int) or hold < 1:
-            raise ConfigError(f"hold={hold!r}; expected a whole number of steps >= 1.")
+        durations = durations_of(hold)
         self.sub_policies, recorded = SubPolicies.of(sub_policies)
         RecordConstructorArgs.__init__(
             self,
             sub_policies=recorded,
-            hold=hold,
+            hold=hold if isinstance(hold, int) else list(durations),
             weight=weight,
             meter=meter,
             selector_flops=selector_flops,
@@ -114,7 +116,7 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         )
         ChooserWrapper.__init__(self, env)
         refuse_vector_reward(self)
-        self.open_choices(self.sub_policies.names, self.sub_policies.flops, hold, meter, selector_flops)
+        self.open_choices(self.sub_policies.names, self.sub_policies.flops, durations, meter, selector_flops)
         self.set_weight(weight)
         self.raw_return = RawReturn()
         self._subscribers: list[Subscriber] = []
@@ -172,6 +174,21 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         return {**self.__dict__, "_subscribers": []}
 
 
+def durations_of(hold: int | Sequence[int]) -> tuple[int, ...]:
+    """Return the durations that ``hold`` stands for, ascending.
+
+    Raises:
+        ConfigError: one is no whole number of steps >= 1, there are none, or one comes twice.
+    """
+    given = hold if isinstance(hold, list | tuple) else [hold]
+    durations = [plain(steps) for steps in given]
+    if not durations or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in durations):
+        raise ConfigError(f"hold={hold!r}; expected a whole number of steps >= 1, or several different ones.")
+    if len(set(durations)) < len(durations):
+        raise ConfigError(f"hold={hold!r} has a duration twice; leave one of them out.")
+    return tuple(sorted(durations))
+
+
 def checked_action(space: gym.Space, action: Any, name: str) -> Any:
     """Return what a sub-policy returned.
 
@@ -196,4 +213,4 @@ def checked_action(space: gym.Space, action: Any, name: str) -> Any:
     return action
 
 
-__all__ = ["HELD", "PrimitiveTransition", "SubPolicyAction", "Subscriber", "checked_action"]
+__all__ = ["HELD", "PrimitiveTransition", "SubPolicyAction", "Subscriber", "checked_action", "durations_of"]

@@ -80,17 +80,17 @@ def card(name: str, flops: int, p99: float, joules: float | None = None) -> Prof
 def test_two_parts_that_fit_alone_need_not_fit_together() -> None:
     parts = {"selector": card("s", 10, 600.0, 1e-6), "small": card("a", 5, 500.0, 1e-6), "large": card("b", 50, 300.0)}
     # 1 kHz is 1,000 µs: the slowest sub-policy is the small one, the dearest in FLOPs the large one.
-    whole, lines = together(parts, 5, 1000.0, "both")
+    whole, lines = together(parts, (5,), 1000.0, "both")
     assert (whole.latency.p99_us, whole.flops, whole.fits) == (1100.0, 60, False)
     assert whole.energy.joules == 2e-6
     assert "FLOPs are those of the selector and of large, latencies of the selector and small added" in lines[-5]
     assert "does not fit" in lines[-1]
-    assert together(parts, 5, 900.0, "both")[0].fits is True
-    assert together(parts, 5, None, "both")[0].fits is None
+    assert together(parts, (5,), 900.0, "both")[0].fits is True
+    assert together(parts, (5,), None, "both")[0].fits is None
     with pytest.raises(ConfigError, match="expected a control rate above 0"):
-        together(parts, 5, 0.0, "both")
+        together(parts, (5,), 0.0, "both")
 
 
 def test_energy_of_the_whole_is_unknown_where_that_of_a_part_is() -> None:
     parts = {"selector": card("s", 10, 600.0, 1e-6), "small": card("a", 5, 500.0)}
-    assert together(parts, 5, None, "both")[0].energy.joules is None
+    assert together(parts, (5,), None, "both")[0].energy.joules is None

@@ -87,3 +87,34 @@ def test_spending_the_allowance_keeps_the_cheapest_path_affordable() -> None:
                 remaining -= allowed if spend_all else steps * cheapest
                 spend_all, left = False, left - steps
                 assert remaining >= path_flops(left, hold, cheapest, selector)
+
+
+def test_a_short_choice_is_refused_where_its_extra_call_would_break_the_path() -> None:
+    # H = 10, h = 5, path 10·10 + 2·7 = 114. After one call 107 are left; one step of 10 leaves 97, and the 9 steps
+    # after it need 90 + 2·7 = 104: 3 may be spent, not 10. The long one needs 50 and leaves 57 = 5·10 + 7
+    assert affordable_flops(107, 10, hold=5, cheapest=10, selector=7, duration=1) == 3
+    assert affordable_flops(107, 10, hold=5, cheapest=10, selector=7, duration=5) == 50
+
+
+def test_out_of_reach_of_the_path_the_cheapest_runs_for_any_duration() -> None:
+    assert affordable_flops(106, 10, hold=5, cheapest=10, selector=7, duration=1) == 10
+
+
+def test_choosing_durations_keeps_the_cheapest_path_affordable() -> None:
+    """The cheapest choice of the longest duration always fits, whatever durations were chosen before."""
+    rng = np.random.default_rng(0)
+    for _ in range(2_000):
+        horizon, hold = int(rng.integers(1, 30)), int(rng.integers(1, 8))
+        cheapest, selector = int(rng.integers(0, 12)), int(rng.integers(0, 9))
+        remaining, left = path_flops(horizon, hold, cheapest, selector) + int(rng.integers(0, 40)), horizon
+        while left:
+            remaining -= selector
+            steps = min(left, int(rng.integers(1, hold + 1)))
+            allowed = affordable_flops(remaining, left, hold, cheapest, selector, steps)
+            spends = int(rng.integers(steps * cheapest, allowed + 1)) if allowed >= steps * cheapest else None
+            if spends is None:
+                steps = min(hold, left)
+                spends = steps * cheapest
+                assert spends <= affordable_flops(remaining, left, hold, cheapest, selector, steps)
+            remaining, left = remaining - spends, left - steps
+            assert remaining >= path_flops(left, hold, cheapest, selector)

@@ -32,7 +32,7 @@ class TestContract(WrapperContract):
     wrapper = SubPolicyAction
     variants: ClassVar = {
         "sub_policies": ({"sub_policies": ["cheap-box"]}, {"sub_policies": ["cheap-box", "dear-box"]}),
-        "hold": ({"hold": 2}, {"hold": 3}),
+        "hold": ({"hold": 2}, {"hold": [2, 3]}),
         "weight": ({"weight": 0.0}, {"weight": 0.5}),
         "meter": ({"meter": "policy"}, {"meter": "tests.another"}),
         "selector_flops": ({"selector_flops": 64}, {"selector_flops": 70}),
@@ -68,7 +68,7 @@ def test_actions_are_the_sub_policies_cheapest_first(meter: ComputeMeter) -> Non
 def test_it_is_a_chooser(meter: ComputeMeter) -> None:
     env = options(meter, selector_flops=7)
     assert isinstance(env, Chooser)
-    assert (env.choice_flops.tolist(), env.selector_flops, env.hold) == ([CHEAP, DEAR], 7, 3)
+    assert (env.choice_flops.tolist(), env.selector_flops, env.durations) == ([CHEAP, DEAR], 7, (3,))
 
 
 def test_the_chosen_one_acts_for_the_whole_option(meter: ComputeMeter) -> None:
@@ -223,7 +223,7 @@ def test_a_pickled_copy_has_no_subscribers(meter: ComputeMeter) -> None:
 def test_a_restriction_replaces_what_does_not_fit(meter: ComputeMeter) -> None:
     env = options(meter)
     env.reset()
-    env.restrict(3 * DEAR + 2, 3)
+    env.restrict(lambda steps: 3 * DEAR + 2, 3)
     # dear fits once; then 2 are left, which pay nothing: the last action again
     assert [float(env.step(1)[4]["option"]) for _ in range(2)] == [1.0, HELD]
 
@@ -231,14 +231,14 @@ def test_a_restriction_replaces_what_does_not_fit(meter: ComputeMeter) -> None:
 def test_a_restriction_limits_the_steps(meter: ComputeMeter) -> None:
     env = options(meter)
     env.reset()
-    env.restrict(2 * DEAR, 2)
+    env.restrict(lambda steps: 2 * DEAR, 2)
     assert env.step(1)[4] == {"duration": 2.0, "option": 1.0}
 
 
 def test_a_reset_lifts_the_restriction(meter: ComputeMeter) -> None:
     env = options(meter)
     env.reset()
-    env.restrict(0, 1)
+    env.restrict(lambda steps: 0, 1)
     env.reset()
     assert env.step(1)[4] == {"duration": 3.0, "option": 1.0}
 
