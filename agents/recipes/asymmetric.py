@@ -4,14 +4,12 @@ Source: "Reducing the Deployment-Time Inference Control Costs of DRL Agents via 
 Parts: two SAC agents, one DQN on ``SubPolicyAction``, one replay that both SAC agents share. No part knows the others.
 
 Every clock runs on environment steps: the DQN is the ordinary one, and this recipe turns its clock once a step of the
-environment. A third-party DQN on the same ``SubPolicyAction`` counts decisions, ``hold`` times fewer: divide its
+environment. A third-party DQN on ``options_for_another_master`` counts decisions, ``hold`` times fewer: divide its
 intervals (target updates, exploration, learning starts) by ``hold`` and multiply its updates a step by ``hold``.
 """
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -23,90 +21,16 @@ from agents.common.agent import OffPolicyAgent
 from agents.common.buffers import Batch
 from agents.common.checkpoint import COUNTERS
 from agents.common.collect import RunningEpisodes, SingleCollector, Step, require_finite
-from agents.common.config import require
 from agents.common.explorer import Explorer
-from agents.common.mlp import Activation
 from agents.common.noise import OrnsteinUhlenbeck
 from agents.common.option_replay import OptionReplay, Replays
 from agents.dqn import DQN
-from agents.sac import SAC, SACConfig
+from agents.recipes.asymmetric_config import AsymmetricConfig, Size
+from agents.sac import SAC
 from budget_wrappers.errors import ConfigError, SpaceError
 from budget_wrappers.policies import AgentPolicy, SubPolicies
 from budget_wrappers.wrappers import RecordComputeStatistics, SubPolicyAction
-from budget_wrappers.wrappers.options import PrimitiveTransition, durations_of
-
-Size = Literal["small", "large"]
-
-
-@dataclass(frozen=True)
-class AsymmetricConfig(SACConfig):
-    """Configuration of both sub-policies (SAC's keys) and of the master. Defaults are the published ones.
-
-    Attributes:
-        net_arch: widths of the large sub-policy's hidden layers, critics included.
-        small_net_arch: the same of the small one.
-        hold: environment steps that a choice lasts, or the durations that the master picks from, too.
-        weight: λ, the reward that one step of the small sub-policy costs; a step of the large one costs more in
-            proportion to its FLOPs.
-        bootstrap: discount of the value after an option of n steps: ``"gamma_n"`` for γⁿ, ``"gamma"`` for γ.
-        shared_buffer: whether each sub-policy learns from the steps of both, or from its own alone.
-        cut_at_time_limit: whether a time limit ends the bootstrap as a termination does.
-        master_learning_rate: step size of the master.
-        master_net_arch: widths of its hidden layers.
-        master_activation: between them.
-        master_buffer_size: options its replay holds.
-        master_batch_size: options of one update.
-        master_learning_starts: environment steps with random choices before its first update.
-        master_target_update_interval: environment steps between two copies to its target network.
-        master_exploration_fraction: share of the run over which ε falls.
-        master_exploration_final_eps: ε at the end.
-        master_max_grad_norm: bound of its gradient's Euclidean norm.
-        master_double: double Q-learning.
-        master_dueling: separate streams for value and advantage; what they cost is charged.
-        master_prioritized: prioritized replay.
-    """
-
-    net_arch: tuple[int, ...] = (64, 64)
-    activation: Activation = "tanh"
-    small_net_arch: tuple[int, ...] = (8, 8)
-    hold: int | tuple[int, ...] = 5
-    weight: float = 1e-4
-    bootstrap: Literal["gamma_n", "gamma"] = "gamma_n"
-    shared_buffer: bool = True
-    cut_at_time_limit: bool = False
-    master_learning_rate: float = 1e-3
-    master_net_arch: tuple[int, ...] = (32, 32)
-    master_activation: Activation = "tanh"
-    master_buffer_size: int = 50_000
-    master_batch_size: int = 32
-    master_learning_starts: int = 1_000
-    master_target_update_interval: int = 500
-    master_exploration_fraction: float = 0.1
-    master_exploration_final_eps: float = 0.02
-    master_max_grad_norm: float = 10.0
-    master_double: bool = True
-    master_dueling: bool = False
-    master_prioritized: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        durations_of(self.hold)  # raises
-        require(self.weight >= 0, "weight", self.weight, "a price of 0 or more")
-        require(self.bootstrap in ("gamma_n", "gamma"), "bootstrap", self.bootstrap, "'gamma_n' or 'gamma'")
-        require(
-            (small := self.small_net_arch) not in ((), self.net_arch), "small_net_arch", small, "layers, not net_arch's"
-        )
-
-    def sub_policy(self, size: Size) -> dict[str, Any]:
-        """Return the settings of one sub-policy; ``SAC(env, **settings)`` is the baseline of that size."""
-        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(SACConfig)}
-        return {**own, "net_arch": self.small_net_arch if size == "small" else self.net_arch}
-
-    def master(self) -> dict[str, Any]:
-        """Return the settings of the master, as DQN takes them."""
-        prefix = "master_"
-        own = {name.removeprefix(prefix): value for name, value in vars(self).items() if name.startswith(prefix)}
-        return {**own, "train_freq": 1, "gamma": self.gamma, "device": self.device}
+from budget_wrappers.wrappers.options import PrimitiveTransition
 
 
 class Asymmetric(OffPolicyAgent):
@@ -176,7 +100,7 @@ class Asymmetric(OffPolicyAgent):
     def _wrap(self) -> None:
         """Put the options around the environment, and the account outside of them."""
         self.options = self.choices_in(self.env, self._explorers)
-        self.options.subscribe(self._learn_from)
+        self.options.subscribe(lambda step: self._learn_from(step, tuple(self.parts.values())))
         self._recorded = RecordComputeStatistics(self.options, self.meter)
 
     # ---- parts --------------------------------------------------------------------------------------------------
@@ -198,6 +122,16 @@ class Asymmetric(OffPolicyAgent):
             env = env.env
         config = self.config
         return SubPolicyAction(env, sub_policies or self.sub_policies, config.hold, config.weight, self.meter)
+
+    def options_for_another_master(self) -> SubPolicyAction:
+        """Return options whose sub-policies explore and learn while anybody's agent chooses between them.
+
+        That agent's ``learn`` trains all; it counts decisions, see the conversion above. This agent's own master
+        neither acts nor learns there, and a recorder goes outside.
+        """
+        options = self.choices_in(self.env, self._explorers)
+        options.subscribe(lambda step: self._learn_from(step, (self.small, self.large)))
+        return options
 
     @property
     def actor(self) -> nn.Module:
@@ -271,10 +205,10 @@ class Asymmetric(OffPolicyAgent):
         """Take one step of the master."""
         return self.master.update(batch)
 
-    def _learn_from(self, step: PrimitiveTransition) -> None:
-        """Store one step of the environment and let every part learn once."""
+    def _learn_from(self, step: PrimitiveTransition, parts: tuple[OffPolicyAgent, ...]) -> None:
+        """Store one step of the environment and let each of ``parts`` learn once."""
         after = self.to_array(step.next_observation)
-        require_finite("the observation", after, self.master.num_timesteps)
+        require_finite("the observation", after, self.small.num_timesteps)
         before, action = self.to_array(step.observation), self._explorers[step.index].action
         terminated, truncated = np.array([step.terminated]), np.array([step.truncated])
         learner = self.small if self.config.shared_buffer or step.index == 0 else self.large
@@ -286,7 +220,7 @@ class Asymmetric(OffPolicyAgent):
             self._cuts(terminated, truncated),
             truncated,
         )
-        for agent in self.parts.values():
+        for agent in parts:
             agent.num_timesteps += 1
             agent.num_rounds += 1
             agent.after_step()
@@ -294,6 +228,8 @@ class Asymmetric(OffPolicyAgent):
             if steps > config.learning_starts and steps % config.train_freq == 0:
                 agent.train(config.gradient_steps if config.gradient_steps >= 0 else config.train_freq)
         self.num_updates = self.master.num_updates
+        if step.terminated or step.truncated:
+            self.noise.reset()
 
     def _cuts(self, terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray:
         return terminated | truncated if self.config.cut_at_time_limit else terminated

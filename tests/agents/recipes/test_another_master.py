@@ -1,0 +1,64 @@
+"""Sub-policies that learn while somebody else's agent is their master."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from agents.dqn import DQN
+from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.wrappers import RecordComputeStatistics
+from tests.agents.recipes.test_asymmetric import LARGE, SMALL, Counter, make
+
+
+def test_both_sub_policies_learn_once_a_step_and_the_recipe_s_master_never() -> None:
+    agent = make(learning_starts=20)
+    options = agent.options_for_another_master()
+    options.reset(seed=0)
+    for choice in (0, 1, 1, 0):
+        options.step(choice)
+    # 4 choices of 5 steps; the first update is that of step 21
+    assert [part.num_timesteps for part in agent.parts.values()] == [20, 20, 0]
+    options.step(1)  # 3 steps to the time limit of 23
+    assert [part.num_updates for part in agent.parts.values()] == [3, 3, 0]
+    assert (len(agent.small.replay), len(agent.master.replay)) == (23, 0)
+
+
+def test_the_agent_s_own_options_are_not_touched() -> None:
+    agent = make(Counter(truncate=7))
+    agent.options_for_another_master()
+    agent.learn(14)
+    assert len(agent.small.replay) == 14
+
+
+def test_our_dqn_as_another_master_pays_for_what_runs() -> None:
+    meter = ComputeMeter()
+    agent = make(RecordComputeStatistics(gym.make("Pendulum-v1", max_episode_steps=23), meter))
+    env = RecordComputeStatistics(agent.options_for_another_master(), meter)
+    master = DQN(env, meter=meter, net_arch=(8,), learning_starts=4, batch_size=4, buffer_size=50, train_freq=1)
+    master.learn(10)  # decisions: two episodes of 23 steps
+    spent = meter.totals.by_name
+    assert spent["small"] % SMALL == spent["large"] % LARGE == 0
+    assert spent["small"] // SMALL + spent["large"] // LARGE == 46
+    assert master.num_updates == 6
+
+
+def test_an_unmodified_stable_baselines3_dqn_is_a_master() -> None:
+    library = pytest.importorskip("stable_baselines3")
+    agent = make()
+    before = [tensor.clone() for tensor in agent.large.policy.parameters()]
+    master = library.DQN(
+        "MlpPolicy",
+        RecordComputeStatistics(agent.options_for_another_master(), agent.meter),
+        learning_starts=4,
+        train_freq=1,
+        gradient_steps=5,
+        policy_kwargs={"net_arch": [8]},
+        seed=0,
+    )
+    master.learn(15)  # three episodes of 23 steps
+    assert agent.small.num_timesteps == 69
+    assert agent.small.num_updates == 69 - 20
+    assert any(not torch.equal(a, b) for a, b in zip(before, agent.large.policy.parameters(), strict=True))
+    choice, _ = master.predict(np.zeros(3, np.float32), deterministic=True)
+    assert int(choice) in (0, 1)
