@@ -26,7 +26,7 @@ from agents.cli.arguments import presets_of
 from agents.common.behaviour_cloning import BehaviourCloning
 from agents.common.checkpoint import load_agent
 from agents.common.config import OffPolicyConfig
-from agents.common.dataset import minari_module, open_dataset
+from agents.common.dataset import open_dataset
 from agents.common.demonstrations import write_demonstrations
 from agents.common.log import CHECKPOINT
 from agents.common.run import RunConfig
@@ -79,7 +79,7 @@ def train(task: str, method: str, seed: int, changes: dict[str, Any], folder: Pa
 
 
 def demonstrations_of(task: str, teacher: str, config: RunConfig) -> str:
-    """Return the id of the data set with the teacher's pairs, which is made where there is none.
+    """Return the id of the data set with the teacher's pairs, which is made below ``MINARI_DATASETS_PATH`` if need be.
 
     Raises:
         SystemExit: the teacher was not trained, or not to its end.
@@ -92,7 +92,7 @@ def demonstrations_of(task: str, teacher: str, config: RunConfig) -> str:
             f"there is no teacher {checkpoint}: expected the large-only run of seed {seed}; train it with "
             f"python -m benchmarks.asymmetric.study run {task} large-only --seed {seed} --steps {config.steps}"
         )
-    if dataset in minari_module().list_local_datasets():
+    if (Path(os.environ["MINARI_DATASETS_PATH"]) / dataset).exists():
         return dataset
     env = config.make_env()
     policy = load_agent(SAC, checkpoint, env, replay=False)
