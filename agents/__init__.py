@@ -1,4 +1,4 @@
-"""Agents with Stable-Baselines3's habits, each owning a meter: SAC, TD3, DQN and CQL.
+"""Agents with Stable-Baselines3's habits, each owning a meter: SAC, TD3, DQN, CQL and GAIL.
 
 A name is loaded when it is first used (PEP 562), so ``import agents`` itself loads nothing.
 """
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal to _HOMES
     from agents.cql import CQL, CQLConfig, DiscreteCQL, DiscreteCQLConfig
     from agents.dqn import DQN, DQNConfig
+    from agents.gail import GAIL, GAILConfig
     from agents.recipes.asymmetric import Asymmetric, AsymmetricConfig
     from agents.sac import SAC, SACConfig
     from agents.td3 import TD3, TD3Config
@@ -16,6 +17,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
 _HOMES = {
     "cql": ("CQL", "CQLConfig", "DiscreteCQL", "DiscreteCQLConfig"),
     "dqn": ("DQN", "DQNConfig"),
+    "gail": ("GAIL", "GAILConfig"),
     "recipes.asymmetric": ("Asymmetric", "AsymmetricConfig"),
     "sac": ("SAC", "SACConfig"),
     "td3": ("TD3", "TD3Config"),

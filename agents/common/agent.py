@@ -1,4 +1,4 @@
-"""The off-policy agent: what SAC, TD3, DQN and CQL share, with the habits of Stable-Baselines3.
+"""The off-policy agent: what SAC, TD3, DQN, CQL and GAIL share, with the habits of Stable-Baselines3.
 
 An agent adds its networks, how it explores, and ``update(batch)``. It knows nothing of budgets: it charges what its
 actor costs to its meter and sees observations, rewards and losses.

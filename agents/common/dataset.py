@@ -75,12 +75,17 @@ def open_dataset(dataset: Any) -> Any:
             up where the environment variable ``MINARI_DATASETS_PATH`` says.
 
     Raises:
-        DatasetError: there is none, or its description is damaged.
+        DatasetError: there is none, its description is damaged, or ``dataset`` is something else.
         MissingExtraError: Minari is not installed.
     """
     minari = minari_module()
     if isinstance(dataset, minari.MinariDataset):
         return dataset
+    if not isinstance(dataset, (str, os.PathLike)):
+        raise DatasetError(
+            f"the data set is a {type(dataset).__name__}: expected a MinariDataset, its folder or its id; store "
+            "episodes with agents.common.dataset.write_dataset first"
+        )
     folder = Path(dataset)
     if not (folder / "data").is_dir():
         root = importlib.import_module("minari.storage.datasets_root_dir")
@@ -247,7 +252,7 @@ def write_dataset(
         DatasetError: fewer than one transition, or a data set of that name exists.
         MissingExtraError: Minari is not installed.
     """
-    minari = minari_module()
+    minari_module()  # raises
     if transitions < 1:
         raise DatasetError(f"transitions={transitions}: expected at least 1; pass how many steps to store")
     buffers, missing = [], transitions
@@ -257,6 +262,16 @@ def write_dataset(
         missing -= len(buffer)
         if missing <= 0:
             break
+    return store_episodes(dataset_id, buffers, env, algorithm or type(policy).__name__)
+
+
+def store_episodes(dataset_id: str, buffers: list[Any], env: gym.Env, algorithm: str) -> Any:
+    """Return the ``MinariDataset`` of these ``EpisodeBuffer``, which is written to disk.
+
+    Raises:
+        DatasetError: a data set of that name exists, or no data set can have it.
+    """
+    minari = minari_module()
     try:
         with warnings.catch_warnings():
             # Minari warns about each of author, e-mail, permalink and evaluation environment that is not given.
@@ -265,7 +280,7 @@ def write_dataset(
                 dataset_id,
                 buffers,
                 env=env,
-                algorithm_name=algorithm or type(policy).__name__,
+                algorithm_name=algorithm,
                 data_format="hdf5",
                 requirements=[],
             )
@@ -276,8 +291,8 @@ def write_dataset(
         ) from error
 
 
-def roll_out(policy: Any, env: gym.Env, seed: int, longest: int, deterministic: bool) -> Any:
-    """Return one episode, cut after ``longest`` steps, as Minari's ``EpisodeBuffer``."""
+def roll_out(policy: Any, env: gym.Env, seed: int, longest: int | None, deterministic: bool) -> Any:
+    """Return one episode, cut after ``longest`` steps if that is a number, as Minari's ``EpisodeBuffer``."""
     buffer = importlib.import_module("minari.data_collector").EpisodeBuffer
     observation, _ = env.reset(seed=seed)
     observations, actions, rewards, terminations, truncations = [observation], [], [], [], []

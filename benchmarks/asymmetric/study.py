@@ -32,6 +32,8 @@ from benchmarks.card import store
 
 RUNS = Path("runs") / "asymmetric"
 BASELINES = ("large-only", "small-only", "fit")
+STUDENTS = ("gail", "bc")
+"""What ``benchmarks.asymmetric.students`` trains: they imitate large-only."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "asymmetric": {},
     "no-cost": {"weight": 0.0},
@@ -62,30 +64,47 @@ def train(task: str, method: str, seed: int, changes: dict[str, Any], folder: Pa
         agent_class, recipe = SAC, {**AsymmetricConfig.of(recipe).sub_policy("large"), "net_arch": (width, width)}
     elif method in BASELINES:
         agent_class, recipe = SAC, AsymmetricConfig.of(recipe).sub_policy(method.removesuffix("-only"))
+    with opened(agent_class, recipe, config, folder) as run:
+        to_the_end(run)
+        return record_of(run, task, method, seed, config)
+
+
+def opened(agent_class: type, settings: dict[str, Any], config: RunConfig, folder: Path, **parts: Any) -> Run:
+    """Return the run of ``folder`` as it was at its last checkpoint, or a new one where there is none."""
     if (folder / CONFIG).exists():
-        opened = Run.resume(agent_class, folder)
-    else:
-        opened = Run.start(agent_class, recipe, config, folder)
-    with opened as run:
-        if not run.train():
-            raise SystemExit(f"interrupted at step {run.agent.num_timesteps}; the same command goes on from there")
-        curve = [
-            {"step": row["step"], "return": row["raw_return"], "flops_per_step": row["flops_per_step"]}
-            for row in run.folder.rows("evaluation")
-        ]
-        return {
-            "task": task,
-            "method": method,
-            "seed": seed,
-            "run": dataclasses.asdict(config),
-            "settings": run.agent.config.to_dict(),
-            "curve": curve,
-            "final": {
-                name: outcome_of(run, EPISODES[task], deterministic)
-                for name, deterministic in (("deterministic", True), ("stochastic", False))
-            },
-            "training_flops": {key: int(run.agent.meter.totals[key]) for key in ("act", "learn")},
-        }
+        return Run.resume(agent_class, folder, **parts)
+    return Run.start(agent_class, settings, config, folder, **parts)
+
+
+def to_the_end(run: Run) -> None:
+    """Train what is left to train.
+
+    Raises:
+        SystemExit: interrupted.
+    """
+    if not run.train():
+        raise SystemExit(f"interrupted at step {run.agent.num_timesteps}; the same command goes on from there")
+
+
+def record_of(run: Run, task: str, method: str, seed: int, config: RunConfig) -> dict[str, Any]:
+    """Return what is stored of a run that is at its end; ``config`` says in which row of the table it stands."""
+    curve = [
+        {"step": row["step"], "return": row["raw_return"], "flops_per_step": row["flops_per_step"]}
+        for row in run.folder.rows("evaluation")
+    ]
+    return {
+        "task": task,
+        "method": method,
+        "seed": seed,
+        "run": dataclasses.asdict(config),
+        "settings": run.agent.config.to_dict(),
+        "curve": curve,
+        "final": {
+            name: outcome_of(run, EPISODES[task], deterministic)
+            for name, deterministic in (("deterministic", True), ("stochastic", False))
+        },
+        "training_flops": {key: int(run.agent.meter.totals[key]) for key in ("act", "learn")},
+    }
 
 
 def fit_width(observation: int, action: int, flops: float) -> int:
@@ -136,6 +155,15 @@ PUBLISHED = {
 """Score of small-only, large-only and fit; score, percentage of steps on large and of FLOPs saved, of the best run and
 of the five-run mean."""
 
+PUBLISHED_STUDENTS = {
+    "mountain-car": {"gail": -99.9, "bc": 93.3},
+    "swimmer": {"gail": 63.2, "bc": 59.7},
+    "ant": {"gail": -15.6, "bc": 1374},
+    "fetch": {"gail": 0.078, "bc": 0.153},
+    "walker-stand": {"gail": 597, "bc": 159},
+    "finger-spin": {"gail": 537, "bc": 8},
+}
+"""Score of students of fit's size, from 25 stretches of 50 pairs of large-only."""
 
 PUBLISHED_STEPS = {task: 100_000 if task == "mountain-car" else 2_500_000 for task in PUBLISHED}
 
@@ -147,7 +175,9 @@ def stored(task: str) -> list[dict[str, Any]]:
 
 def summary_of(task: str, variant: str, evaluation: str, runs: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Return one row of the table, ``None`` without a run of the variant or a large-only one to compare with."""
-    by_method = {method: [run for run in runs if run["method"] == method] for method in (variant, *BASELINES)}
+    by_method = {
+        method: [run for run in runs if run["method"] == method] for method in (variant, *BASELINES, *STUDENTS)
+    }
     if not by_method["large-only"] or not by_method[variant]:
         return None
     row: dict[str, Any] = {
@@ -188,9 +218,9 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         f"{task}: mean undiscounted return of {EPISODES[task]} seeded episodes, mean ± standard deviation over seeds "
         "(number of seeds). FLOPs of acting, master included, `matmul` convention; saved is against large-only.",
         "",
-        "| method | steps | acting | small-only | large-only | fit | score | on large | saved "
+        "| method | steps | acting | small-only | large-only | fit | gail | bc | score | on large | saved "
         "| best | on large | saved |",
-        f"|{'---|' * 12}",
+        f"|{'---|' * 14}",
     ]
     for row in rows:
         own, best = row[row["method"]], row["best"]
@@ -198,7 +228,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             row["method"],
             f"{row['steps']:,}",
             row["evaluation"],
-            *(spread(row[method]) for method in ("small-only", "large-only", "fit", row["method"])),
+            *(spread(row[method]) for method in ("small-only", "large-only", "fit", *STUDENTS, row["method"])),
             f"{np.mean(own['share_large']):.1%}",
             f"{own['mean_saved']:.1%}",
             f"{best['score']:.1f}",
@@ -206,12 +236,13 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             f"{best['saved']:.1%}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    published = PUBLISHED[task]
+    published = PUBLISHED[task] | PUBLISHED_STUDENTS[task]
     mean, best = published["mean"], published["best"]
-    scores = (
-        f"{published['small']} | {published['large']} | {published['fit']} | {mean[0]} (5) | {mean[1]} % | {mean[2]} %"
+    scores = " | ".join(str(published[name]) for name in ("small", "large", "fit", *STUDENTS))
+    of_mean = f"{mean[0]} (5) | {mean[1]} % | {mean[2]} %"
+    lines.append(
+        f"| published | {PUBLISHED_STEPS[task]:,} | – | {scores} | {of_mean} | {best[0]} | {best[1]} % | {best[2]} % |"
     )
-    lines.append(f"| published | {PUBLISHED_STEPS[task]:,} | – | {scores} | {best[0]} | {best[1]} % | {best[2]} % |")
     return "\n".join(lines) + "\n"
 
 
@@ -240,7 +271,7 @@ def tabulate() -> str:
         if rows:
             texts.append(markdown(rows))
             (FOLDER / f"{task}.md").write_text(texts[-1])
-            store(FOLDER / f"{task}.json", {"rows": rows, "published": PUBLISHED[task]})
+            store(FOLDER / f"{task}.json", {"rows": rows, "published": PUBLISHED[task] | PUBLISHED_STUDENTS[task]})
     return "\n".join(texts)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents import CQL, DQN, SAC, TD3, DiscreteCQL
+from agents import CQL, DQN, GAIL, SAC, TD3, DiscreteCQL
 from agents.common.agent import OffPolicyAgent
 from agents.common.behaviour_cloning import BehaviourCloning
 from agents.common.buffers import Batch
@@ -85,6 +85,30 @@ class TestSAC(OnlineContract):
 
     def torch_actions(self, agent: Any, observation: Tensor) -> np.ndarray:
         return torch.tanh(agent.policy(observation)[0][0]).numpy()
+
+
+class TestGAIL(TestSAC):
+    agent_class = GAIL
+    settings: ClassVar = {**AgentContract.settings, "discriminator_net_arch": (8,)}
+    flips: ClassVar = {
+        **COMMON,
+        **NO_GOALS,
+        **SAC_KEYS,
+        "n_step": 1,  # the only one that it takes
+        "discriminator_net_arch": (4, 4),
+        "discriminator_learning_rate": 1e-2,
+        "discriminator_updates": 2,
+        "gradient_penalty": 0.0,
+        "reward_form": "log D - log(1-D)",
+    }
+
+    def make(self, env: Any = None, **settings: Any) -> OffPolicyAgent:
+        agent = super().make(env, **settings)
+        agent.demonstrations = FixedReplay(random_transitions(agent, 60))
+        return agent
+
+    def losses(self, agent: Any) -> Iterable[Callable[[Batch], Any]]:
+        return *super().losses(agent), lambda batch: agent.discriminator_losses(batch, batch), agent.reward_of
 
 
 class TestTD3(OnlineContract):

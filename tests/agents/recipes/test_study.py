@@ -2,7 +2,13 @@
 
 import pytest
 
-from benchmarks.asymmetric.study import fit_width, summary_of
+from benchmarks.asymmetric.study import (
+    PUBLISHED,
+    PUBLISHED_STUDENTS,
+    fit_width,
+    markdown,
+    summary_of,
+)
 
 
 def flops(observation: int, action: int, width: int) -> int:
@@ -37,3 +43,25 @@ def test_row_has_mean_best_and_what_is_saved_against_large_only() -> None:
 
 def test_nothing_is_tabulated_without_large_only() -> None:
     assert summary_of("mountain-car", "asymmetric", "deterministic", [run("asymmetric", 0, 1.0, 1.0, 0.1)]) is None
+
+
+def test_students_stand_beside_fit_where_there_are_any() -> None:
+    runs = [run("large-only", 0, 90.0, 1000.0), run("asymmetric", 0, 80.0, 400.0, 0.3)]
+    without = summary_of("mountain-car", "asymmetric", "deterministic", runs)
+    assert (without["gail"]["mean"], without["bc"]["mean"]) == (None, None)
+    runs += [run("gail", 0, -99.0, 400.0), run("bc", 0, 91.0, 390.0), run("bc", 1, 93.0, 390.0)]
+    row = summary_of("mountain-car", "asymmetric", "deterministic", runs)
+    # (91 + 93)/2 = 92, and the sample's standard deviation is √2.
+    assert (row["gail"]["mean"], row["bc"]["mean"]) == (-99.0, 92.0)
+    lines = [line.strip("| ").split(" | ") for line in markdown([without, row]).splitlines()[2:]]
+    assert [line[5:8] for line in (lines[0], *lines[2:])] == [
+        ["fit", "gail", "bc"],
+        ["–", "–", "–"],
+        ["–", "-99.0 (1)", "92.0 ± 1.4 (2)"],
+        ["90.5", "-99.9", "93.3"],
+    ]
+    assert {len(line) for line in (lines[0], *lines[2:])} == {14}
+
+
+def test_every_task_has_published_students() -> None:
+    assert PUBLISHED_STUDENTS.keys() == PUBLISHED.keys()
