@@ -50,8 +50,8 @@ def random_return(env: gym.Env, episodes: int, seed: int = REPORT_SEED) -> float
 def scaled_episodes(row: Row, reference: Row, random: float) -> NDArray[np.float64]:
     """Return ``(cost, score)`` of every episode of ``row``, over all its seeds, ``(E, 2)``.
 
-    ``cost = (FLOPs / steps) / F_reference`` and ``score = (R − R_random) / (R_reference − R_random)``, with the means of
-    ``reference`` over its seeds.
+    ``cost = (FLOPs / steps) / F_reference`` and ``score = (R − R_random) / (R_reference − R_random)``, with the means
+    of ``reference`` over its seeds.
 
     Args:
         row: whose points have episodes.
@@ -64,15 +64,12 @@ def scaled_episodes(row: Row, reference: Row, random: float) -> NDArray[np.float
     span = reference.mean_return - random
     if not span > 0:
         raise ConfigError(
-            f"{reference.label!r} returns {reference.mean_return:g} and random actions {random:g}: expected more of the "
-            "reference, which scores 1 where they score 0; train it for longer"
+            f"{reference.label!r} returns {reference.mean_return:g} and random actions {random:g}: expected more of "
+            "the reference, which scores 1 where they score 0; train it for longer"
         )
     episodes = [episode for point in row.points for episode in point.episodes]
     return np.array(
-        [
-            (one["flops"] / one["length"] / reference.flops_per_step, (one["return"] - random) / span)
-            for one in episodes
-        ]
+        [(one["flops"] / one["length"] / reference.flops_per_step, (one["return"] - random) / span) for one in episodes]
     ).reshape(-1, 2)
 
 

@@ -34,7 +34,7 @@ def test_the_large_policy_has_cost_one_and_score_one_and_a_random_one_score_zero
 
 def test_a_reference_as_bad_as_random_has_no_scale(tmp_path: Path) -> None:
     asymmetric, large = rows(large=1.0)
-    with pytest.raises(ConfigError, match="returns 1.5 and random actions 2: expected more"):
+    with pytest.raises(ConfigError, match=r"returns 1\.5 and random actions 2: expected more"):
         scaled_episodes(asymmetric, large, 2.0)
     assert plot_cloud([asymmetric, large], 2.0, tmp_path / "cloud.png", "Car") is None
     assert not (tmp_path / "cloud.png").exists()
