@@ -1,14 +1,13 @@
 """The arithmetic of the published study's harness."""
 
+from pathlib import Path
+
 import pytest
 
-from benchmarks.asymmetric.study import (
-    PUBLISHED,
-    PUBLISHED_STUDENTS,
-    fit_width,
-    markdown,
-    summary_of,
-)
+from benchmarks.asymmetric import study, tables
+from benchmarks.asymmetric.study import PRICES, VARIANTS, fit_width, settings_of
+from benchmarks.asymmetric.tables import PUBLISHED, PUBLISHED_STUDENTS, markdown, summary_of
+from benchmarks.card import store
 
 
 def flops(observation: int, action: int, width: int) -> int:
@@ -65,3 +64,34 @@ def test_students_stand_beside_fit_where_there_are_any() -> None:
 
 def test_every_task_has_published_students() -> None:
     assert PUBLISHED_STUDENTS.keys() == PUBLISHED.keys()
+
+
+def test_a_variant_changes_what_its_name_says_and_nothing_else() -> None:
+    _, plain = settings_of("walker-stand", {})
+    changed = {name: settings_of("walker-stand", changes)[1] for name, changes in VARIANTS.items()}
+    assert changed.pop("asymmetric") == plain
+    # the preset's λ is 1e-2
+    assert {name: changed[name]["weight"] for name in PRICES if name in changed} == {
+        "no-cost": 0.0,
+        "price-x10": pytest.approx(0.1),
+        "price-x100": pytest.approx(1.0),
+    }
+    for name, table in changed.items():
+        assert len([key for key in table if table[key] != plain.get(key)]) == 1, name
+    assert changed["adaptive-hold"]["hold"] == (1, 5, 20)
+
+
+def test_table_and_pictures_are_made_from_the_stored_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "FOLDER", tmp_path)
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
+    scores = {"random": (-10.0, 0.0), "large-only": (90.0, 1000.0), "asymmetric": (88.0, 500.0)}
+    for method, (score, flops) in {**scores, "price-x10": (80.0, 300.0)}.items():
+        final = {"raw_return": score, "flops_per_step": flops, "share_large": 0.5}
+        final["by_episode"] = [{"return": score + i, "flops": 20 * (flops + i), "length": 20} for i in range(3)]
+        record = {"method": method, "seed": 0, "run": {"steps": 10}, "settings": {"weight": flops}, "curve": []}
+        record["final"] = {"deterministic": final, "stochastic": final}
+        store(tmp_path / "mountain-car" / f"{method}.json", record)
+    text = tables.tabulate()
+    assert "| asymmetric | 10 | deterministic | – | 90.0 (1) | – | – | – | 88.0 (1) | 50.0% | 50.0% |" in text
+    assert (tmp_path / "mountain-car.md").read_text() == text
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["mountain-car-cloud.png", "mountain-car-front.png"]
