@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from agents.dqn import DQN
+from agents.recipes.asymmetric import AsymmetricConfig
+from benchmarks.asymmetric import sb3_master, study
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers import RecordComputeStatistics
 from tests.agents.recipes.test_asymmetric import LARGE, SMALL, Counter, make
@@ -62,3 +64,24 @@ def test_an_unmodified_stable_baselines3_dqn_is_a_master() -> None:
     assert any(not torch.equal(a, b) for a, b in zip(before, agent.large.policy.parameters(), strict=True))
     choice, _ = master.predict(np.zeros(3, np.float32), deterministic=True)
     assert int(choice) in (0, 1)
+
+
+def test_the_clocks_of_a_master_that_counts_decisions_are_converted() -> None:
+    pytest.importorskip("stable_baselines3")
+    settings = sb3_master.converted(AsymmetricConfig(hold=5, gamma=0.99))
+    # 1,000 steps are 200 decisions, 500 are 100; five updates a decision are one a step; .99⁵ a decision
+    assert (settings["learning_starts"], settings["target_update_interval"]) == (200, 100)
+    assert (settings["train_freq"], settings["gradient_steps"]) == (1, 5)
+    assert settings["gamma"] == pytest.approx(0.99**5)
+
+
+def test_the_study_s_row_with_a_third_party_master(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("stable_baselines3")
+    monkeypatch.setitem(study.EPISODES, "mountain-car", 1)
+    record = sb3_master.train("mountain-car", 0, {"steps": 1_200, "learning_starts": 1_100})
+    assert record["environment_steps"] >= 1_200
+    assert record["decisions"] >= 240
+    final = record["final"]["deterministic"]
+    share, master = final["share_large"], 2_304 / 5
+    # every step runs 192 or 8,704 FLOPs, every fifth the master's 2,304
+    assert final["flops_per_step"] == pytest.approx(192 + share * (8_704 - 192) + master, rel=0.01)
