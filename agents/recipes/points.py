@@ -67,13 +67,22 @@ def read_points(folder: Path, jobs: Sequence[Job]) -> dict[Job, TradeoffPoint]:
                 f"{path} is not a point that this version wrote ({error}): expected a whole one; delete it, and it is "
                 "trained again"
             ) from error
-        _require_same(path, stored, json.loads(json.dumps(asdict(job))))
+        require_same(path, stored, json.loads(json.dumps(asdict(job))))
         found[job] = point
     return found
 
 
-def _require_same(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise unless the point was made with the wanted settings."""
+def require_same(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse what was made with other settings than the wanted ones.
+
+    Args:
+        path: of what is stored, for the message.
+        stored: its settings, nested as they may be.
+        wanted: the same keys, as plain data that JSON gives back.
+
+    Raises:
+        ConfigError: with the first setting that differs.
+    """
     theirs, ours = _flat(stored), _flat(wanted)
     for key in sorted(theirs.keys() | ours.keys()):
         if theirs.get(key) != ours.get(key):

@@ -5,20 +5,13 @@ again goes on where it was interrupted.
 """
 
 import dataclasses
-import multiprocessing
-import queue
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import torch
 
-from agents.common.callbacks import Callback
 from agents.common.config import require
 from agents.common.evaluate import REPORT_SEED, Evaluation, evaluate_policy
 from agents.common.log import provenance
@@ -26,13 +19,12 @@ from agents.common.mlp import Activation
 from agents.common.monitors import Evaluate
 from agents.common.run import RunConfig
 from agents.common.tradeoff import Comparison, TradeoffPoint
+from agents.common.workers import Advance, Told, progress_bar, run_jobs
 from agents.recipes.asymmetric import Asymmetric, AsymmetricConfig
 from agents.recipes.points import Job, read_points, write_point
 from agents.sac import SAC
 
 CURVE_EPISODES = 3
-REPORT_EVERY = 50
-"""Environment steps between two signs of life of a worker."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +129,10 @@ def run_tradeoff(config: TradeoffConfig, folder: str | Path, progress: bool | No
     missing = [job for job in jobs if job not in points]
     if missing:
         _try_out(config)
-    with _bar(config.steps * len(jobs), progress) as advance:
+    with progress_bar(config.steps * len(jobs), "tradeoff", progress) as advance:
         advance(config.steps * len(points))
-        work = _in_this_process if config.workers == 1 else _in_workers
-        for job, point in work(missing, folder, advance, config.workers):
+        work = functools.partial(_train_and_keep, folder)
+        for job, point in run_jobs(work, missing, advance, config.workers):
             points[job] = point
     record = provenance(None)
     ordered = [points[job] for job in jobs]
@@ -156,20 +148,10 @@ def _try_out(config: TradeoffConfig) -> None:
     env.close()
 
 
-@contextmanager
-def _bar(total: int, progress: bool | None) -> Iterator[Callable[[int], None]]:
-    """Show one bar over all trainings; yield what advances it by environment steps."""
-    from tqdm import tqdm
-
-    shown = sys.stderr.isatty() if progress is None else progress
-    with tqdm(total=total, unit="step", unit_scale=True, dynamic_ncols=True, disable=not shown, desc="tradeoff") as bar:
-        yield bar.update
-
-
 # ---- one training ---------------------------------------------------------------------------------------------------
 
 
-def train_point(job: Job, advance: Callable[[int], bool]) -> TradeoffPoint | None:
+def train_point(job: Job, advance: Advance) -> TradeoffPoint | None:
     """Train and evaluate one policy.
 
     Args:
@@ -187,13 +169,21 @@ def train_point(job: Job, advance: Callable[[int], bool]) -> TradeoffPoint | Non
     else:
         size = "large" if job.method == "large-only" else "small"
         agent = SAC(env, **AsymmetricConfig.of(settings["recipe"]).sub_policy(size))
-    curve, told = Evaluate(evaluation_env, settings["eval_every"], CURVE_EPISODES), _Told(advance)
+    curve, told = Evaluate(evaluation_env, settings["eval_every"], CURVE_EPISODES), Told(advance)
     agent.learn(settings["steps"], callback=[curve, told])
     if told.stopped:
         return None
     point = _evaluated(job, agent, evaluation_env, [(row["step"], row["return"]) for row in curve.curve])
     env.close()
     evaluation_env.close()
+    return point
+
+
+def _train_and_keep(folder: Path, job: Job, advance: Advance) -> TradeoffPoint | None:
+    """Do one job and keep its point; one that was stopped leaves none."""
+    point = train_point(job, advance)
+    if point is not None:
+        write_point(folder, job, point)
     return point
 
 
@@ -221,98 +211,3 @@ def _evaluated(job: Job, agent: Any, env: gym.Env, curve: list[tuple[float, floa
 
 def _steps(result: Evaluation) -> int:
     return sum(result.lengths)
-
-
-class _Told(Callback):
-    """Tells how many steps were taken, now and then, and stops when the answer is ``False``."""
-
-    def __init__(self, advance: Callable[[int], bool]) -> None:
-        self.advance, self.told, self.stopped = advance, 0, False
-
-    def on_step(self, agent: Any) -> bool:
-        if agent.num_timesteps - self.told >= REPORT_EVERY:
-            self._tell(agent)
-        return not self.stopped
-
-    def on_training_end(self, agent: Any) -> None:
-        self._tell(agent)
-
-    def _tell(self, agent: Any) -> None:
-        self.stopped |= not self.advance(agent.num_timesteps - self.told)
-        self.told = agent.num_timesteps
-
-
-# ---- here, or in workers --------------------------------------------------------------------------------------------
-
-Finished = Iterator[tuple[Job, TradeoffPoint]]
-
-
-def _in_this_process(jobs: Iterable[Job], folder: Path, advance: Callable[[int], None], workers: int) -> Finished:
-    """Yield each job's point as it is finished."""
-
-    def on(steps: int) -> bool:
-        advance(steps)
-        return True
-
-    for job in jobs:
-        point = train_point(job, on)
-        write_point(folder, job, point)
-        yield job, point
-
-
-def _in_workers(jobs: list[Job], folder: Path, advance: Callable[[int], None], workers: int) -> Finished:
-    """Yield each job's point as a worker finishes it; whatever ends this loop ends the workers."""
-    if not jobs:
-        return
-    # Spawned, as a forked process would share torch's threads and generators.
-    context = multiprocessing.get_context("spawn")
-    steps, stop = context.Queue(), context.Event()
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (steps, stop))
-    try:
-        running = {pool.submit(_work, job, folder): job for job in jobs}
-        while running:
-            done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-            for count in _drained(steps):
-                advance(count)
-            for future in done:
-                yield running.pop(future), future.result()
-    finally:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _drained(steps: Any) -> Iterator[int]:
-    while True:
-        try:
-            yield steps.get_nowait()
-        except queue.Empty:
-            return
-
-
-_link: tuple[Any, Any] | None = None
-"""In a worker: the queue that takes steps, and the event that stops it."""
-
-
-def _start_worker(steps: Any, stop: Any) -> None:
-    """Prepare a worker: one thread, and interrupts are the parent's business."""
-    import signal
-
-    global _link
-    _link = steps, stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-
-
-def _work(job: Job, folder: Path) -> TradeoffPoint | None:
-    """Do one job in a worker; nobody waits for the point of one that was stopped."""
-    steps, stop = _link
-    parent = multiprocessing.parent_process()
-
-    def advance(count: int) -> bool:
-        steps.put(count)
-        return parent.is_alive() and not stop.is_set()
-
-    point = train_point(job, advance)
-    if point is not None:
-        write_point(folder, job, point)
-    return point
