@@ -46,7 +46,12 @@ class PresetOptions(FileOptions):
 
 
 def parse(
-    form: type[Parsed], arguments: Sequence[str], prog: str, description: str = "", recipe: str | None = None
+    form: type[Parsed],
+    arguments: Sequence[str],
+    prog: str,
+    description: str = "",
+    recipe: str | None = None,
+    unused: Sequence[str] = (),
 ) -> Parsed:
     """Return ``form`` filled from the preset and the file that ``arguments`` name, if any, and then from the rest.
 
@@ -56,17 +61,21 @@ def parse(
         prog: what usage lines start with.
         description: first lines of the help.
         recipe: whose presets ``--preset`` chooses from.
+        unused: keys that presets may have and ``form`` has no option for; a ``--config`` may not have them.
 
     Raises:
         ConfigError: an unreadable file, an unknown preset, an unknown key, or a value out of bounds.
         SystemExit: help was asked for (0), or a flag is unknown or malformed (2); tyro has said so.
     """
     preset, config = value_of("--preset", arguments), value_of("--config", arguments)
-    files = [] if preset is None else [preset_file(recipe or prog, preset)]
-    files += [] if config is None else [Path(config)]
+    files = [] if preset is None else [(preset_file(recipe or prog, preset), unused)]
+    files += [] if config is None else [(Path(config), ())]
     # Whoever wrote the file is not the one to say that files may be trusted.
     known = [key for key in keys_of(form) if key != "trust"]
-    from_files = [flag for path in files for flag in flags_of(read_toml(path), known, str(path))]
+    from_files = []
+    for path, skipped in files:
+        table = {key: value for key, value in read_toml(path).items() if key not in skipped}
+        from_files += flags_of(table, known, str(path))
     return tyro.cli(form, args=[*from_files, *arguments], prog=prog, description=description or None)
 
 
