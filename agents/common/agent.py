@@ -97,9 +97,8 @@ class OffPolicyAgent(ABC):
 
     def explore(self, observation: np.ndarray) -> np.ndarray:
         """Return the actions that training takes; random ones before ``learning_starts``."""
-        if self.num_timesteps < self.config.learning_starts:
-            return self.random_action(len(observation))
-        return self.act(observation, deterministic=False)
+        early = self.num_timesteps < self.config.learning_starts
+        return self.random_action(len(observation)) if early else self.act(observation, deterministic=False)
 
     def after_step(self) -> None:
         """Do what is due once a round of the loop (one step of every environment), before any update."""
@@ -247,10 +246,12 @@ class OffPolicyAgent(ABC):
 
     def train(self, updates: int) -> None:
         """Take ``updates`` gradient steps on samples of the replay."""
+        scale = self.config.reward_scale
         for _ in range(updates):
             if len(self.replay) == 0:
                 return  # hindsight needs a finished episode
             batch = self.replay.sample(self.config.batch_size, self.generator)
+            batch = batch._replace(reward=batch.reward * scale) if scale != 1 else batch
             with self.meter.phase("learn", key=(id(self), self.update_kind())):
                 self.metrics |= self.update(batch)
             self.num_updates += 1

@@ -214,6 +214,8 @@ class OffPolicyConfig:
         gamma: discount, in [0, 1].
         train_freq: environment steps between two rounds of updates.
         gradient_steps: updates of one round; -1 for as many as steps were taken.
+        reward_scale: factor of the rewards that are learnt from; those that are reported stay as they are. Values far
+            from 1 take small step sizes long to reach, and what two actions differ by is lost in their error.
         n_step: length of the return that targets use, 1 for plain temporal differences.
         hindsight: transitions with a goal that was reached later, for each one with its own (HER's k, usually 4);
             0 for none. The environment's observations are then dictionaries with goals.
@@ -230,6 +232,7 @@ class OffPolicyConfig:
     gamma: float = 0.99
     train_freq: int = 1
     gradient_steps: int = 1
+    reward_scale: float = 1.0
     n_step: int = 1
     hindsight: int = 0
     net_arch: tuple[int, ...] = (256, 256)
@@ -247,6 +250,7 @@ class OffPolicyConfig:
         require(0 <= self.gamma <= 1, "gamma", self.gamma, "a discount in [0, 1]")
         require(self.train_freq >= 1, "train_freq", self.train_freq, "at least 1 step")
         require(self.gradient_steps >= -1, "gradient_steps", self.gradient_steps, "-1, or 0 or more updates")
+        require(self.reward_scale > 0, "reward_scale", self.reward_scale, "a factor above 0")
         require(self.n_step >= 1, "n_step", self.n_step, "at least 1 step")
         require(self.hindsight >= 0, "hindsight", self.hindsight, "0 or more relabelled transitions for each real one")
         require(all(width >= 1 for width in self.net_arch), "net_arch", self.net_arch, "widths of at least 1")

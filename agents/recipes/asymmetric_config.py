@@ -35,6 +35,7 @@ class AsymmetricConfig(SACConfig):
         master_exploration_fraction: share of the run over which ε falls.
         master_exploration_final_eps: ε at the end.
         master_max_grad_norm: bound of its gradient's Euclidean norm.
+        master_reward_scale: factor of the rewards that it learns from; ``reward_scale`` is the sub-policies'.
         master_double: double Q-learning.
         master_dueling: separate streams for value and advantage; what they cost is charged.
         master_prioritized: prioritized replay.
@@ -58,6 +59,7 @@ class AsymmetricConfig(SACConfig):
     master_exploration_fraction: float = 0.1
     master_exploration_final_eps: float = 0.02
     master_max_grad_norm: float = 10.0
+    master_reward_scale: float = 1.0
     master_double: bool = True
     master_dueling: bool = False
     master_prioritized: bool = False

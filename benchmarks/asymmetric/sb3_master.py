@@ -22,6 +22,7 @@ from agents.recipes.asymmetric import Asymmetric, AsymmetricConfig
 from benchmarks.asymmetric import study
 from benchmarks.asymmetric.tables import ANOTHER_MASTER
 from benchmarks.card import store
+from budget_wrappers.errors import ConfigError
 from budget_wrappers.integrations.sb3 import metered
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies import AgentPolicy, SubPolicies
@@ -33,6 +34,8 @@ ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 def converted(config: AsymmetricConfig) -> dict[str, Any]:
     """Return the master's settings for Stable-Baselines3's DQN, which counts decisions of ``hold`` steps each."""
     master, hold = config.master(), config.hold
+    if master["reward_scale"] != 1:
+        raise ConfigError(f"master_reward_scale={master['reward_scale']}: expected 1, as that library has no such key")
     return {
         "learning_rate": master["learning_rate"],
         "buffer_size": master["buffer_size"],
