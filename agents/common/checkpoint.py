@@ -237,12 +237,14 @@ def restore_agent(agent: Any, path: str | Path) -> dict[str, Any]:
     header, tensors = read(path)
     require_class(header, type(agent).__name__, path)
     require_spaces(header, agent.env, path)
-    own, stored = agent.config.to_dict(), header["config"]
-    for key in own:
-        if json.loads(json.dumps(own[key])) != stored.get(key):
+    own = json.loads(json.dumps(agent.config.to_dict()))
+    # A key that a later version has added means its default, which does what was done before.
+    stored = {**json.loads(json.dumps(type(agent.config)().to_dict())), **header["config"]}
+    for key, value in own.items():
+        if value != stored[key]:
             raise CheckpointError(
-                f"{path} was made with {key}={stored.get(key)!r}, the agent has {key}={own[key]!r}: expected the same "
-                f"configuration; make the agent with {key}={stored.get(key)!r} or use load"
+                f"{path} was made with {key}={stored[key]!r}, the agent has {key}={value!r}: expected the same "
+                f"configuration; make the agent with {key}={stored[key]!r} or use load"
             )
     restore(agent, header, tensors, path)
     return header["extra"]

@@ -286,6 +286,18 @@ def test_another_space_is_refused_with_both(saved: Path) -> None:
         SAC.load(saved, make_env("MountainCarContinuous-v0"))
 
 
+def test_a_key_that_a_later_version_has_added_means_its_default(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_older(path: Path) -> Any:
+        header, tensors = read(path)
+        config = {key: value for key, value in header["config"].items() if key != "reward_scale"}
+        return {**header, "config": config}, tensors
+
+    monkeypatch.setattr("agents.common.checkpoint.read", read_older)
+    restore_agent(make_agent("sac"), saved)
+    with pytest.raises(CheckpointError, match=r"reward_scale=1.0, the agent has reward_scale=2.0"):
+        restore_agent(make_agent("sac", reward_scale=2.0), saved)
+
+
 def test_other_networks_are_refused_before_anything_changes(saved: Path) -> None:
     agent = make_agent("sac", critic=lambda o, a, config: Critic(o, a, config.net_arch, config.activation, members=3))
     before = [parameter.clone() for parameter in agent.actor.parameters()]
