@@ -1,4 +1,4 @@
-"""A comparison made readable: a table for the terminal, ``tradeoff.png``, ``curves.png`` and one self-contained page.
+"""A comparison made readable: a table for the terminal, three pictures and one self-contained page.
 
 ``write_report`` reads what ``budget tradeoff`` left in run folders; everything shown is computed from those points.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from agents.common.cloud import plot_cloud
 from agents.common.files import replacing
 from agents.common.pictures import compact, plot_curves, plot_tradeoff, row_label, saving
 from agents.common.tradeoff import Comparison, Row, interval_note, summarise
@@ -24,12 +25,15 @@ class Report:
     Attributes:
         picture: ``tradeoff.png``: return against compute.
         curves: ``curves.png``: return while training; None when no point has a curve.
-        page: ``report.html``, which holds both pictures and needs no other file.
+        cloud: ``cloud.png``: cost and score of every episode; None where the return of random actions is not stored,
+            or nothing was learnt beyond it.
+        page: ``report.html``, which holds all pictures and needs no other file.
         rows: what the table shows, cheapest first.
     """
 
     picture: Path
     curves: Path | None
+    cloud: Path | None
     page: Path
     rows: tuple[Row, ...]
 
@@ -54,10 +58,13 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Report:
         rows, out / "tradeoff.png", f"What compute buys on {comparison.env_id}", comparison.convention
     )
     curves = plot_curves(rows, out / "curves.png", f"Returns while training on {comparison.env_id}")
+    random, cloud = comparison.settings.get("random_return"), None
+    if random is not None and all(point.episodes for point in comparison.points):
+        cloud = plot_cloud(rows, random, out / "cloud.png", f"Every episode on {comparison.env_id}")
     page = out / "report.html"
     with replacing(page) as partial:
-        partial.write_text(render_page(comparison, rows, picture, curves), encoding="utf-8")
-    return Report(picture, curves, page, tuple(rows))
+        partial.write_text(render_page(comparison, rows, picture, curves, cloud), encoding="utf-8")
+    return Report(picture, curves, cloud, page, tuple(rows))
 
 
 def terminal_table(rows: Sequence[Row], env_id: str, convention: str = "matmul") -> Table:
@@ -118,7 +125,9 @@ def finding(rows: Sequence[Row]) -> str:
     )
 
 
-def render_page(comparison: Comparison, rows: Sequence[Row], picture: Path, curves: Path | None) -> str:
+def render_page(
+    comparison: Comparison, rows: Sequence[Row], picture: Path, curves: Path | None, cloud: Path | None
+) -> str:
     """Return ``report.html``: pictures embedded, no script, no other file, readable in the dark."""
     title = escape(f"What compute buys on {comparison.env_id}")
     note = escape(f"{interval_note(rows)}; * on the Pareto front")
@@ -132,6 +141,8 @@ def render_page(comparison: Comparison, rows: Sequence[Row], picture: Path, curv
     ]
     if curves is not None:
         parts += ["<h2>While training</h2>", _image(curves, "Evaluation return against environment steps")]
+    if cloud is not None:
+        parts += ["<h2>Every episode</h2>", _image(cloud, "Return of each episode against its FLOPs per control step")]
     parts += ["<h2>Every run, in evaluation</h2>", _html_table(RUN_HEADINGS, _run_cells(rows))]
     parts += ["<h2>How it was made</h2>", _provenance(comparison, rows)]
     body = "\n".join(parts)

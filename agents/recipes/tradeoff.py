@@ -4,6 +4,7 @@
 again goes on where it was interrupted.
 """
 
+import contextlib
 import dataclasses
 import functools
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from agents.common.cloud import random_return
 from agents.common.config import require
 from agents.common.evaluate import REPORT_SEED, Evaluation, evaluate_policy
 from agents.common.log import provenance
@@ -137,6 +139,8 @@ def run_tradeoff(config: TradeoffConfig, folder: str | Path, progress: bool | No
     record = provenance(None)
     ordered = [points[job] for job in jobs]
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("env", "workers")}
+    with contextlib.closing(RunConfig(config.env).make_env()) as env:
+        settings["random_return"] = random_return(env, config.episodes)
     Comparison(config.env, ordered, "matmul", record["command"], record["versions"], settings).write(folder)
     return ordered
 

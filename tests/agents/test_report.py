@@ -30,7 +30,8 @@ def comparison(seeds: int = 2, curves: bool = True) -> Comparison:
             episodes = [{"return": total, "flops": flops * 100, "length": 100}] * 2
             curve = [(0, 0.0), (1000, total)] if curves else []
             points.append(TradeoffPoint.from_episodes(label, label, seed, episodes, curve, extras))
-    return Comparison("Car<&>-v0", points, command="budget tradeoff --seeds 2", versions={"mujoco": "3.11.0"})
+    settings = {"random_return": -12.5}
+    return Comparison("Car<&>-v0", points, "matmul", "budget tradeoff --seeds 2", {"mujoco": "3.11.0"}, settings)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,8 @@ def test_pictures_are_sharp_at_twice_the_width_of_a_readme(report: Report) -> No
     assert png_size(report.picture) == (1800, 1080)
     assert report.curves is not None
     assert png_size(report.curves) == (1800, 1080)
+    assert report.cloud is not None
+    assert png_size(report.cloud) == (1600, 1280)
 
 
 def test_picture_is_a_function_of_its_rows(tmp_path: Path) -> None:
@@ -129,7 +132,7 @@ def test_page_is_well_formed(page: Page) -> None:
 
 
 def test_page_needs_no_other_file_and_runs_no_script(page: Page, report: Report) -> None:
-    assert len(page.sources) == 2
+    assert len(page.sources) == 3
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "script" not in page.tags
     assert not re.search(r"url\(|@import|https?://", report.page.read_text(encoding="utf-8"))
