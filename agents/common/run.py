@@ -21,7 +21,7 @@ from agents.common.checkpoint import restore_agent
 from agents.common.config import require, unknown_key
 from agents.common.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undisturbed
 from agents.common.interrupt import interruptible
-from agents.common.log import RUN, RunFolder, read_json
+from agents.common.log import CONFIG, RUN, RunFolder, read_json
 from agents.common.monitors import Checkpoint, Evaluate, Log, RecordVideo
 from agents.common.tradeoff import Comparison, TradeoffPoint
 from budget_wrappers.errors import ConfigError
@@ -271,6 +271,30 @@ class Run:
                 opened.cut(0, 0)
             undo.pop_all()
         return run
+
+    @classmethod
+    def open(
+        cls, agent_class: type, settings: Mapping[str, Any], config: RunConfig, folder: str | Path, **parts: Any
+    ) -> Self:
+        """Return the run of ``folder`` as ``resume`` does, or where there is none a new one as ``start`` does.
+
+        Raises:
+            ConfigError: the folder holds a run of another agent or other settings.
+        """
+        if not (Path(folder) / CONFIG).exists():
+            return cls.start(agent_class, settings, config, folder, **parts)
+        stored, kind = read_json(Path(folder) / CONFIG), agent_class.config_class
+        theirs, ours = {"agent": stored["agent"]}, {"agent": agent_class.__name__}
+        if theirs == ours:
+            theirs = {**vars(kind.of(stored["settings"])), **vars(RunConfig.of(stored["run"]))}
+            ours = {**vars(kind.of(settings)), **vars(config)}
+        for key, value in ours.items():
+            if theirs[key] != value:
+                raise ConfigError(
+                    f"{folder} holds a run with {key}={theirs[key]!r}: expected {value!r}, as asked for now; choose "
+                    "another folder, or delete this one to train anew"
+                )
+        return cls.resume(agent_class, folder, **parts)
 
     def train(self, progress_bar: bool = False) -> bool:
         """Train to the end, or to an interrupt; return whether the end was reached.

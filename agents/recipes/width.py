@@ -90,7 +90,7 @@ def train_width(training: WidthTraining, advance: Advance) -> TradeoffPoint | No
     Returns:
         What was measured, ``None`` if it was stopped.
     """
-    with _opened(training) as run:
+    with Run.open(SAC, training.settings(), RunConfig.of(training.run), training.path) as run:
 
         def going_on(steps: int) -> bool:
             if not advance(steps):
@@ -105,9 +105,3 @@ def train_width(training: WidthTraining, advance: Advance) -> TradeoffPoint | No
         run.checkpoint.replay = False
         run.checkpoint.save(run.agent)
     return finished_point(training)
-
-
-def _opened(training: WidthTraining) -> Run:
-    if (training.path / CONFIG).is_file():
-        return Run.resume(SAC, training.path)
-    return Run.start(SAC, training.settings(), RunConfig.of(training.run), training.path)

@@ -25,7 +25,7 @@ import torch
 from agents.cli.sub_policies import open_sub_policies_with
 from agents.common.checkpoint import load_agent
 from agents.common.evaluate import REPORT_SEED, evaluate_policy
-from agents.common.log import BEST, CONFIG
+from agents.common.log import BEST
 from agents.common.run import Run, RunConfig
 from agents.dqn import DQN
 from agents.sac import SAC
@@ -64,11 +64,7 @@ MASTER = {
 
 def trained(agent_class: type, settings: dict[str, Any], config: RunConfig, folder: Path) -> dict[str, Any]:
     """Train to the end, from the last checkpoint where there is one, and return what the policy earns and spends."""
-    if (folder / CONFIG).exists():
-        opened = Run.resume(agent_class, folder)
-    else:
-        opened = Run.start(agent_class, settings, config, folder)
-    with opened as run:
+    with Run.open(agent_class, settings, config, folder) as run:
         if not run.train():
             raise SystemExit("interrupted; the same command goes on from there")
         return outcome_of(run.agent, run.evaluation_env)

@@ -29,7 +29,7 @@ from agents.common.config import OffPolicyConfig
 from agents.common.dataset import open_dataset
 from agents.common.demonstrations import write_demonstrations
 from agents.common.log import CHECKPOINT
-from agents.common.run import RunConfig
+from agents.common.run import Run, RunConfig
 from agents.gail import GAIL
 from agents.recipes.asymmetric import AsymmetricConfig
 from agents.sac import SAC
@@ -64,7 +64,7 @@ def train(task: str, method: str, seed: int, changes: dict[str, Any], folder: Pa
         run_config = dataclasses.replace(config, dataset=dataset, **times)
     else:
         agent_class, parts, run_config = GAIL, {"demonstrations": dataset}, config
-    with study.opened(agent_class, settings, run_config, folder, **parts) as run:
+    with Run.open(agent_class, settings, run_config, folder, **parts) as run:
         study.to_the_end(run)
         return {
             **study.record_of(run, task, method, seed, config),

@@ -24,7 +24,6 @@ import torch
 from agents.cli.arguments import PRESETS, presets_of
 from agents.common.cloud import RandomPolicy
 from agents.common.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undisturbed
-from agents.common.log import CONFIG
 from agents.common.run import Run, RunConfig
 from agents.recipes.asymmetric import Asymmetric, AsymmetricConfig
 from agents.sac import SAC
@@ -72,16 +71,9 @@ def train(task: str, method: str, seed: int, changes: dict[str, Any], folder: Pa
         agent_class, recipe = SAC, {**AsymmetricConfig.of(recipe).sub_policy("large"), "net_arch": (width, width)}
     elif method in BASELINES:
         agent_class, recipe = SAC, AsymmetricConfig.of(recipe).sub_policy(method.removesuffix("-only"))
-    with opened(agent_class, recipe, config, folder) as run:
+    with Run.open(agent_class, recipe, config, folder) as run:
         to_the_end(run)
         return record_of(run, task, method, seed, config)
-
-
-def opened(agent_class: type, settings: dict[str, Any], config: RunConfig, folder: Path, **parts: Any) -> Run:
-    """Return the run of ``folder`` as it was at its last checkpoint, or a new one where there is none."""
-    if (folder / CONFIG).exists():
-        return Run.resume(agent_class, folder, **parts)
-    return Run.start(agent_class, settings, config, folder, **parts)
 
 
 def to_the_end(run: Run) -> None:

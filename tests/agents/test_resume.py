@@ -1,5 +1,6 @@
 """A run that is killed or interrupted ends like one that never was; ``benchmarks/resume.py`` is the long version."""
 
+import dataclasses
 import shutil
 import signal
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agents import SAC
+from agents import SAC, TD3
 from agents.common.callbacks import FunctionCallback
 from agents.common.log import read_rows
 from agents.common.run import Run, RunConfig
@@ -166,3 +167,25 @@ def test_unknown_environment_leaves_no_folder(tmp_path: Path) -> None:
 def test_data_set_is_for_offline_agents_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"dataset='x' for SAC: expected None, as it learns online"):
         Run.start(SAC, SETTINGS, RunConfig("Pendulum-v1", dataset="x"), tmp_path / "run")
+
+
+def test_open_starts_a_run_and_goes_on_with_it(tmp_path: Path) -> None:
+    with Run.open(SAC, SETTINGS, CONFIG, tmp_path / "run") as run:
+        run.train()
+    with Run.open(SAC, SETTINGS, CONFIG, tmp_path / "run") as run:
+        assert run.agent.num_timesteps >= CONFIG.steps
+
+
+@pytest.mark.parametrize(
+    ("agent", "settings", "config", "message"),
+    [
+        (TD3, {}, {}, "agent='SAC': expected 'TD3'"),
+        (SAC, {"gamma": 0.5}, {}, r"gamma=0.99: expected 0.5"),
+        (SAC, {}, {"steps": 7}, r"steps=\d+: expected 7"),
+    ],
+)
+def test_open_refuses_a_folder_of_another_run(
+    agent: Any, settings: dict[str, Any], config: dict[str, Any], message: str, whole: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Run.open(agent, {**SETTINGS, **settings}, dataclasses.replace(CONFIG, **config), whole)
