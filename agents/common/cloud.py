@@ -103,6 +103,8 @@ def plot_cloud(rows: Sequence[Row], random: float, path: Path, title: str) -> Pa
         beside.hist(cloud[:, 1], edges[1], weights=share, orientation="horizontal", **style)
     for line, value in ((axes.axhline, 0), (axes.axhline, 1), (axes.axvline, 1)):
         line(value, color=FAINT_INK, linewidth=0.8, linestyle=(0, (1, 3)), zorder=0)
+    axes.set_xlim(edges[0][[0, -1]])
+    axes.set_ylim(edges[1][[0, -1]])
     axes.set_xlabel("acting FLOPs per control step, the large policy alone = 1", color=INK)
     axes.set_ylabel("return of an episode, random = 0, the large policy = 1", color=INK)
     for one in (axes, above, beside):
@@ -123,9 +125,9 @@ def plot_cloud(rows: Sequence[Row], random: float, path: Path, title: str) -> Pa
 
 
 def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the edges of the bins that all clouds share."""
-    low, high = float(values.min()), float(values.max())
-    room = 0.02 * (high - low) or 0.05
+    """Return the edges of the bins that all clouds share, with 0 and 1 among what they span."""
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 1.0)
+    room = 0.03 * (high - low)
     return np.linspace(low - room, high + room, BINS + 1)
 
 

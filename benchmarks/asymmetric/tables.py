@@ -138,7 +138,9 @@ def points_of(runs: list[dict[str, Any]], methods: tuple[str, ...], evaluation: 
         final, priced = run["final"][evaluation], run["method"] in PRICES
         extras = {"baseline": not priced, "share_large": final["share_large"]}
         extras |= {"weight": run["settings"]["weight"]} if priced else {}
-        name, label = ("asymmetric", f"λ = {run['settings']['weight']:g}") if priced else (run["method"],) * 2
+        name, label = (
+            ("asymmetric", f"asymmetric, λ = {run['settings']['weight']:g}") if priced else (run["method"],) * 2
+        )
         curve = [(point["step"], point["return"]) for point in run["curve"]]
         points.append(TradeoffPoint.from_episodes(name, label, run["seed"], final["by_episode"], curve, extras))
     return points
