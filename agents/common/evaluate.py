@@ -24,6 +24,7 @@ class Evaluation:
         raw_returns: the same without penalties; equal to ``returns`` where nothing is penalised.
         lengths: steps of each episode; of the primitive environment, where each step is an option.
         flops: FLOPs spent on acting in each episode, in the meter's convention.
+        successes: ``info["is_success"]`` at the end of each episode, as environments with goals say it; else empty.
         compute: the wrappers' report (``info["compute"]``) of each episode, empty without them.
     """
 
@@ -31,6 +32,7 @@ class Evaluation:
     raw_returns: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     flops: list[int] = field(default_factory=list)
+    successes: list[bool] = field(default_factory=list)
     compute: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -49,8 +51,10 @@ class Evaluation:
         return [{"return": value, "flops": flops, "length": length} for value, flops, length in rows]
 
     def summary(self) -> dict[str, float]:
-        """Return mean and standard deviation of the returns, raw and penalised, length and FLOPs per step."""
+        """Return mean and standard deviation of the returns, raw and penalised, length, FLOPs per step, successes."""
+        success = {"success_rate": float(np.mean(self.successes))} if self.successes else {}
         return {
+            **success,
             "return": self.mean,
             "return_std": float(np.std(self.returns)),
             "raw_return": float(np.mean(self.raw_returns)),
@@ -104,6 +108,8 @@ def evaluate_policy(
         result.flops.append(sum(meter.totals["act"] for meter in meters) - before)
         if report:
             result.compute.append(dict(report))
+        if "is_success" in info:
+            result.successes.append(bool(info["is_success"]))
     return result
 
 

@@ -23,6 +23,10 @@ from benchmarks.card import store
 ANOTHER_MASTER = "sb3-master"
 """What ``benchmarks.asymmetric.sb3_master`` trains."""
 EVALUATIONS = ("deterministic", "stochastic")
+SCORES = {"fetch": "share that end at the goal"}
+"""What a score is, where it is not the return."""
+DIGITS = {"fetch": 3}
+"""Behind the point of a score, where not one."""
 
 PUBLISHED = {
     "mountain-car": {"small": -11.6, "large": 93.6, "fit": 90.5, "best": (93.5, 44.5, 49.0), "mean": (35.5, 50.4, 43)},
@@ -77,7 +81,7 @@ def summary_of(task: str, variant: str, evaluation: str, runs: list[dict[str, An
 
 def scores_of(runs: list[dict[str, Any]], evaluation: str) -> dict[str, Any]:
     """Return seeds, scores, their mean and standard deviation (of the sample) of one method's runs."""
-    scores = [run["final"][evaluation]["raw_return"] for run in runs]
+    scores = [run["final"][evaluation].get("success_rate", run["final"][evaluation]["raw_return"]) for run in runs]
     return {
         "seeds": [run["seed"] for run in runs],
         "scores": scores,
@@ -89,9 +93,11 @@ def scores_of(runs: list[dict[str, Any]], evaluation: str) -> dict[str, Any]:
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
     task = rows[0]["task"]
+    digits = DIGITS.get(task, 1)
     lines = [
-        f"{task}: mean undiscounted return of {EPISODES[task]} seeded episodes, mean ± standard deviation over seeds "
-        "(number of seeds). FLOPs of acting, master included, `matmul` convention; saved is against large-only.",
+        f"{task}: {SCORES.get(task, 'mean undiscounted return')} of {EPISODES[task]} seeded episodes, mean ± standard "
+        "deviation over seeds (number of seeds). FLOPs of acting, master included, `matmul` convention; saved is "
+        "against large-only.",
         "",
         "| method | steps | acting | small-only | large-only | fit | gail | bc | score | on large | saved "
         "| best | on large | saved |",
@@ -103,10 +109,10 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             row["method"],
             f"{row['steps']:,}",
             row["evaluation"],
-            *(spread(row[method]) for method in ("small-only", "large-only", "fit", *STUDENTS, row["method"])),
+            *(spread(row[method], digits) for method in ("small-only", "large-only", "fit", *STUDENTS, row["method"])),
             f"{np.mean(own['share_large']):.1%}",
             f"{own['mean_saved']:.1%}",
-            f"{best['score']:.1f}",
+            f"{best['score']:.{digits}f}",
             f"{best['share_large']:.1%}",
             f"{best['saved']:.1%}",
         ]
@@ -121,12 +127,12 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def spread(scores: dict[str, Any]) -> str:
+def spread(scores: dict[str, Any], digits: int) -> str:
     """Return mean, standard deviation and number of seeds as text."""
     if scores["mean"] is None:
         return "–"
-    deviation = "" if scores["std"] is None else f" ± {scores['std']:.1f}"
-    return f"{scores['mean']:.1f}{deviation} ({len(scores['seeds'])})"
+    deviation = "" if scores["std"] is None else f" ± {scores['std']:.{digits}f}"
+    return f"{scores['mean']:.{digits}f}{deviation} ({len(scores['seeds'])})"
 
 
 def points_of(runs: list[dict[str, Any]], methods: tuple[str, ...], evaluation: str) -> list[TradeoffPoint]:

@@ -132,3 +132,28 @@ def test_evaluate_policy_of_stable_baselines3_agrees_with_ours() -> None:
     theirs, _ = evaluation.evaluate_policy(agent, env, n_eval_episodes=1, return_episode_rewards=True)
     # Their Monitor rounds to six digits.
     assert ours.returns[0] == pytest.approx(theirs[0], abs=1e-5)
+
+
+class Goal(Walk):
+    """An episode is a success where its last action was above 0."""
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        observation, reward, terminated, truncated, _ = super().step(action)
+        return observation, reward, terminated, truncated, {"is_success": np.float32(action[0] > 0)}
+
+
+def test_success_is_what_the_last_step_of_an_episode_says() -> None:
+    class Script:
+        actions = iter([1, 1, -1, -1, -1, 1, 1, 1, 1, -1, 1, -1])  # four episodes of three steps
+
+        def predict(self, observation: Any, **_: Any) -> tuple[np.ndarray, None]:
+            return np.array([next(self.actions)], np.float32), None
+
+    result = evaluate_policy(Script(), Goal(), episodes=4)
+    assert result.successes == [False, True, True, False]
+    assert result.summary()["success_rate"] == 0.5
+
+
+def test_environments_that_know_no_success_report_none() -> None:
+    agent = make_agent("sac")
+    assert "success_rate" not in evaluate_policy(agent, make_env("Pendulum-v1"), episodes=1).summary()
