@@ -10,6 +10,8 @@ leans less to one side. Where only a time limit ends episodes there is no such b
 Shapes: ``B`` pairs of a batch, ``O`` observation size, ``A`` action size.
 """
 
+import functools
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -179,7 +181,8 @@ class GAIL(SAC):
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         reward = self.reward_of(batch)
-        return {**super().update(batch._replace(reward=reward)), "imitation_reward": reward.mean()}
+        scaled = batch._replace(reward=reward * self.config.reward_scale)
+        return {**super().update(scaled), "imitation_reward": reward.mean()}
 
     def reward_of(self, batch: Batch) -> Tensor:
         """Return what the present discriminator pays for each pair, ``(B,)``, whatever the environment paid."""
@@ -188,10 +191,18 @@ class GAIL(SAC):
         return imitation_reward(logit, self.config.reward_form)
 
     def plain_state(self) -> dict[str, Any]:
-        return {"demonstrations": len(self.demonstrations)}
+        return {"demonstrations": len(self.demonstrations), "checksum": self.checksum()}
+
+    def checksum(self) -> int:
+        """Return a number that other demonstrations do not have, as a resumed run goes on with the same ones."""
+        size = len(self.demonstrations)
+        parts = (self.demonstrations.observation[:size], self.demonstrations.action[:size])
+        return functools.reduce(lambda value, part: zlib.crc32(part.cpu().numpy().tobytes(), value), parts, 0)
 
     def load_plain_state(self, state: Mapping[str, Any]) -> None:
         found, stored = len(self.demonstrations), state["demonstrations"]
+        if found == stored and found and self.checksum() != state["checksum"]:
+            raise DatasetError(f"{found} demonstrations, but other ones than the agent imitated; pass that data set")
         # An agent that is loaded without demonstrations only acts.
         if found and stored and found != stored:
             raise DatasetError(

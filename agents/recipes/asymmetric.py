@@ -75,6 +75,7 @@ class Asymmetric(OffPolicyAgent):
             )
         if self.config.shared_buffer:
             self.large.replay = self.small.replay
+        self._latest: Any = None
         self._explorers = (Explorer("small", self.small, self.noise), Explorer("large", self.large, self.noise))
         self._wrap()
         self.master = self._own(DQN(self.options, meter=self.meter, **self.config.master(), seed=self._seed()))
@@ -209,6 +210,9 @@ class Asymmetric(OffPolicyAgent):
         """Store one step of the environment and let each of ``parts`` learn once."""
         after = self.to_array(step.next_observation)
         require_finite("the observation", after, self.small.num_timesteps)
+        if step.observation is not self._latest:  # somebody has reset the environment, with or without an end
+            self._forget_episode()
+        self._latest = step.next_observation
         before, action = self.to_array(step.observation), self._explorers[step.index].action
         terminated, truncated = np.array([step.terminated]), np.array([step.truncated])
         learner = self.small if self.config.shared_buffer or step.index == 0 else self.large
@@ -230,6 +234,12 @@ class Asymmetric(OffPolicyAgent):
         self.num_updates = self.master.num_updates
         if step.terminated or step.truncated:
             self.noise.reset()
+
+    def _forget_episode(self) -> None:
+        """Begin anew: noise from 0, and no return or goal across the gap."""
+        self.noise.reset()
+        for agent in (self.small, self.large):
+            agent.replay.forget_unfinished()
 
     def _cuts(self, terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray:
         return terminated | truncated if self.config.cut_at_time_limit else terminated

@@ -67,6 +67,8 @@ class AsymmetricConfig(SACConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         durations_of(self.hold)  # raises
+        apart = self.shared_buffer or self.n_step == 1
+        require(apart, "shared_buffer", self.shared_buffer, "True with n_step > 1, which links steps that follow")
         require(self.weight >= 0, "weight", self.weight, "a price of 0 or more")
         require(self.bootstrap in ("gamma_n", "gamma"), "bootstrap", self.bootstrap, "'gamma_n' or 'gamma'")
         require(

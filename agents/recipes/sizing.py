@@ -120,11 +120,11 @@ def _why_large(rule: SizingRule, shares: Mapping[int, float], large: int) -> str
 
 def _with_small(rule: SizingRule, shares: Mapping[int, float], large: int, large_reason: str) -> Sizes:
     """Return the choice with the small policy beside the ``large`` one."""
-    if large == 1:
-        return Sizes(shares, None, large, None, large_reason, "no network is smaller than one unit")
+    if large < QUARTER:
+        return Sizes(shares, None, large, None, large_reason, f"a quarter of {large} units is less than one")
     candidates = [width for width in rule.widths if width <= large // QUARTER]
     if not candidates:
-        extra = max(large // QUARTER, 1)
+        extra = large // QUARTER
         if extra not in shares:
             return Sizes(shares, missing=extra)
         candidates = [extra]

@@ -13,6 +13,7 @@ import dataclasses
 import json
 from typing import Any
 
+import gymnasium as gym
 import torch
 from torch import nn
 
@@ -34,17 +35,21 @@ ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 def converted(config: AsymmetricConfig) -> dict[str, Any]:
     """Return the master's settings for Stable-Baselines3's DQN, which counts decisions of ``hold`` steps each."""
     master, hold = config.master(), config.hold
-    if master["reward_scale"] != 1:
-        raise ConfigError(f"master_reward_scale={master['reward_scale']}: expected 1, as that library has no such key")
+    # What that library's DQN has no key for.
+    for key, only in (("reward_scale", 1.0), ("dueling", False), ("prioritized", False)):
+        if master[key] != only:
+            raise ConfigError(f"master_{key}={master[key]!r}: expected {only!r} with this master; leave it out")
+    if not isinstance(hold, int):
+        raise ConfigError(f"hold={hold!r}: expected one number, as a discount is the same for all decisions there")
     return {
         "learning_rate": master["learning_rate"],
         "buffer_size": master["buffer_size"],
         "batch_size": master["batch_size"],
-        "learning_starts": master["learning_starts"] // hold,
-        "target_update_interval": master["target_update_interval"] // hold,
+        "learning_starts": -(-master["learning_starts"] // hold),
+        "target_update_interval": -(-master["target_update_interval"] // hold),
         "train_freq": 1,
         "gradient_steps": hold,
-        "gamma": config.gamma**hold,
+        "gamma": config.gamma**hold if config.bootstrap == "gamma_n" else config.gamma,
         "exploration_fraction": master["exploration_fraction"],
         "exploration_final_eps": master["exploration_final_eps"],
         "max_grad_norm": master["max_grad_norm"],
@@ -63,7 +68,8 @@ def train(task: str, seed: int, changes: dict[str, Any]) -> dict[str, Any]:
     meter = ComputeMeter()
     agent = Asymmetric(run.make_env(), meter=meter, **{**table, "seed": seed})
     env = RecordComputeStatistics(agent.options_for_another_master(), meter)
-    master = metered(DQN("MlpPolicy", env, seed=seed, device="cpu", **converted(agent.config)), meter)
+    policy = "MultiInputPolicy" if isinstance(env.observation_space, gym.spaces.Dict) else "MlpPolicy"
+    master = metered(DQN(policy, env, seed=seed, device="cpu", **converted(agent.config)), meter)
     master.learn(-(-run.steps // agent.config.hold))
     while agent.small.num_timesteps < run.steps:  # options that an episode's end cut short
         master.learn(1, reset_num_timesteps=False)

@@ -34,7 +34,6 @@ from agents.gail import GAIL
 from agents.recipes.asymmetric import AsymmetricConfig
 from agents.sac import SAC
 from benchmarks.asymmetric import study
-from benchmarks.asymmetric.costs import SIZES
 from benchmarks.card import store
 
 DEMONSTRATIONS = {"episodes": 25, "pairs": 50}
@@ -52,7 +51,7 @@ def train(task: str, method: str, seed: int, changes: dict[str, Any], folder: Pa
     config, recipe = study.settings_of(task, changes)
     teacher = f"large-only-{config.steps}-seed{seed}"
     dataset = demonstrations_of(task, teacher, config)
-    width = study.fit_width(*SIZES[task], study.average_flops(task, config.steps))
+    width = study.width_of_fit(task, config.steps, folder)
     settings = AsymmetricConfig.of({**recipe, "seed": seed}).sub_policy("large")
     settings |= {"net_arch": (width, width), "hindsight": 0}
     if method == "bc":
@@ -92,12 +91,13 @@ def demonstrations_of(task: str, teacher: str, config: RunConfig) -> str:
             f"there is no teacher {checkpoint}: expected the large-only run of seed {seed}; train it with "
             f"python -m benchmarks.asymmetric.study run {task} large-only --seed {seed} --steps {config.steps}"
         )
-    if (Path(os.environ["MINARI_DATASETS_PATH"]) / dataset).exists():
-        return dataset
     env = config.make_env()
     policy = load_agent(SAC, checkpoint, env, replay=False)
     if policy.num_timesteps < config.steps:
         raise SystemExit(f"the teacher {checkpoint} is at step {policy.num_timesteps} of {config.steps}: train it on")
+    if (Path(os.environ["MINARI_DATASETS_PATH"]) / dataset).exists():
+        env.close()
+        return dataset
     write_demonstrations(dataset, policy, env, **DEMONSTRATIONS, seed=FIRST_SEED)
     env.close()
     return dataset

@@ -24,6 +24,7 @@ import torch
 from agents.cli.arguments import PRESETS, presets_of
 from agents.common.cloud import RandomPolicy
 from agents.common.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undisturbed
+from agents.common.log import CONFIG, read_json
 from agents.common.run import Run, RunConfig
 from agents.recipes.asymmetric import Asymmetric, AsymmetricConfig
 from agents.sac import SAC
@@ -67,7 +68,7 @@ def train(task: str, method: str, seed: int, changes: dict[str, Any], folder: Pa
     recipe |= {"seed": seed}
     agent_class: type = Asymmetric
     if method == "fit":
-        width = fit_width(*SIZES[task], average_flops(task, config.steps))
+        width = width_of_fit(task, config.steps, folder)
         agent_class, recipe = SAC, {**AsymmetricConfig.of(recipe).sub_policy("large"), "net_arch": (width, width)}
     elif method in BASELINES:
         agent_class, recipe = SAC, AsymmetricConfig.of(recipe).sub_policy(method.removesuffix("-only"))
@@ -115,6 +116,13 @@ def record_of_random(task: str, seed: int, config: RunConfig) -> dict[str, Any]:
     final = {**result.summary(), "share_large": None, "by_episode": result.by_episode()}
     common = {"task": task, "method": RANDOM, "seed": seed, "run": dataclasses.asdict(config), "curve": []}
     return {**common, "final": {"deterministic": final, "stochastic": final}}
+
+
+def width_of_fit(task: str, steps: int, folder: Path) -> int:
+    """Return the width of ``fit``: that of the run begun in ``folder``, else from the asymmetric runs stored by now."""
+    if (folder / CONFIG).is_file():
+        return read_json(folder / CONFIG)["settings"]["net_arch"][0]
+    return fit_width(*SIZES[task], average_flops(task, steps))
 
 
 def fit_width(observation: int, action: int, flops: float) -> int:

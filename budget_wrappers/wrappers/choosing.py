@@ -69,7 +69,7 @@ class ChooserWrapper(gym.Wrapper):
     def restrict(self, allowance: Allowance, steps: int | None = None, fallback: Fallback = "cheapest") -> None:
         """Let sub-policies spend at most ``allowance`` until the next call, see ``core.Chooser``."""
         self._allowance, self._max_steps, self._fallback = allowance, steps, fallback
-        self._promised = 0
+        self._promised = self._taken = 0
 
     def hold_last_action(self, steps: int) -> None:
         """Make the next ``step`` repeat the last primitive action for ``steps`` steps, running no sub-policy.
@@ -100,7 +100,7 @@ class ChooserWrapper(gym.Wrapper):
         self.last_action: Any = None
         self._held = 0
         self._allowance: Allowance | None = None
-        self._promised = 0  # FLOPs of the choices that have been run under this allowance
+        self._promised = self._taken = 0  # FLOPs and steps of the choices that have run under this allowance
         self._max_steps: int | None = None
         self._fallback: Fallback = "cheapest"
         self.choice_counts = [0] * (len(self.choice_names) + 1)  # primitive steps of each; HELD is −1, the last
@@ -115,7 +115,7 @@ class ChooserWrapper(gym.Wrapper):
             steps, self._held = self._held, 0
             return HELD, steps
         wanted, duration = self.choice_of(action)
-        most = self.durations[-1] if self._max_steps is None else max(1, self._max_steps)
+        most = self.durations[-1] if self._max_steps is None else max(1, self._max_steps - self._taken)
         steps = min(duration, most)
         if self._allowance is None:
             return wanted, steps
@@ -124,8 +124,8 @@ class ChooserWrapper(gym.Wrapper):
             candidates += [(0, min(length, most)) for length in (duration, *reversed(self.durations))]
         for index, length in candidates:
             worst = self._promised + length * int(self.choice_flops[index])
-            if worst <= self._allowance(length):
-                self._promised = worst
+            if worst <= self._allowance(self._taken + length):
+                self._promised, self._taken = worst, self._taken + length
                 return index, length
         self.hold_last_action(steps)
         return self.choose(action)

@@ -120,3 +120,30 @@ def test_an_exhausted_limit_ends_after_the_longest_that_fits(
     meter.add(15)
     _, _, *ends, info = env.step(3)
     assert (tuple(ends), float(info["duration"]), env.remaining) == (flags, 4.0, 5)
+
+
+class Twice(gym.Wrapper):
+    """Steps what is inside twice, as a wrapper that repeats actions does, and says for how long."""
+
+    def step(self, action: Any) -> Any:
+        total, duration = 0.0, 0.0
+        for _ in range(2):
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            total, duration = total + reward, duration + info["duration"]
+            if terminated or truncated:
+                break
+        return observation, total, terminated, truncated, {**info, "duration": duration}
+
+
+@pytest.mark.parametrize("hold", [5, (1, 5, 20)])
+def test_the_cheapest_path_is_never_held_through_a_wrapper_that_repeats(meter: ComputeMeter, hold: Any) -> None:
+    # 12 steps of 10: the limit is just what the cheapest path costs
+    env = ComputeLimit(Twice(options(meter, hold)), 120, meter=meter)
+    env.reset(seed=0)
+    ended = False
+    while not ended:
+        _, _, terminated, truncated, _ = env.step(env.action_space.n - 1)  # dear, for long
+        ended = terminated or truncated
+    assert env.unwrapped.steps == HORIZON
+    assert env.limit_report()["held_steps"] == 0
+    assert meter.totals["act"] == 120

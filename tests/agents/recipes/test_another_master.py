@@ -1,5 +1,7 @@
 """Sub-policies that learn while somebody else's agent is their master."""
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from agents.dqn import DQN
 from agents.recipes.asymmetric import AsymmetricConfig
 from benchmarks.asymmetric import sb3_master, study
+from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers import RecordComputeStatistics
 from tests.agents.recipes.test_asymmetric import LARGE, SMALL, Counter, make
@@ -85,3 +88,39 @@ def test_the_study_s_row_with_a_third_party_master(monkeypatch: pytest.MonkeyPat
     share, master = final["share_large"], 2_304 / 5
     # every step runs 192 or 8,704 FLOPs, every fifth the master's 2,304
     assert final["flops_per_step"] == pytest.approx(192 + share * (8_704 - 192) + master, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"master_dueling": True}, "master_dueling=True: expected False with this master"),
+        ({"master_reward_scale": 0.1}, r"master_reward_scale=0.1: expected 1.0"),
+        ({"hold": (1, 5)}, r"hold=\(1, 5\): expected one number"),
+    ],
+)
+def test_what_a_third_party_master_cannot_do_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sb3_master.converted(AsymmetricConfig(**settings))
+
+
+def test_a_short_interval_stays_at_least_one_decision_and_plain_discounts_stay_plain() -> None:
+    settings = sb3_master.converted(AsymmetricConfig(master_target_update_interval=3, bootstrap="gamma"))
+    assert (settings["target_update_interval"], settings["gamma"]) == (1, 0.99)
+
+
+def test_a_reset_from_outside_ends_the_episode_for_noise_and_returns() -> None:
+    agent = make(Counter(), n_step=3, correlated_noise=0.5, learning_starts=0)
+    options = agent.options_for_another_master()
+    options.reset()
+    options.step(0)
+    assert agent.noise.value[0, 0] != 0
+    heard = []
+    options.subscribe(lambda step: heard.append(float(agent.noise.value[0, 0])))
+    before = agent.noise.value.copy()
+    options.reset()
+    options.step(0)
+    # x ← (1 − θ)·x + σ·N, θ = .15: from 0 it is the first draw alone, whatever x was before the reset
+    replay = agent.small.replay
+    assert replay.follower[4].item() == -1  # the fifth step has no next one
+    assert replay.follower[5].item() == 6
+    assert heard[0] != pytest.approx(float(before[0, 0]))

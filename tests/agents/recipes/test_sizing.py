@@ -83,7 +83,7 @@ def test_narrowest_is_small_when_all_are_good() -> None:
 
 @pytest.mark.parametrize(
     ("widths", "large", "small"),
-    [((16, 32), 16, 4), ((8, 16), 8, 2), ((7,), 7, 1), ((2,), 2, 1)],
+    [((16, 32), 16, 4), ((8, 16), 8, 2), ((7,), 7, 1), ((4,), 4, 1)],
 )
 def test_one_more_width_is_trained_where_none_is_a_quarter(widths: tuple[int, ...], large: int, small: int) -> None:
     scores = {512: 100.0, **dict.fromkeys(widths, 95.0), small: 10.0}
@@ -92,11 +92,12 @@ def test_one_more_width_is_trained_where_none_is_a_quarter(widths: tuple[int, ..
     assert trained == [512, large, small]
 
 
-def test_nothing_is_smaller_than_one_unit() -> None:
-    found, trained = searched({512: 100.0, 1: 95.0}, rule=SizingRule(widths=(1, 2)))
-    assert (found.large, found.small) == (1, None)
-    assert trained == [512, 1]
-    assert found.small_reason == "no network is smaller than one unit"
+@pytest.mark.parametrize("large", [1, 2, 3])
+def test_nothing_is_smaller_than_one_unit(large: int) -> None:
+    found, trained = searched({512: 100.0, large: 95.0}, rule=SizingRule(widths=(large, 8)))
+    assert (found.large, found.small) == (large, None)
+    assert trained == [512, large]
+    assert found.small_reason == f"a quarter of {large} units is less than one"
 
 
 def test_share_of_exactly_the_bound_reaches_it() -> None:
@@ -157,12 +158,12 @@ def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> Non
 # ---- the search with real trainings ---------------------------------------------------------------------------------
 
 WORDS = shlex.split(
-    "sizes --env Pendulum-v1 --steps 250 --widths 4 2 --criterion 8 --seeds 0 1 --workers 1 --episodes 1 "
+    "sizes --env Pendulum-v1 --steps 250 --widths 8 4 --criterion 16 --seeds 0 1 --workers 1 --episodes 1 "
     "--batch-size 8 --learning-starts 200"
 )
-# Far below every policy, so that each has a share of 1: large is the first width, 2, and small one more, 2//4 → 1.
+# Far below every policy, so that each has a share of 1: large is the first width, 4, and small one more, 4//4.
 LOW = -1e9
-TRAINED = {f"width-{width}-seed{seed}" for width in (8, 2, 1) for seed in (0, 1)}
+TRAINED = {f"width-{width}-seed{seed}" for width in (16, 4, 1) for seed in (0, 1)}
 
 
 @pytest.fixture(autouse=True)
@@ -189,12 +190,12 @@ def test_search_leaves_its_trainings_and_its_table(finished: Path) -> None:
     record = json.loads((finished / "sizes.json").read_text())
     assert [(row["width"], row["n"], row["verdict"]) for row in record["widths"]] == [
         (1, 2, "small"),
-        (2, 2, "large"),
-        (8, 2, "criterion"),
+        (4, 2, "large"),
+        (16, 2, "criterion"),
     ]
-    # 2·(O·H + H² + 2·H·A) with O = 3, A = 1: 2·(3+1+2), 2·(6+4+4) and 2·(24+64+16).
-    assert [row["flops_per_action"] for row in record["widths"]] == [12, 28, 208]
-    assert record["choice"]["cost_ratio"] == pytest.approx(28 / 12)
+    # 2·(O·H + H² + 2·H·A) with O = 3, A = 1: 2·(3+1+2), 2·(12+16+8) and 2·(48+256+32).
+    assert [row["flops_per_action"] for row in record["widths"]] == [12, 72, 672]
+    assert record["choice"]["cost_ratio"] == pytest.approx(72 / 12)
     assert {"command", "versions", "settings", "random_return"} <= record.keys()
 
 
@@ -209,11 +210,11 @@ def test_second_call_trains_nothing_and_makes_the_table_again(
     assert (finished / "sizes.md").read_text() == before
     assert before in shown
     (line,) = [line for line in shown.splitlines() if line.startswith("budget ")]
-    assert "--env Pendulum-v1 --small-net-arch 1 1 --net-arch 2 2 --steps 250 --batch-size 8" in line
+    assert "--env Pendulum-v1 --small-net-arch 1 1 --net-arch 4 4 --steps 250 --batch-size 8" in line
     # What it prints can be run, and trains with the settings of the search.
     assert main([*shlex.split(line)[1:], "--dry-run"]) == 0
     resolved = tomllib.loads(capsys.readouterr().out)
-    assert (resolved["small_net_arch"], resolved["net_arch"], resolved["learning_starts"]) == ([1, 1], [2, 2], 200)
+    assert (resolved["small_net_arch"], resolved["net_arch"], resolved["learning_starts"]) == ([1, 1], [4, 4], 200)
 
 
 def test_interrupted_search_goes_on_to_the_same_numbers(
@@ -231,20 +232,20 @@ def test_interrupted_search_goes_on_to_the_same_numbers(
         patch.setattr(StopWhen, "on_training_start", interrupted)
         assert main([*WORDS, "--folder", str(tmp_path)]) == 130
     assert f"Go on with the same options and --folder {tmp_path}" in capsys.readouterr().out
-    assert started == [8, 8, 2, 2]
+    assert started == [16, 16, 4, 4]
     assert not (tmp_path / "sizes.json").exists()
     resumed: list[int] = []
     train = sizes.train_width
     monkeypatch.setattr(sizes, "train_width", lambda one, tell: resumed.append(one.width) or train(one, tell))
     assert main([*WORDS, "--folder", str(tmp_path)]) == 0
-    assert resumed == [2, 1, 1]
+    assert resumed == [4, 1, 1]
     assert returns(tmp_path) == returns(finished)
 
 
 def test_workers_measure_what_one_process_does(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     for seed in (0, 1):
-        shutil.rmtree(tmp_path / "runs" / f"width-2-seed{seed}")
+        shutil.rmtree(tmp_path / "runs" / f"width-4-seed{seed}")
     assert main([*WORDS, "--workers", "2", "--folder", str(tmp_path)]) == 0
     assert returns(tmp_path) == returns(finished)
 

@@ -95,3 +95,10 @@ def test_table_and_pictures_are_made_from_the_stored_runs(tmp_path: Path, monkey
     assert "| asymmetric | 10 | deterministic | – | 90.0 (1) | – | – | – | 88.0 (1) | 50.0% | 50.0% |" in text
     assert (tmp_path / "mountain-car.md").read_text() == text
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["mountain-car-cloud.png", "mountain-car-front.png"]
+
+
+def test_fit_goes_on_with_the_width_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "average_flops", lambda task, steps: float(flops(2, 1, 20)))
+    assert study.width_of_fit("mountain-car", 10, tmp_path) == 20
+    (tmp_path / "config.json").write_text('{"settings": {"net_arch": [17, 17]}}')
+    assert study.width_of_fit("mountain-car", 10, tmp_path) == 17
