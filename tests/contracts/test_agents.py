@@ -23,6 +23,7 @@ COMMON = {
     "gamma": 0.5,
     "train_freq": 3,
     "gradient_steps": -1,
+    "reward_scale": 0.5,
     "n_step": 3,
     "net_arch": (4,),
     "activation": "tanh",
