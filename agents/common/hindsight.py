@@ -178,9 +178,13 @@ class HindsightReplay(ReplayBuffer):
         observation[:count, desired] = goal
         following[:count, desired] = goal
         reward = batch.reward.clone()
-        reached = following[:count, achieved].cpu().numpy()
-        reward[:count] = torch.as_tensor(self.reward_of(reached, goal.cpu().numpy()), device=self.device)
+        reward[:count] = self.rewards_under(batch.index[:count], goal)
         return batch._replace(observation=observation, next_observation=following, reward=reward)
+
+    def rewards_under(self, index: Tensor, goal: Tensor) -> Tensor:
+        """Return what the transitions at ``index`` ``(n,)`` are paid when asked for ``goal`` ``(n, G)``."""
+        reached = self.next_observation[index][:, self.goals.achieved].cpu().numpy()
+        return torch.as_tensor(self.reward_of(reached, goal.cpu().numpy()), device=self.device)
 
     def _draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Return ``count`` places of finished episodes, uniformly; ranks whose place was overwritten are redrawn."""

@@ -22,6 +22,8 @@ from agents.common.buffers import Batch
 from agents.common.checkpoint import COUNTERS
 from agents.common.collect import RunningEpisodes, SingleCollector, Step, require_finite
 from agents.common.explorer import Explorer
+from agents.common.hindsight import goal_reward, goal_slices
+from agents.common.hindsight_options import HindsightOptions, OptionTrace
 from agents.common.noise import OrnsteinUhlenbeck
 from agents.common.option_replay import OptionReplay, Replays
 from agents.dqn import DQN
@@ -77,10 +79,10 @@ class Asymmetric(OffPolicyAgent):
             self.large.replay = self.small.replay
         self._latest: Any = None
         self._explorers = (Explorer("small", self.small, self.noise), Explorer("large", self.large, self.noise))
+        self._trace = OptionTrace() if self.config.master_hindsight else None
         self._wrap()
         self.master = self._own(DQN(self.options, meter=self.meter, **self.config.master(), seed=self._seed()))
-        exponent = "duration" if self.config.bootstrap == "gamma_n" else "one"
-        self.master.replay = OptionReplay(self.master.replay, exponent)
+        self.master.replay = self._option_replay()
         self.options.set_selector_flops(self.master.flops_per_action)
 
     def _sub_policy(self, size: Size) -> SAC:
@@ -102,7 +104,26 @@ class Asymmetric(OffPolicyAgent):
         """Put the options around the environment, and the account outside of them."""
         self.options = self.choices_in(self.env, self._explorers)
         self.options.subscribe(lambda step: self._learn_from(step, tuple(self.parts.values())))
+        if self._trace:
+            self.options.subscribe(self._trace)
         self._recorded = RecordComputeStatistics(self.options, self.meter)
+
+    def _option_replay(self) -> OptionReplay:
+        """Return the master's replay."""
+        config, replay = self.config, self.master.replay
+        if self._trace:
+            replay = HindsightOptions(
+                config.master_buffer_size,
+                self.observation_shape,
+                goal_slices(self.observation_space),
+                goal_reward(self.env),
+                config.master_hindsight,
+                trace=self._trace,
+                longest=max(self.options.durations),
+                gamma=config.gamma,
+                device=config.device,
+            )
+        return OptionReplay(replay, "duration" if config.bootstrap == "gamma_n" else "one")
 
     # ---- parts --------------------------------------------------------------------------------------------------
 

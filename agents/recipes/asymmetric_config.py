@@ -39,6 +39,8 @@ class AsymmetricConfig(SACConfig):
         master_double: double Q-learning.
         master_dueling: separate streams for value and advantage; what they cost is charged.
         master_prioritized: prioritized replay.
+        master_hindsight: its options with a goal that was reached later, for each one with its own; ``hindsight`` is
+            the sub-policies'.
     """
 
     net_arch: tuple[int, ...] = (64, 64)
@@ -63,6 +65,7 @@ class AsymmetricConfig(SACConfig):
     master_double: bool = True
     master_dueling: bool = False
     master_prioritized: bool = False
+    master_hindsight: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,6 +74,9 @@ class AsymmetricConfig(SACConfig):
         require(apart, "shared_buffer", self.shared_buffer, "True with n_step > 1, which links steps that follow")
         require(self.weight >= 0, "weight", self.weight, "a price of 0 or more")
         require(self.bootstrap in ("gamma_n", "gamma"), "bootstrap", self.bootstrap, "'gamma_n' or 'gamma'")
+        goals = self.master_hindsight
+        require(goals >= 0, "master_hindsight", goals, "0 or more relabelled options for each real one")
+        require(not (goals and self.master_prioritized), "master_hindsight", goals, "0 with master_prioritized=True")
         require(
             (small := self.small_net_arch) not in ((), self.net_arch), "small_net_arch", small, "layers, not net_arch's"
         )
@@ -81,7 +87,7 @@ class AsymmetricConfig(SACConfig):
         return {**own, "net_arch": self.small_net_arch if size == "small" else self.net_arch}
 
     def master(self) -> dict[str, Any]:
-        """Return the settings of the master, as DQN takes them."""
+        """Return the settings of the master, as DQN takes them; hindsight over options is not its own."""
         prefix = "master_"
         own = {name.removeprefix(prefix): value for name, value in vars(self).items() if name.startswith(prefix)}
-        return {**own, "train_freq": 1, "gamma": self.gamma, "device": self.device}
+        return {**own, "hindsight": 0, "train_freq": 1, "gamma": self.gamma, "device": self.device}

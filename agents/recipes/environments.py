@@ -32,6 +32,21 @@ def dm_control(task: str, **settings: Any) -> gym.Env:
         return DtypeObservation(FlattenObservation(env), np.float32)
 
 
+class EndOnSuccess(gym.Wrapper):
+    """Terminates an episode at the step whose ``info`` says ``is_success``, as some studies of Fetch train it."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step the environment; raises KeyError where it says nothing of success."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return observation, reward, bool(terminated or info["is_success"]), truncated, info
+
+
+def fetch_until_success(**settings: Any) -> gym.Env:
+    """Return FetchPickAndPlace-v4 whose episodes end on success, which the authors of the asymmetric study chose."""
+    return EndOnSuccess(gym.make("gymnasium_robotics:FetchPickAndPlace-v4", disable_env_checker=True, **settings))
+
+
+gym.register("budget/FetchPickAndPlaceUntilSuccess-v0", "agents.recipes.environments:fetch_until_success")
 gym.register("budget/AntContactForces-v0", "agents.recipes.environments:ant_with_contact_forces")
 for _name, _task in (("WalkerStand", "walker-stand-v0"), ("FingerSpin", "finger-spin-v0")):
     gym.register(f"budget/{_name}-v0", "agents.recipes.environments:dm_control", kwargs={"task": _task})

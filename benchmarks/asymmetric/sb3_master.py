@@ -4,8 +4,8 @@
 
 The sub-policies are the recipe's and learn as there, once a step of the environment from one replay; who chooses is a
 third-party agent that knows nothing of them. It has the preset's settings of a master, its clocks converted to
-decisions. Stable-Baselines3's DQN has no double Q-learning and discounts once a decision. Stored as the study's runs,
-``benchmarks.asymmetric.tables`` has the row. Not resumable, as that library's replay is.
+decisions. Stable-Baselines3's DQN has no double Q-learning, no hindsight over options, and discounts once a decision.
+Stored as the study's runs, ``benchmarks.asymmetric.tables`` has the row. Not resumable, as that library's replay is.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def train(task: str, seed: int, changes: dict[str, Any]) -> dict[str, Any]:
 
     run, table = study.settings_of(task, changes)
     meter = ComputeMeter()
-    agent = Asymmetric(run.make_env(), meter=meter, **{**table, "seed": seed})
+    agent = Asymmetric(run.make_env(), meter=meter, **{**table, "master_hindsight": 0, "seed": seed})
     env = RecordComputeStatistics(agent.options_for_another_master(), meter)
     policy = "MultiInputPolicy" if isinstance(env.observation_space, gym.spaces.Dict) else "MlpPolicy"
     master = metered(DQN(policy, env, seed=seed, device="cpu", **converted(agent.config)), meter)

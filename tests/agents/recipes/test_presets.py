@@ -74,6 +74,21 @@ def test_ant_with_contact_forces_makes_no_noise() -> None:
     env.close()
 
 
+def test_fetch_can_end_on_success() -> None:
+    pytest.importorskip("gymnasium_robotics")
+    # In a process of its own, as above. An object that is put onto its goal is a success at the next step.
+    code = (
+        "import gymnasium as gym\n"
+        "env = gym.make('agents.recipes.environments:budget/FetchPickAndPlaceUntilSuccess-v0')\n"
+        "env.reset(seed=0); still = env.action_space.sample() * 0\n"
+        "_, reward, terminated, _, info = env.step(still); print(terminated, float(info['is_success']), reward)\n"
+        "env.unwrapped.goal = env.unwrapped._get_obs()['achieved_goal'].copy()\n"
+        "_, reward, terminated, _, info = env.step(still); print(terminated, float(info['is_success']), reward)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["False 0.0 -1.0", "True 1.0 -0.0"]
+
+
 def test_preset_is_read_first_then_the_file_then_flags(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "mine.toml"
     file.write_text("weight = 0.5\nhold = 3\n")
