@@ -5,9 +5,10 @@
 ``run`` takes the task's preset; ``large-only`` and ``small-only`` are plain SAC with the preset's settings of that
 sub-policy, ``fit`` is plain SAC of the width whose FLOPs are nearest to the stored asymmetric runs' average, and
 ``no-cost``, ``price-xN`` (N times the preset's λ), ``separate-buffers`` and ``hold-N`` are the ablations;
-``adaptive-hold`` lets the master pick among 1, 5 and 20 steps; ``random`` only evaluates. A run goes on from its last
-checkpoint when the same command is given again, and ``--steps`` makes a shorter or longer study, kept apart.
-``benchmarks.asymmetric.tables`` has the tables and pictures.
+``adaptive-hold`` lets the master pick among 1, 5 and 20 steps, and in ``explore-half`` its ε falls over half of the
+run, as a tenth of a shortened one ends before there is anything to choose between; ``random`` only evaluates. A run
+goes on from its last checkpoint when the same command is given again, and ``--steps`` makes a shorter or longer study,
+kept apart. ``benchmarks.asymmetric.tables`` has the tables and pictures.
 """
 
 import argparse
@@ -44,6 +45,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "separate-buffers": {"shared_buffer": False},
     **{f"hold-{steps}": {"hold": steps} for steps in (1, 2, 10, 20)},
     "adaptive-hold": {"hold": (1, 5, 20)},
+    "explore-half": {"master_exploration_fraction": 0.5},
 }
 """The method and its ablations: what each changes in the preset, λ by a factor."""
 EPISODES = {"mountain-car": 200, "swimmer": 50, "ant": 20, "fetch": 100, "walker-stand": 10, "finger-spin": 10}
