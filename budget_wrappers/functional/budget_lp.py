@@ -1,0 +1,256 @@
+"""How much of each sub-policy to use under a budget: small linear programs, solved exactly and in batches.
+
+``B`` states, ``K`` sub-policies (exits), ``v`` their values, ``c`` their costs, ``b`` the budget, α what is looked for.
+Source: "Mind the Budget: Accelerating DRL Using Early Exit Neural Networks", which gives every state the budget ``b``;
+over a batch the same program moves budget from states where little depends on it to those where much does.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from budget_wrappers.errors import InfeasibleBudgetError, NonFiniteError, SpaceError
+from budget_wrappers.functional.costs import validate_cost
+
+
+class _Vertices(NamedTuple):
+    """Where an optimum can lie: every sub-policy alone and every pair of different costs, ``P`` in all.
+
+    Alone first, cheapest first: of equal objectives the first one is taken.
+
+    Attributes:
+        ends: v·ends gives the value of the cheaper one and what the dearer one adds, ``(K, 2P)``.
+        low: α of the cheaper one, ``(P, K)``.
+        step: from there to α of the dearer one, ``(P, K)``; 0 where one is used alone.
+        low_cost: ``(P,)``.
+        high_cost: ``(P,)``; infinite where one is used alone, which is legal at any budget from its cost on.
+    """
+
+    ends: Tensor
+    low: Tensor
+    step: Tensor
+    low_cost: Tensor
+    high_cost: Tensor
+
+
+@functools.lru_cache(maxsize=64)
+def _vertices(costs: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> _Vertices:
+    ascending = sorted(range(len(costs)), key=costs.__getitem__)
+    pairs = [(i, i) for i in ascending]
+    pairs += [(i, j) for place, i in enumerate(ascending) for j in ascending[place + 1 :] if costs[i] < costs[j]]
+    alone = torch.eye(len(costs), dtype=dtype, device=device)
+    low, high = (alone[list(side)] for side in zip(*pairs, strict=True))
+    cost = functools.partial(torch.tensor, dtype=dtype, device=device)
+    high_costs = cost([costs[j] if i != j else math.inf for i, j in pairs])
+    ends = torch.cat([low, high - low]).t().contiguous()
+    return _Vertices(ends, low, high - low, cost([costs[i] for i, _ in pairs]), high_costs)
+
+
+@functools.lru_cache(maxsize=64)
+def _affordable(
+    costs: tuple[float, ...], budget: float, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``ends``, the share of the dearer one and α of the vertices that one budget allows."""
+    every = _vertices(costs, dtype, device)
+    kept = (every.low_cost <= budget) & (every.high_cost > budget)
+    low_cost, high_cost = every.low_cost[kept], every.high_cost[kept]
+    share = (budget - low_cost) / (high_cost - low_cost)
+    ends = every.ends[:, torch.cat([kept, kept])].contiguous()
+    return ends, share, every.low[kept] + share[:, None] * every.step[kept]
+
+
+@torch.no_grad()
+def solve_exit_lp(values: Tensor, costs: Tensor | Sequence[float], budget: float | Tensor) -> Tensor:
+    """Return ``argmax_α v·α`` subject to ``c·α ≤ b, α ≥ 0, 1·α = 1``, for every state by itself.
+
+    An optimal vertex has one or two nonzeros: every affordable sub-policy alone and every pair ``c_i ≤ b < c_j`` mixed
+    so that ``c·α = b`` are compared. Of equal objectives the cheapest single one is taken.
+
+    Args:
+        values: v, shape ``(B, K)``; float64 is solved in float64, everything else in float32.
+        costs: c, shape ``(K,)``, in any order and unit. On an accelerator pass numbers: a tensor has to be read back.
+        budget: b, one number or shape ``(B,)``, in the unit of ``costs``.
+
+    Returns:
+        α, shape ``(B, K)``, on the device of ``values``.
+
+    Raises:
+        InfeasibleBudgetError: a budget below the cheapest cost, or NaN.
+        CostError: a cost is negative, NaN or infinite.
+        SpaceError: shapes that do not fit.
+        NonFiniteError: a value is NaN or infinite.
+    """
+    values, listed = _checked(values, costs)
+    limit = _checked_budget(budget, listed, values)
+    if isinstance(limit, float):
+        ends, share, alpha = _affordable(listed, limit, values.dtype, values.device)
+        below, more = (values @ ends).chunk(2, 1)
+        best, vertex = torch.addcmul(below, share, more).max(1)
+        _require_finite(values, best)
+        return alpha[vertex]
+    ends, low, step, low_cost, high_cost = _vertices(listed, values.dtype, values.device)
+    share = (limit - low_cost) / (high_cost - low_cost)  # 0 where one is used alone
+    below, more = (values @ ends).chunk(2, 1)
+    refused = (low_cost > limit) | (high_cost <= limit)
+    best, vertex = torch.addcmul(below, share, more).masked_fill_(refused, -math.inf).max(1, keepdim=True)
+    _require_finite(values, best)
+    return low[vertex[:, 0]] + share.gather(1, vertex) * step[vertex[:, 0]]
+
+
+@torch.no_grad()
+def solve_batch_lp(values: Tensor, costs: Tensor | Sequence[float], budget: float) -> tuple[Tensor, Tensor]:
+    """Return ``argmax_α Σ_s v(s)·α(s)`` subject to ``mean_s c·α(s) ≤ b``, and the multiplier μ of the budget.
+
+    One μ solves it: each state takes ``argmax_i v_i − μ·c_i``, and one state at most mixes two sub-policies. Here all
+    upgrades that any state could make (its upper concave hull over cost) are bought in the order of value per cost,
+    until the budget is spent: the exact solution of the relaxed multiple-choice knapsack (Sinha and Zoltners 1979).
+
+    Args:
+        values: v, shape ``(B, K)``; float64 is solved in float64, everything else in float32.
+        costs: c, shape ``(K,)``, in any order and unit.
+        budget: b, the mean cost a state, in the unit of ``costs``.
+
+    Returns:
+        α, shape ``(B, K)``, and μ ≥ 0, a scalar: value that one more unit of cost would buy; 0 where budget is left.
+
+    Raises:
+        InfeasibleBudgetError, CostError, SpaceError, NonFiniteError: see ``solve_exit_lp``.
+    """
+    values, listed = _checked(values, costs)
+    if not isinstance(budget, int | float):
+        raise SpaceError(f"budget={budget!r}: expected one number, the mean over the batch; solve_exit_lp takes (B,)")
+    limit = _checked_budget(float(budget), listed, values)
+    limit = math.inf if limit >= max(listed) else limit  # or sums of rounded costs might leave something to want
+    _require_finite(values, values)
+    gain, extra, chain = _upgrades(values, listed)
+    states = len(values)
+    order = torch.argsort(gain.flatten(), descending=True, stable=True)
+    order = order[: int((gain > 0).sum())]
+    spent = extra.flatten()[order].double().cumsum(0)
+    left = states * (limit - min(listed))
+    whole = int(torch.searchsorted(spent, left, right=True))
+    bought = torch.bincount(order[:whole] % states, minlength=states)
+    alpha = torch.zeros_like(values)
+    alpha.scatter_(1, chain.gather(0, bought[None]).t(), 1.0)
+    if whole == len(order):
+        return alpha, values.new_zeros(())
+    last = int(order[whole])
+    step, state = divmod(last, states)
+    share = (left - (float(spent[whole - 1]) if whole else 0.0)) / float(extra[step, state])
+    alpha[state, chain[step, state]] -= share
+    alpha[state, chain[step + 1, state]] += share
+    return alpha, gain[step, state]
+
+
+def _upgrades(values: Tensor, costs: tuple[float, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what each state's upgrades gain per unit of cost and what they cost, and the chain that they lead along.
+
+    Returns:
+        Gain and cost, ``(K − 1, B)`` each, gain falling along the first axis and 0 where there is no upgrade left; the
+        indices of the chain, ``(K, B)``, from the best of the cheapest sub-policies on.
+    """
+    cost = torch.tensor(costs, dtype=values.dtype, device=values.device)
+    value = values.t()
+    cheapest = cost == cost.min()
+    now = value.masked_fill(~cheapest[:, None], -math.inf).argmax(0, keepdim=True)
+    gains, extras, chain = [], [], [now]
+    ceiling = torch.full_like(value[:1], math.inf)
+    for _ in range(len(costs) - 1):
+        further = cost[:, None] - cost[now]
+        slope = ((value - value.gather(0, now)) / further).masked_fill_(further <= 0, -math.inf)
+        best = slope.amax(0, keepdim=True)
+        # The farthest of equal slopes: the chain stays short, and slopes along it fall.
+        reached = further.masked_fill(slope < best, -math.inf).argmax(0, keepdim=True)
+        better = best > 0
+        gains.append(torch.minimum(best, ceiling).masked_fill(~better, 0.0))
+        extras.append(further.gather(0, reached).masked_fill_(~better, 0.0))
+        now, ceiling = torch.where(better, reached, now), gains[-1]
+        chain.append(now)
+    if not gains:
+        return value[:0], value[:0], torch.cat(chain)
+    return torch.cat(gains), torch.cat(extras), torch.cat(chain)
+
+
+def solve_lp_cvxpy(values: ArrayLike, costs: ArrayLike, budget: float, per_state: bool = False) -> NDArray[np.float64]:
+    """Return α of the same programs from a general solver, in float64: the oracle, at a thousand times the time.
+
+    Args:
+        values: shape ``(B, K)``.
+        costs: shape ``(K,)``, or ``(B, K)`` where states differ.
+        budget: b, of the mean over the batch, or of every state.
+        per_state: which of them.
+
+    Raises:
+        InfeasibleBudgetError: the solver finds no α.
+    """
+    import cvxpy  # takes longer to import than all of this package
+
+    v = np.asarray(values, dtype=np.float64)
+    c = np.broadcast_to(np.asarray(costs, dtype=np.float64), v.shape)
+    alpha = cvxpy.Variable(v.shape, nonneg=True)
+    spent = cvxpy.sum(cvxpy.multiply(c, alpha), axis=1)
+    limit = spent <= budget if per_state else cvxpy.sum(spent) <= budget * len(v)
+    problem = cvxpy.Problem(cvxpy.Maximize(cvxpy.sum(cvxpy.multiply(v, alpha))), [cvxpy.sum(alpha, axis=1) == 1, limit])
+    problem.solve()
+    if alpha.value is None:
+        raise InfeasibleBudgetError(
+            f"budget={budget!r}: the solver says {problem.status}; expected at least the mean of the cheapest costs, "
+            f"{c.min(1).mean():g}. Raise the budget"
+        )
+    return alpha.value
+
+
+def _checked(values: Tensor, costs: Tensor | Sequence[float]) -> tuple[Tensor, tuple[float, ...]]:
+    """Return values and costs in the precision that is solved in, so that a budget equal to a cost stays equal."""
+    values = values if values.dtype == torch.float64 else values.float()
+    listed = _rounded(tuple(costs.tolist() if isinstance(costs, Tensor) else costs), values.dtype)
+    if values.dim() != 2 or values.shape[1] != len(listed) or not listed:
+        raise SpaceError(
+            f"values of shape {tuple(values.shape)} with {len(listed)} costs: expected (B, K) with K ≥ 1 costs; "
+            "states come first, one column a sub-policy"
+        )
+    return values, listed
+
+
+@functools.lru_cache(maxsize=64)
+def _rounded(costs: tuple[float, ...], dtype: torch.dtype) -> tuple[float, ...]:
+    for index, cost in enumerate(costs):
+        validate_cost(cost, f"costs[{index}]")
+    return tuple(torch.tensor(costs, dtype=dtype).tolist())
+
+
+def _checked_budget(budget: float | Tensor, costs: tuple[float, ...], values: Tensor) -> float | Tensor:
+    """Return the budget, at most the dearest cost, to compare with costs ``(P,)``."""
+    if isinstance(budget, Tensor) and budget.dim():
+        if budget.shape != values.shape[:1]:
+            raise SpaceError(f"budget of shape {tuple(budget.shape)}: expected one number or ({len(values)},)")
+        each = budget.to(values)[:, None]
+        _require_feasible(float(each.min()) if len(each) else math.inf, costs)
+        return each.clamp(max=max(costs))
+    number = float(budget) if values.dtype == torch.float64 else float(np.float32(float(budget)))
+    _require_feasible(number, costs)
+    return min(number, max(costs))
+
+
+def _require_feasible(budget: float, costs: tuple[float, ...]) -> None:
+    if not budget >= min(costs):
+        raise InfeasibleBudgetError(
+            f"A budget of {budget!r} is below the cheapest cost, {min(costs)!r}, so nothing at all could run. "
+            "Raise it, or add a cheaper sub-policy."
+        )
+
+
+def _require_finite(values: Tensor, judged: Tensor) -> None:
+    if not bool(torch.isfinite(judged).all()):
+        wrong = (~torch.isfinite(values)).nonzero().tolist()
+        which = f"values[{wrong[0][0]}, {wrong[0][1]}] is {float(values[*wrong[0]])}" if wrong else "values overflow"
+        raise NonFiniteError(f"{which}: expected finite numbers whose differences are finite; look at the critic")
+
+
+__all__ = ["solve_batch_lp", "solve_exit_lp", "solve_lp_cvxpy"]

@@ -1,0 +1,119 @@
+"""Gates of early exits: what they should say, what a mixture of exits they make, and how far off they are.
+
+``B`` states, ``K`` exits, ``p_i`` the probability that gate i opens once it is asked, ``p_K = 1``. The share of exit i
+is ``α_i = p_i·Π_{j<i}(1 − p_j)``. Source: "Mind the Budget: Accelerating DRL Using Early Exit Neural Networks".
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from budget_wrappers.errors import ConfigError
+
+GateLoss = Literal["per_gate", "mixture"]
+"""``"per_gate"``: every gate's cross-entropy counts alike. ``"mixture"``: in proportion to how often it is asked."""
+
+
+def mixture_weights(p: Tensor) -> Tensor:
+    """Return ``α_i = p_i·Π_{j<i}(1 − p_j)``.
+
+    Args:
+        p: shape ``(..., K)``; the last is read as 1, as there is no further exit.
+
+    Returns:
+        Shape ``(..., K)``, each row summing to 1.
+    """
+    stayed = torch.cumprod(1 - p[..., :-1], dim=-1)
+    reach = torch.cat([torch.ones_like(p[..., :1]), stayed], dim=-1)
+    return torch.cat([p[..., :-1], torch.ones_like(p[..., :1])], dim=-1) * reach
+
+
+def reach_of(alpha: Tensor) -> Tensor:
+    """Return ``Σ_{j≥i} α_j``, shape ``(..., K)``: how often gate i is asked."""
+    return alpha.flip(-1).cumsum(-1).flip(-1)
+
+
+def gate_probabilities(alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gates that make the mixture α, ``p_i = α_i / Σ_{j≥i} α_j``, and which of them are ever asked.
+
+    Args:
+        alpha: shape ``(..., K)``, non-negative, each row summing to 1.
+
+    Returns:
+        p and a boolean, both ``(..., K)``. Where a gate is never asked p is 0, which means nothing.
+    """
+    reach = reach_of(alpha)
+    reachable = reach > 0
+    return torch.where(reachable, alpha / reach.masked_fill(~reachable, 1.0), 0.0), reachable
+
+
+def gate_loss(logits: Tensor, alpha: Tensor, kind: GateLoss = "per_gate") -> Tensor:
+    """Return how far gates are from making the mixture α: binary cross-entropies, summed over gates, mean over states.
+
+    ``"mixture"`` weighs each gate by how often it is asked, which makes the sum ``−Σ_i α_i·log α̂_i`` for the mixture
+    α̂ that the gates make: the best fit then has the mean mixture of the targets, and so its mean cost.
+
+    Args:
+        logits: of all gates but the last exit, which has none, ``(B, K − 1)``.
+        alpha: the target, ``(B, K)``; no gradient reaches it.
+        kind: see ``GateLoss``.
+
+    Returns:
+        A scalar. A gate that is never asked adds neither a number nor a gradient.
+
+    Raises:
+        ConfigError: an unknown kind.
+    """
+    target, reachable = gate_probabilities(alpha.detach())
+    if kind == "per_gate":
+        weight = reachable.to(logits)
+    elif kind == "mixture":
+        weight = reach_of(alpha.detach())
+    else:
+        raise ConfigError(f"gate_loss={kind!r}: expected 'per_gate' or 'mixture'")
+    each = F.binary_cross_entropy_with_logits(logits, target[:, :-1], weight[:, :-1], reduction="none")
+    return each.sum(1).mean()
+
+
+def one_hot(exit_index: Tensor, exits: int, like: Tensor) -> Tensor:
+    """Return α that always uses one exit a state, ``(B, K)``, for ``exit_index`` ``(B,)``."""
+    return torch.zeros(len(exit_index), exits, dtype=like.dtype, device=like.device).scatter_(1, exit_index[:, None], 1)
+
+
+def first_good_enough(values: Tensor, threshold: Tensor) -> Tensor:
+    """Return α of the earliest exit whose value reaches ``threshold``, or of the last one where none does.
+
+    With the last exit's value as the threshold this is the gate training called "advantage" in the publication.
+
+    Args:
+        values: v, shape ``(B, K)``.
+        threshold: shape ``(B, 1)`` or a scalar.
+    """
+    enough = values >= threshold
+    enough[:, -1] = True
+    return one_hot(enough.float().argmax(1), values.shape[1], values)
+
+
+def softmax_mixture(values: Tensor, temperature: float) -> Tensor:
+    """Return ``α = softmax(v / T)``, shape ``(B, K)``: what an exit is worth decides, whatever it costs.
+
+    Raises:
+        ConfigError: a temperature that is not above 0.
+    """
+    if not temperature > 0:
+        raise ConfigError(f"gate_temperature={temperature!r}: expected a number above 0, such as 1")
+    return torch.softmax(values / temperature, dim=1)
+
+
+__all__ = [
+    "GateLoss",
+    "first_good_enough",
+    "gate_loss",
+    "gate_probabilities",
+    "mixture_weights",
+    "one_hot",
+    "reach_of",
+    "softmax_mixture",
+]
