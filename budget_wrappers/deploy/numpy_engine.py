@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import nn
 
-_ACTIVATIONS = {"relu": lambda x: np.maximum(x, 0.0, out=x), "tanh": lambda x: np.tanh(x, out=x)}
+ACTIVATIONS = {"relu": lambda x: np.maximum(x, 0.0, out=x), "tanh": lambda x: np.tanh(x, out=x)}
 
 
 class NumpyPerceptron:
@@ -40,7 +40,7 @@ class NumpyPerceptron:
         """Return the output ``(n, out)`` for ``x`` ``(n, in)``."""
         if self._addresses() != self._places:
             self._read()
-        f = _ACTIVATIONS[self._activation]
+        f = ACTIVATIONS[self._activation]
         *hidden, (weight, bias) = self._layers
         for w, b in hidden:
             x = f(x @ w + b)

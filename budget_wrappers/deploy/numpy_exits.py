@@ -1,0 +1,106 @@
+"""Acting with early exits and without torch: stages are evaluated until a gate opens, by numpy on the module's memory.
+
+Rows that have left are compacted away: what is behind an open gate is not computed, for one row or for many.
+"""
+
+import numpy as np
+
+from budget_wrappers.deploy.numpy_engine import ACTIVATIONS
+from budget_wrappers.modules.exits import EarlyExitNetwork
+
+
+class NumpyExits:
+    """``EarlyExitNetwork.leave`` for float32 rows, and every exit at once for comparisons.
+
+    A deep copy made together with the module evaluates the module's copy.
+
+    Args:
+        network: on the CPU.
+    """
+
+    def __init__(self, network: EarlyExitNetwork) -> None:
+        self._stages = [[part for part in stage if hasattr(part, "weight")] for stage in network.stages]
+        self._exits = list(network.exits)
+        self._outputs = network.outputs
+        self._activation = ACTIVATIONS[network.activation]
+        self._read()
+
+    def _read(self) -> None:
+        """View the parameters as arrays, and remember where they were."""
+        self._places = self._addresses()
+        view = [[(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in s] for s in self._stages]
+        self._trunk, self._heads, self._gates = view, [], []
+        for layer in self._exits:
+            weight, bias = layer.weight.detach().numpy().T, layer.bias.detach().numpy()
+            self._heads.append((weight[:, : self._outputs], bias[: self._outputs]))
+            self._gates.append((weight[:, -1], bias[-1:]))
+
+    def _addresses(self) -> list[int]:
+        layers = [layer for stage in (*self._stages, self._exits) for layer in stage]
+        return [tensor.data_ptr() for layer in layers for tensor in (layer.weight, layer.bias)]
+
+    def leave(self, x: np.ndarray, draws: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the output of the exit that each row leaves at, ``(n, outputs)``, and which one, ``(n,)``.
+
+        Args:
+            x: shape ``(n, inputs)``.
+            draws: uniform in [0, 1), shape ``(n, K − 1)``: gate i opens where its probability is above draw i. By
+                default gates open from a probability of ½ on.
+        """
+        if self._addresses() != self._places:
+            self._read()
+        last = len(self._heads) - 1
+        taken = np.full(len(x), last)
+        output: np.ndarray | None = None
+        inside: np.ndarray | None = None  # all rows, as long as none has left
+        for number in range(last + 1):
+            x = self._through(number, x)
+            weight, bias = self._heads[number]
+            if number == last:
+                out = np.ones(len(x), dtype=bool)
+            else:
+                gate, offset = self._gates[number]
+                logit = x @ gate + offset
+                drawn = None if draws is None else draws[:, number] if inside is None else draws[inside, number]
+                # σ(logit) > u without an overflow: σ(l) = (1 + tanh(l/2))/2
+                out = logit >= 0 if drawn is None else np.tanh(0.5 * logit) > 2.0 * drawn - 1.0
+                if not out.any():
+                    continue
+            if out.all() and inside is None:
+                taken[:] = number
+                return x @ weight + bias, taken
+            if output is None:
+                output, inside = np.empty((len(taken), self._outputs), dtype=np.float32), np.arange(len(taken))
+            leaving = inside[out]
+            output[leaving], taken[leaving] = x[out] @ weight + bias, number
+            x, inside = x[~out], inside[~out]
+            if not len(inside):
+                break
+        return output, taken
+
+    def every(self, x: np.ndarray) -> np.ndarray:
+        """Return the output of each exit, ``(K, n, outputs)``; no gate is asked."""
+        if self._addresses() != self._places:
+            self._read()
+        outputs = []
+        for number, (weight, bias) in enumerate(self._heads):
+            x = self._through(number, x)
+            outputs.append(x @ weight + bias)
+        return np.stack(outputs)
+
+    def last(self, x: np.ndarray) -> np.ndarray:
+        """Return the output of the last exit, ``(n, outputs)``; no gate is asked and no other head runs."""
+        if self._addresses() != self._places:
+            self._read()
+        for number in range(len(self._heads)):
+            x = self._through(number, x)
+        weight, bias = self._heads[-1]
+        return x @ weight + bias
+
+    def _through(self, number: int, x: np.ndarray) -> np.ndarray:
+        for weight, bias in self._trunk[number]:
+            x = self._activation(x @ weight + bias)
+        return x
+
+
+__all__ = ["NumpyExits"]

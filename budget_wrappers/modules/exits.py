@@ -1,0 +1,146 @@
+"""A network with early exits: one trunk, an output after some of its layers, a gate at each exit but the last.
+
+Source: "Mind the Budget: Accelerating DRL Using Early Exit Neural Networks". ``K`` exits, ``B`` rows.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from budget_wrappers.errors import ConfigError
+
+_ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+class ExitOutputs(NamedTuple):
+    """What all exits say.
+
+    Attributes:
+        output: of every exit, shape ``(K, B, outputs)``.
+        logits: of every gate, shape ``(B, K − 1)``; a gate opens with probability ``sigmoid(logit)``.
+    """
+
+    output: Tensor
+    logits: Tensor
+
+
+class EarlyExitNetwork(nn.Module):
+    """A perceptron with several exits.
+
+    ``forward`` runs all of them, as training needs. Acting runs stage after stage and stops at the first gate that
+    opens: ``budget_wrappers.deploy.numpy_exits`` and ``leave`` do not do the work behind it.
+
+    Gate and head of an exit are one linear layer, ``exits[i]``, its last row the gate, so that both are one product
+    where both run. While acting they are two: the head runs where its gate has opened only.
+
+    Args:
+        inputs: size of a row.
+        outputs: size of each exit's output.
+        hidden: widths of the trunk's layers.
+        exit_after: hidden layers before each exit, strictly ascending; 0 is an exit on the input itself. The trunk ends
+            at the last exit. By default there is an exit after every layer, the input among them.
+        activation: after each hidden layer.
+
+    Attributes:
+        depths: ``exit_after`` as it was resolved.
+        flops: FLOPs of acting that leaves at each exit, the gates on the way included, ``(K,)``; ``matmul`` convention.
+
+    Raises:
+        ConfigError: exits that are not strictly ascending, negative, or deeper than the trunk.
+    """
+
+    static_flops = True
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        hidden: Sequence[int],
+        exit_after: Sequence[int] | None = None,
+        activation: Literal["relu", "tanh"] = "relu",
+    ) -> None:
+        super().__init__()
+        self.depths = resolved_depths(len(hidden), exit_after)
+        self.inputs, self.outputs, self.activation = inputs, outputs, activation
+        widths = [inputs, *hidden]
+        self.stages = nn.ModuleList()
+        self.exits = nn.ModuleList()
+        for number, (before, depth) in enumerate(itertools.pairwise((0, *self.depths))):
+            layers = itertools.pairwise(widths[before : depth + 1])
+            parts = [part for size in layers for part in (nn.Linear(*size), _ACTIVATIONS[activation]())]
+            self.stages.append(nn.Sequential(*parts))
+            gate = int(number < len(self.depths) - 1)
+            self.exits.append(nn.Linear(widths[depth], outputs + gate))
+
+    @property
+    def flops(self) -> tuple[int, ...]:
+        """FLOPs of one row that leaves at each exit."""
+        spent, found = 0, []
+        for number, (stage, layer) in enumerate(zip(self.stages, self.exits, strict=True)):
+            spent += sum(2 * part.in_features * part.out_features for part in stage if isinstance(part, nn.Linear))
+            if number < len(self.exits) - 1:
+                spent += 2 * layer.in_features  # its gate
+            found.append(spent + 2 * layer.in_features * self.outputs)
+        return tuple(found)
+
+    def forward(self, x: Tensor) -> ExitOutputs:
+        """Return what every exit and gate says of ``x`` ``(B, inputs)``."""
+        outputs, logits = [], []
+        for stage, layer in zip(self.stages, self.exits, strict=True):
+            x = stage(x)
+            said = layer(x)
+            outputs.append(said[:, : self.outputs])
+            logits.append(said[:, self.outputs :])
+        return ExitOutputs(torch.stack(outputs), torch.cat(logits, 1))
+
+    @torch.no_grad()
+    def leave(self, x: Tensor, draws: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the output of the exit that each row leaves at, and which one; deeper stages see the rest only.
+
+        Args:
+            x: shape ``(B, inputs)``.
+            draws: uniform in [0, 1), shape ``(B, K − 1)``: gate i opens where its probability is above draw i. By
+                default gates open from a probability of ½ on.
+
+        Returns:
+            ``(B, outputs)`` and ``(B,)``.
+        """
+        output = x.new_empty(len(x), self.outputs)
+        taken = torch.full((len(x),), len(self.exits) - 1, device=x.device)
+        inside = torch.arange(len(x), device=x.device)
+        for number, (stage, layer) in enumerate(zip(self.stages, self.exits, strict=True)):
+            x = stage(x)
+            weight, bias = layer.weight, layer.bias
+            if number < len(self.exits) - 1:
+                logit = torch.addmv(bias[-1:].expand(len(x)), x, weight[-1])
+                out = logit >= 0 if draws is None else torch.sigmoid(logit) > draws[inside, number]
+                taken[inside[out]] = number
+                output[inside[out]] = nn.functional.linear(x[out], weight[:-1], bias[:-1])
+                x, inside = x[~out], inside[~out]
+                if not len(inside):
+                    return output, taken
+            else:
+                output[inside] = nn.functional.linear(x, weight, bias)
+        return output, taken
+
+
+def resolved_depths(layers: int, exit_after: Sequence[int] | None) -> tuple[int, ...]:
+    """Return ``exit_after``, or an exit after each of ``layers`` layers and one before them.
+
+    Raises:
+        ConfigError: exits that are not strictly ascending, negative, or deeper than the trunk.
+    """
+    depths = tuple(range(layers + 1)) if exit_after is None else tuple(exit_after)
+    legal = all(isinstance(depth, int) and 0 <= depth <= layers for depth in depths)
+    if not depths or not legal or any(a >= b for a, b in itertools.pairwise(depths)):
+        raise ConfigError(
+            f"exit_after={exit_after!r}: expected different depths of 0 to {layers} in ascending order, one at least; "
+            "0 is an exit on the observation itself"
+        )
+    return depths
+
+
+__all__ = ["EarlyExitNetwork", "ExitOutputs", "resolved_depths"]

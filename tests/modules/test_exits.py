@@ -1,0 +1,131 @@
+"""Early exits: acting gives what the exit taken says, and does none of the work behind it."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from budget_wrappers.deploy.numpy_exits import NumpyExits
+from budget_wrappers.errors import ConfigError
+from budget_wrappers.metering import count_flops
+from budget_wrappers.modules.exits import EarlyExitNetwork
+
+INPUTS, OUTPUTS = 5, 3
+shapes = st.tuples(
+    st.lists(st.integers(1, 7), min_size=0, max_size=3), st.integers(0, 1_000), st.sampled_from(["relu", "tanh"])
+)
+
+
+def network_of(hidden: list[int], seed: int, activation: str, exit_after: list[int] | None = None) -> EarlyExitNetwork:
+    torch.manual_seed(seed)
+    return EarlyExitNetwork(INPUTS, OUTPUTS, hidden, exit_after, activation)
+
+
+def forced(network: EarlyExitNetwork, exit_index: int) -> EarlyExitNetwork:
+    """Let every row leave at one exit, and make whatever lies behind it give NaN."""
+    with torch.no_grad():
+        for number, layer in enumerate(network.exits[:-1]):
+            layer.bias[-1] = 1e6 if number == exit_index else -1e6
+        for stage, layer in list(zip(network.stages, network.exits, strict=True))[exit_index + 1 :]:
+            for parameter in (*stage.parameters(), *layer.parameters()):
+                parameter.fill_(float("nan"))
+    return network
+
+
+@settings(max_examples=80, deadline=None)
+@given(shape=shapes, rows=st.integers(0, 9))
+def test_acting_says_what_the_exit_taken_says_in_torch_and_numpy(shape: tuple, rows: int) -> None:
+    network = network_of(*shape)
+    x, draws = torch.randn(rows, INPUTS), torch.rand(rows, len(network.exits) - 1)
+    output, logits = network(x)
+    opened = torch.cat([torch.sigmoid(logits) > draws, torch.ones(rows, 1, dtype=torch.bool)], 1)
+    first = opened.float().argmax(1)
+    expected = output[first, torch.arange(rows)]
+    said, taken = network.leave(x, draws)
+    assert torch.equal(taken, first)
+    assert torch.allclose(said, expected, atol=1e-5)
+    engine = NumpyExits(network)
+    said, taken = engine.leave(x.numpy(), draws.numpy())
+    assert np.array_equal(taken, first.numpy())
+    np.testing.assert_allclose(said, expected.detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(engine.every(x.numpy()), output.detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(engine.last(x.numpy()), output[-1].detach().numpy(), atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(shape=shapes, rows=st.integers(1, 9))
+def test_what_runs_is_what_the_exits_taken_cost(shape: tuple, rows: int) -> None:
+    network = network_of(*shape)
+    x, draws = torch.randn(rows, INPUTS), torch.rand(rows, len(network.exits) - 1)
+    with FlopCounterMode(display=False) as counter:
+        _, taken = network.leave(x, draws)
+    # torch's counter knows no product of a matrix and a vector: gates are added by hand
+    gates = sum(2 * layer.in_features * int((taken >= n).sum()) for n, layer in enumerate(network.exits[:-1]))
+    assert counter.get_total_flops() + gates == sum(network.flops[k] for k in taken.tolist())
+    assert count_flops(lambda: network.leave(x, draws)) == sum(network.flops[k] for k in taken.tolist())
+
+
+def test_costs_are_those_of_the_stages_passed_the_gates_asked_and_one_head() -> None:
+    network = EarlyExitNetwork(17, 12, [256, 256])
+    # the observation itself: gate 2·17, head 2·17·12; then layers 2·17·256, 2·256², gate 2·256, heads 2·256·12
+    first, second = 2 * 17, 2 * 17 * 256 + 2 * 256
+    assert network.flops == (
+        first + 2 * 17 * 12,
+        first + second + 2 * 256 * 12,
+        first + second + 2 * 256 * 256 + 2 * 256 * 12,
+    )
+
+
+@pytest.mark.parametrize("exit_index", [0, 1, 2])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_nothing_behind_an_open_gate_is_computed(exit_index: int, rows: int) -> None:
+    network = forced(network_of([6, 6], 0, "relu"), exit_index)
+    x = torch.randn(rows, INPUTS)
+    for draws in (None, torch.rand(rows, 2)):
+        assert torch.isfinite(network.leave(x, draws)[0]).all()
+        said, taken = NumpyExits(network).leave(x.numpy(), None if draws is None else draws.numpy())
+        assert np.isfinite(said).all()
+        assert taken.tolist() == [exit_index] * rows
+
+
+@pytest.mark.parametrize("exit_after", [[0], [2], [0, 2], [1, 3], [0, 1, 2, 3]])
+def test_any_ascending_subset_of_depths_is_legal(exit_after: list[int]) -> None:
+    network = network_of([4, 5, 6], 0, "tanh", exit_after)
+    output, logits = network(torch.randn(7, INPUTS))
+    assert (output.shape, logits.shape) == ((len(exit_after), 7, OUTPUTS), (7, len(exit_after) - 1))
+    # The trunk ends at the last exit.
+    assert sum(len(stage) for stage in network.stages) == 2 * exit_after[-1]
+    assert count_flops(network, torch.randn(1, INPUTS)) >= network.flops[-1]
+
+
+@pytest.mark.parametrize("exit_after", [[], [0, 0], [1, 0], [-1, 1], [0, 4], [0.5]])
+def test_other_exits_are_refused(exit_after: list) -> None:
+    with pytest.raises(ConfigError, match="expected different depths of 0 to 3 in ascending order"):
+        network_of([4, 4, 4], 0, "relu", exit_after)
+
+
+def test_the_engine_follows_steps_of_the_module_and_copies_its_copy() -> None:
+    network = network_of([4], 0, "relu")
+    both = {"network": network, "engine": NumpyExits(network)}
+    twin = copy.deepcopy(both)
+    x = torch.randn(3, INPUTS)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(2.0)
+    network.exits[1].weight = torch.nn.Parameter(network.exits[1].weight.detach().clone())
+    for pair in (both, twin):
+        expected = pair["network"](x).output.detach().numpy()
+        np.testing.assert_allclose(pair["engine"].every(x.numpy()), expected, atol=1e-5)
+    assert not np.allclose(both["engine"].every(x.numpy()), twin["engine"].every(x.numpy()))
+
+
+def test_gradients_reach_the_trunk_from_every_exit_and_gate() -> None:
+    network = network_of([4, 4], 1, "tanh")
+    output, logits = network(torch.randn(6, INPUTS))
+    for said in (output[1], output[2], logits[:, 1]):
+        gradient = torch.autograd.grad(said.sum(), network.stages[1][0].weight, retain_graph=True)[0]
+        assert gradient.abs().sum() > 0
