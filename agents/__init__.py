@@ -1,4 +1,4 @@
-"""Agents with Stable-Baselines3's habits, each owning a meter: SAC, TD3, DQN, CQL and GAIL.
+"""Agents with Stable-Baselines3's habits, each owning a meter: SAC, TD3, DQN, CQL and GAIL, and recipes made of them.
 
 A name is loaded when it is first used (PEP 562), so ``import agents`` itself loads nothing.
 """
@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from agents.dqn import DQN, DQNConfig
     from agents.gail import GAIL, GAILConfig
     from agents.recipes.asymmetric import Asymmetric, AsymmetricConfig
+    from agents.recipes.bexa import BexaSAC, BexaSACConfig, BexaTD3, BexaTD3Config
     from agents.sac import SAC, SACConfig
     from agents.td3 import TD3, TD3Config
 
@@ -19,6 +20,7 @@ _HOMES = {
     "dqn": ("DQN", "DQNConfig"),
     "gail": ("GAIL", "GAILConfig"),
     "recipes.asymmetric": ("Asymmetric", "AsymmetricConfig"),
+    "recipes.bexa": ("BexaSAC", "BexaSACConfig", "BexaTD3", "BexaTD3Config"),
     "sac": ("SAC", "SACConfig"),
     "td3": ("TD3", "TD3Config"),
 }

@@ -136,8 +136,7 @@ class SAC(OffPolicyAgent):
         temperature = self._step_temperature(own.log_prob)
         critic_loss = self.critic_loss(batch, ent_coef)
         self.critic_optimizer.descend(critic_loss)
-        actor_loss = self.actor_loss(batch, own, ent_coef)
-        self.actor_optimizer.descend(actor_loss)
+        actor_loss = self.improve_actor(batch, own, ent_coef)
         if (self.num_updates + 1) % self.config.target_update_interval == 0:
             self.critic_average.update()
         return {
@@ -151,10 +150,16 @@ class SAC(OffPolicyAgent):
     def critic_loss(self, batch: Batch, ent_coef: Tensor) -> Tensor:
         """Return ``½ Σ_m Σ_i mean_B (Q_{m,i}(s, a) − y_i)²`` with every head's own target ``y_i``."""
         with torch.no_grad():
-            following = self.sample(batch.next_observation)
+            following = self.sample(batch.next_observation).last(self.critic.heads)
             next_value = self.target_critic.smallest_of_own_actions(batch.next_observation, following.action)
             target = entropy_regularised_target(batch, next_value, following.log_prob, ent_coef)
         return self.critic.squared_error(batch.observation, batch.action, target)
+
+    def improve_actor(self, batch: Batch, own: SquashedSample, ent_coef: Tensor) -> Tensor:
+        """Take one gradient step of the policy and return its loss."""
+        loss = self.actor_loss(batch, own, ent_coef)
+        self.actor_optimizer.descend(loss)
+        return loss
 
     def actor_loss(self, batch: Batch, own: SquashedSample, ent_coef: Tensor) -> Tensor:
         """Return ``Σ_i mean_B [α·log π_i(a_i|s) − min_m Q_{m,i}(s, a_i)]``; no gradient reaches the critics."""
@@ -179,7 +184,7 @@ class SAC(OffPolicyAgent):
     # ---- acting -------------------------------------------------------------------------------------------------
 
     def act(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
-        mean, log_std = self._distribution(observation)
+        mean, log_std = self._distribution(observation, deterministic)
         if deterministic:
             return np.tanh(mean)
         noise = self.rng.standard_normal(mean.shape, dtype=np.float32)
@@ -201,8 +206,13 @@ class SAC(OffPolicyAgent):
         super()._reset(collector)
         self.noise.reset()
 
-    def _distribution(self, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and log standard deviation, each ``(n, A)``, of the sub-policy that acts."""
+    def _distribution(self, observation: np.ndarray, deterministic: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and log standard deviation, each ``(n, A)``, of the sub-policy that acts.
+
+        Args:
+            observation: shape ``(n, O)``.
+            deterministic: whether the mean will be taken.
+        """
         if hasattr(self, "_numpy_forward"):
             mean, log_std = np.split(self._numpy_forward(observation), 2, axis=-1)
             return mean, log_std

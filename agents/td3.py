@@ -119,9 +119,7 @@ class TD3(OffPolicyAgent):
         self.critic_optimizer.descend(critic_loss)
         metrics = {"critic_loss": critic_loss.detach()}
         if self._actor_is_due():
-            actor_loss = self.actor_loss(batch)
-            self.actor_optimizer.descend(actor_loss)
-            metrics["actor_loss"] = actor_loss.detach()
+            metrics["actor_loss"] = self.improve_actor(batch).detach()
             self.critic_average.update()
             self.actor_average.update()
         return metrics
@@ -130,13 +128,23 @@ class TD3(OffPolicyAgent):
         """Return ``½ Σ_m Σ_i mean_B (Q_{m,i}(s, a) − y_i)²`` with target policy smoothing."""
         config = self.config
         with torch.no_grad():
-            action = self.target_policy(batch.next_observation)
+            action = self.propose(self.target_policy, batch.next_observation)
             noise = torch.randn(action.shape, generator=self.generator, device=self.device)
             noise.mul_(config.target_policy_noise).clamp_(-config.target_noise_clip, config.target_noise_clip)
             action = (action + noise).clamp_(-1.0, 1.0)
             next_value = self.target_critic.smallest_of_own_actions(batch.next_observation, action)
             target = td_target(batch, next_value)
         return self.critic.squared_error(batch.observation, batch.action, target)
+
+    def propose(self, policy: nn.Module, observation: Tensor) -> Tensor:
+        """Return the actions of ``policy`` that the critic's heads value, ``(K, B, A)``."""
+        return policy(observation)
+
+    def improve_actor(self, batch: Batch) -> Tensor:
+        """Take one gradient step of the policy and return its loss."""
+        loss = self.actor_loss(batch)
+        self.actor_optimizer.descend(loss)
+        return loss
 
     def actor_loss(self, batch: Batch) -> Tensor:
         """Return ``−Σ_i mean_B Q_{1,i}(s, π_i(s))``; no gradient reaches the critics."""
@@ -149,14 +157,17 @@ class TD3(OffPolicyAgent):
     # ---- acting -------------------------------------------------------------------------------------------------
 
     def act(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
-        if hasattr(self, "_numpy_forward"):
-            action = np.tanh(self._numpy_forward(observation))
-        else:
-            action = self._torch_forward(observation)[-1].cpu().numpy()
+        action = self._mean(observation, deterministic)
         if deterministic:
             return action
         noise = self.config.exploration_noise * self.rng.standard_normal(action.shape, dtype=np.float32)
         return np.clip(action + noise, -1.0, 1.0)
+
+    def _mean(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
+        """Return the action of the sub-policy that acts, ``(n, A)``, to which noise is added unless deterministic."""
+        if hasattr(self, "_numpy_forward"):
+            return np.tanh(self._numpy_forward(observation))
+        return self._torch_forward(observation)[-1].cpu().numpy()
 
 
 def textbook_actor(observation_size: int, action_size: int, config: OffPolicyConfig) -> DeterministicActor:

@@ -14,6 +14,8 @@ AGENTS = {
     "cql": ("agents.cql", "CQL"),
     "discrete-cql": ("agents.cql", "DiscreteCQL"),
     "asymmetric": ("agents.recipes.asymmetric", "Asymmetric"),
+    "bexa-sac": ("agents.recipes.bexa", "BexaSAC"),
+    "bexa-td3": ("agents.recipes.bexa", "BexaTD3"),
 }
 
 

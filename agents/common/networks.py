@@ -29,6 +29,10 @@ class SquashedSample(NamedTuple):
     action: Tensor
     log_prob: Tensor
 
+    def last(self, count: int) -> "SquashedSample":
+        """Return the samples of the last ``count`` sub-policies: of those that a critic of so many heads values."""
+        return self if count == len(self.action) else SquashedSample(self.action[-count:], self.log_prob[-count:])
+
 
 class _SquashedGaussian(torch.autograd.Function):
     """Reparametrised tanh-Gaussian actions and log-densities with their derivatives written out."""
@@ -157,11 +161,18 @@ class Critic(nn.Module):
 
     def smallest_of_own_actions(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return ``min_m Q_{m,i}(s, a_i)``, ``(K, B)``, differentiable in ``action`` ``(K, B, A)`` alone."""
-        if self.heads == 1:
+        if self.heads == 1 and len(action) == 1:
             return smallest_value(self.members, observation, action[0]).t()
-        x = torch.cat([observation.expand(self.heads, -1, -1), action], -1)
+        return self.frozen_of_own_actions(observation, action).amin(0)
+
+    def frozen_of_own_actions(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Return ``Q_{m,i}(s, a_i)``, ``(M, K, B)``, differentiable in ``action`` ``(K, B, A)`` alone.
+
+        A critic of one head values the actions of any number of sub-policies.
+        """
+        x = torch.cat([observation.expand(len(action), -1, -1), action], -1)
         values = torch.stack([member.frozen(x) for member in self.members])
-        return values.diagonal(dim1=1, dim2=3).transpose(1, 2).amin(0)
+        return values.squeeze(3) if self.heads == 1 else values.diagonal(dim1=1, dim2=3).transpose(1, 2)
 
     def first_of_own_actions(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return ``Q_{1,i}(s, a_i)``, ``(K, B)``, differentiable in ``action`` ``(K, B, A)`` alone."""

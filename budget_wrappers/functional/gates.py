@@ -49,8 +49,8 @@ def gate_probabilities(alpha: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(reachable, alpha / reach.masked_fill(~reachable, 1.0), 0.0), reachable
 
 
-def gate_loss(logits: Tensor, alpha: Tensor, kind: GateLoss = "per_gate") -> Tensor:
-    """Return how far gates are from making the mixture α: binary cross-entropies, summed over gates, mean over states.
+def gate_losses(logits: Tensor, alpha: Tensor, kind: GateLoss = "per_gate") -> Tensor:
+    """Return how far each gate is from making the mixture α: binary cross-entropies, mean over states.
 
     ``"mixture"`` weighs each gate by how often it is asked, which makes the sum ``−Σ_i α_i·log α̂_i`` for the mixture
     α̂ that the gates make: the best fit then has the mean mixture of the targets, and so its mean cost.
@@ -61,7 +61,7 @@ def gate_loss(logits: Tensor, alpha: Tensor, kind: GateLoss = "per_gate") -> Ten
         kind: see ``GateLoss``.
 
     Returns:
-        A scalar. A gate that is never asked adds neither a number nor a gradient.
+        Shape ``(K − 1,)``. A state that never asks a gate adds neither a number nor a gradient to it.
 
     Raises:
         ConfigError: an unknown kind.
@@ -74,7 +74,12 @@ def gate_loss(logits: Tensor, alpha: Tensor, kind: GateLoss = "per_gate") -> Ten
     else:
         raise ConfigError(f"gate_loss={kind!r}: expected 'per_gate' or 'mixture'")
     each = F.binary_cross_entropy_with_logits(logits, target[:, :-1], weight[:, :-1], reduction="none")
-    return each.sum(1).mean()
+    return each.mean(0)
+
+
+def gate_loss(logits: Tensor, alpha: Tensor, kind: GateLoss = "per_gate") -> Tensor:
+    """Return the sum over gates of ``gate_losses``, a scalar."""
+    return gate_losses(logits, alpha, kind).sum()
 
 
 def one_hot(exit_index: Tensor, exits: int, like: Tensor) -> Tensor:
@@ -111,6 +116,7 @@ __all__ = [
     "GateLoss",
     "first_good_enough",
     "gate_loss",
+    "gate_losses",
     "gate_probabilities",
     "mixture_weights",
     "one_hot",

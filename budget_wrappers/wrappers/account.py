@@ -68,6 +68,7 @@ class StepAccount(MeterHandle):
         self.total = 0
         self._names = self.meter.by_name  # a live view: making one takes as long as a quarter of a step
         self._steps = 0  # collections that were not free, while the meter knew one name
+        self._alone = 0  # what the one name had by the last of them, which the first account by name reaches beyond
         self._by_name: dict[str, int] = {}
         self._steps_by_name: dict[str, int] = {}
 
@@ -78,7 +79,11 @@ class StepAccount(MeterHandle):
             MeterError: one charge held several rows, which is a batch of environments and not one.
         """
         meter = self.meter
-        flops = meter.take_flops() if len(self._names) < 2 else self._take_by_name()
+        if len(self._names) < 2:
+            flops = meter.take_flops()
+            self._alone = meter.executed
+        else:
+            flops = self._take_by_name()
         if meter.last_rows > 1:
             raise MeterError(
                 f"Meter {meter.name!r} was charged for a batch of {meter.last_rows} observations, and this wrapper "
@@ -92,10 +97,13 @@ class StepAccount(MeterHandle):
         return self.total
 
     def _take_by_name(self) -> int:
-        spend = self.meter.take()
+        spend, first = self.meter.take(), next(iter(self.meter.by_name))
         for name, flops in spend.by_name.items():
-            self._by_name[name] = self._by_name.get(name, 0) + flops
-            self._steps_by_name[name] = self._steps_by_name.get(name, 0) + 1
+            own = min(flops, self.meter.by_name[name] - self._alone) if name == first else flops
+            if own:
+                self._by_name[name] = self._by_name.get(name, 0) + own
+                self._steps_by_name[name] = self._steps_by_name.get(name, 0) + 1
+        self._alone = 0
         self._steps -= 1 if spend.charged else 0  # counted under its names
         return spend.charged
 

@@ -94,6 +94,16 @@ def test_shares_of_several_names(meter: ComputeMeter) -> None:
     assert info["compute"]["share_steps"] == {"gate": 1.0, "deep": 0.5}
 
 
+def test_a_name_that_turns_up_later_takes_no_step_for_those_before(meter: ComputeMeter) -> None:
+    env = RecordComputeStatistics(SpacesEnv(end_at=4), meter)
+    env.reset()
+    for name in ("first", "first", "second", "first"):
+        meter.add(10, name)
+        info = env.step(None)[4]
+    assert info["compute"]["share_flops"] == {"first": 0.75, "second": 0.25}
+    assert info["compute"]["share_steps"] == {"first": 0.75, "second": 0.25}
+
+
 def test_another_environment_on_the_same_meter_does_not_enter_the_shares(meter: ComputeMeter) -> None:
     """An evaluation in the middle of a training episode."""
     train, evaluation = (RecordComputeStatistics(SpacesEnv(end_at=2), meter) for _ in range(2))

@@ -1,0 +1,264 @@
+"""BEXA: SAC and TD3 whose policies leave early, through gates that a linear program teaches to keep a budget.
+
+Source: "Mind the Budget: Accelerating DRL Using Early Exit Neural Networks". The textbook agents are given an actor
+with K exits and critics with K heads; what is added here is wiring: exits act (``ExitForward``), values of exits teach
+gates (``GateTeacher``), and one more term joins the actor's loss.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agents.common.buffers import Batch
+from agents.common.config import OffPolicyConfig
+from agents.common.exit_acting import ExitForward
+from agents.common.networks import Critic, SquashedSample, squashed_gaussian
+from agents.common.optim import FusedAdam
+from agents.recipes.bexa_config import BexaSACConfig, BexaTD3Config, ExitSettings
+from agents.sac import SAC
+from agents.td3 import TD3
+from budget_wrappers.modules.exits import EarlyExitNetwork
+from budget_wrappers.selection.gates import GateTeacher
+
+
+class ExitSample(NamedTuple):
+    """``SquashedSample`` of every exit, and what the gates of the same forward pass say.
+
+    Attributes:
+        action: shape ``(K, B, A)``.
+        log_prob: shape ``(K, B)``.
+        mean: shape ``(K, B, A)``.
+        log_std: shape ``(K, B, A)``.
+        logits: of the gates, shape ``(B, K − 1)``.
+    """
+
+    action: Tensor
+    log_prob: Tensor
+    mean: Tensor
+    log_std: Tensor
+    logits: Tensor
+
+    def last(self, count: int) -> SquashedSample:
+        """See ``SquashedSample.last``."""
+        return SquashedSample(self.action, self.log_prob).last(count)
+
+
+class ExitAgent:
+    """What SAC and TD3 with exits share; comes before the agent among the bases.
+
+    Attributes:
+        teacher: turns the exits' values into the gates' losses.
+        exits: acts through the policy's gates and counts which exits acted.
+    """
+
+    config: Any
+    policy: EarlyExitNetwork
+
+    def build(self) -> None:
+        """Make the agent's parts, then the gates' teacher and an optimizer for each exit where they step apart."""
+        super().build()
+        config: ExitSettings = self.config
+        flops = self.policy.flops
+        self.teacher = GateTeacher(
+            flops, config.budget, config.gate_training, config.gate_loss, config.gate_temperature
+        )
+        self.critic_optimizer = FusedAdam(self.critic.parameters(), **config.critic_rate)
+        self.actor_optimizers = [self.actor_optimizer]
+        if config.scheme == "stepwise":
+            parts = zip(self.policy.stages, self.policy.exits, strict=True)
+            self.actor_optimizers = [
+                FusedAdam([*stage.parameters(), *layer.parameters()], lr=config.learning_rate) for stage, layer in parts
+            ]
+        self.gate_metrics: dict[str, Tensor] = {}
+
+    @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """Every optimizer, for checkpoints."""
+        own = super().optimizers
+        if len(self.actor_optimizers) == 1:
+            return own
+        steps = {f"actor {number + 1}": optimizer for number, optimizer in enumerate(self.actor_optimizers)}
+        return {name: optimizer for name, optimizer in own.items() if name != "actor"} | steps
+
+    def set_budget(self, budget: float) -> None:
+        """Teach the gates another budget from the next update on.
+
+        Raises:
+            InfeasibleBudgetError: below 0, the cost of the cheapest exit, or NaN.
+        """
+        self.teacher.set_budget(budget)
+
+    def plain_state(self) -> dict[str, Any]:
+        """Return the budget and how often each exit has acted."""
+        return {**super().plain_state(), "budget": self.teacher.budget, "exits": self.exits.counts.tolist()}
+
+    def load_plain_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``plain_state`` returned."""
+        super().load_plain_state(state)
+        self.set_budget(state["budget"])
+        self.exits.counts[:] = state["exits"]
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """Take one gradient step of every part; the gates' loss and cost and the exits' shares are logged, too."""
+        return {**super().update(batch), **self.gate_metrics, **self.exit_shares()}
+
+    def exit_shares(self) -> dict[str, Tensor]:
+        """Return the share of rows that left at each exit since training began, and what they cost."""
+        shares = torch.from_numpy(self.exits.counts / max(int(self.exits.counts.sum()), 1)).float()
+        named = dict(zip((f"acting/{name}" for name in self.exits.names), shares, strict=True))
+        return {**named, "acting/cost": shares @ torch.tensor(self.teacher.costs)}
+
+    def with_gates(self, losses: Tensor, logits: Tensor, values: Tensor) -> Tensor:
+        """Return the exits' losses ``(K,)`` with the gates' added, from logits ``(B, K − 1)`` and values ``(K, B)``."""
+        config = self.config
+        if config.gate_loss_scale and self.num_updates % config.gate_interval == 0:
+            gates = self.teacher.losses(logits, values.detach().t())
+            losses = losses + config.gate_loss_scale * nn.functional.pad(gates, (0, 1))
+            self.gate_metrics = {"gate/loss": gates.detach().sum()}
+        self.gate_metrics["gate/expected_cost"] = self.teacher.expected_cost(logits)
+        return losses
+
+    def _descend_stepwise(self, losses_of: Any) -> Tensor:
+        """Take one step of each exit's own stage, head and gate, each on fresh losses; return their sum."""
+        total = []
+        for number, optimizer in enumerate(self.actor_optimizers):
+            loss = losses_of()[number]
+            optimizer.descend(loss)
+            total.append(loss.detach())
+        return torch.stack(total).sum()
+
+    def _threshold(self, deterministic: bool) -> bool:
+        return deterministic and self.config.gate == "threshold"
+
+    def _start_metering(self) -> None:
+        # Not watched: what acts is the engine in ``exits``, which charges by exit.
+        self.exits = ExitForward(self.policy, self.meter, self.config.acting)
+        self.flops_per_action = max(self.exits.flops)
+
+
+class BexaSAC(ExitAgent, SAC):
+    """SAC with early exits under a budget.
+
+    Args:
+        env: with a bounded ``Box`` action space.
+        meter: see ``OffPolicyAgent``.
+        settings: keys of ``BexaSACConfig``.
+
+    Raises:
+        ConfigError: see ``SAC``; exits that are no depths of the trunk, a budget below 0.
+    """
+
+    config_class = BexaSACConfig
+    config: BexaSACConfig
+
+    def __init__(self, env: Any, *, meter: Any = None, **settings: Any) -> None:
+        super().__init__(env, meter=meter, actor=gaussian_exits, critic=critic_of_exits, **settings)
+
+    def sample(self, observation: Tensor) -> ExitSample:
+        """Return reparametrised actions of every exit and their log-densities, with the gates' logits."""
+        output, logits = self.policy(observation)
+        mean, log_std = output.chunk(2, -1)
+        noise = torch.randn(mean.shape, generator=self.generator, device=self.device)
+        return ExitSample(*squashed_gaussian(mean, log_std, noise), mean, log_std, logits)
+
+    def improve_actor(self, batch: Batch, own: ExitSample, ent_coef: Tensor) -> Tensor:
+        if self.config.scheme == "jointly":
+            return super().improve_actor(batch, own, ent_coef)
+        return self._descend_stepwise(lambda: self.exit_losses(batch, self.sample(batch.observation), ent_coef))
+
+    def actor_loss(self, batch: Batch, own: ExitSample, ent_coef: Tensor) -> Tensor:
+        """Return ``Σ_i mean_B [α·log π_i − min_m Q_{m,i}(s, a_i)] + λ_g·BCE(p_i, p*_i)``."""
+        return self.exit_losses(batch, own, ent_coef).sum()
+
+    def exit_losses(self, batch: Batch, own: ExitSample, ent_coef: Tensor) -> Tensor:
+        """Return each exit's loss, its gate's included, ``(K,)``."""
+        values = self.critic.smallest_of_own_actions(batch.observation, own.action)
+        losses = (ent_coef * own.log_prob - values).mean(1)
+        if self.config.exit_training == "imitate":
+            copying = gaussian_divergence(own.mean, own.log_std).mean(1)
+            losses = torch.cat([self.config.imitation_scale * copying, losses[-1:]])
+        return self.with_gates(losses, own.logits, values)
+
+    def _distribution(self, observation: np.ndarray, deterministic: bool) -> tuple[np.ndarray, np.ndarray]:
+        output = self.exits(observation, self.rng, self._threshold(deterministic))
+        mean, log_std = np.split(output, 2, axis=-1)
+        return mean, log_std
+
+
+class BexaTD3(ExitAgent, TD3):
+    """TD3 with early exits under a budget.
+
+    Args:
+        env: with a bounded ``Box`` action space.
+        meter: see ``OffPolicyAgent``.
+        settings: keys of ``BexaTD3Config``.
+
+    Raises:
+        ConfigError: see ``TD3``; exits that are no depths of the trunk, a budget below 0.
+    """
+
+    config_class = BexaTD3Config
+    config: BexaTD3Config
+
+    def __init__(self, env: Any, *, meter: Any = None, **settings: Any) -> None:
+        super().__init__(env, meter=meter, actor=deterministic_exits, critic=critic_of_exits, **settings)
+
+    def propose(self, policy: nn.Module, observation: Tensor) -> Tensor:
+        return torch.tanh(policy(observation).output[-self.critic.heads :])
+
+    def improve_actor(self, batch: Batch) -> Tensor:
+        if self.config.scheme == "jointly":
+            return super().improve_actor(batch)
+        return self._descend_stepwise(lambda: self.exit_losses(batch))
+
+    def actor_loss(self, batch: Batch) -> Tensor:
+        """Return ``Σ_i −mean_B Q_{1,i}(s, π_i(s)) + λ_g·BCE(p_i, p*_i)``."""
+        return self.exit_losses(batch).sum()
+
+    def exit_losses(self, batch: Batch) -> Tensor:
+        """Return each exit's loss, its gate's included, ``(K,)``."""
+        output, logits = self.policy(batch.observation)
+        action = torch.tanh(output)
+        values = self.critic.frozen_of_own_actions(batch.observation, action)
+        losses = -values[0].mean(1)
+        if self.config.exit_training == "imitate":
+            copying = (action[:-1] - action[-1].detach()).square().sum(2).mean(1)
+            losses = torch.cat([self.config.imitation_scale * copying, losses[-1:]])
+        return self.with_gates(losses, logits, values.amin(0))
+
+    def _mean(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
+        return np.tanh(self.exits(observation, self.rng, self._threshold(deterministic)))
+
+
+def gaussian_divergence(mean: Tensor, log_std: Tensor) -> Tensor:
+    """Return ``KL(π_K ‖ π_i)`` of every exit but the last, ``(K − 1, B)``; no gradient reaches the last.
+
+    Of the Gaussians before the squash, which a common bijection leaves as it is.
+
+    Args:
+        mean: shape ``(K, B, A)``.
+        log_std: shape ``(K, B, A)``; bounded as in ``squashed_gaussian``.
+    """
+    log_std = log_std.clamp(-20.0, 2.0)
+    taught, model = (mean[:-1], log_std[:-1]), (mean[-1].detach(), log_std[-1].detach())
+    ratio = torch.exp(2.0 * (model[1] - taught[1]))
+    distance = ((model[0] - taught[0]) * torch.exp(-taught[1])).square()
+    return (taught[1] - model[1] + 0.5 * (ratio + distance - 1.0)).sum(-1)
+
+
+def gaussian_exits(observation_size: int, action_size: int, config: Any) -> EarlyExitNetwork:
+    """Return an actor whose exits say means and log standard deviations."""
+    return EarlyExitNetwork(observation_size, 2 * action_size, config.net_arch, config.depths, config.activation)
+
+
+def deterministic_exits(observation_size: int, action_size: int, config: Any) -> EarlyExitNetwork:
+    """Return an actor whose exits say actions, before the squash."""
+    return EarlyExitNetwork(observation_size, action_size, config.net_arch, config.depths, config.activation)
+
+
+def critic_of_exits(observation_size: int, action_size: int, config: OffPolicyConfig) -> Critic:
+    """Return twins with a head for each exit, or with one for all."""
+    return Critic(observation_size, action_size, config.net_arch, config.activation, heads=config.critic_heads)

@@ -1,0 +1,90 @@
+"""Configuration of BEXA's agents. Defaults are those of the publication, and our readings where it is silent."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from agents.common.config import require
+from agents.common.exit_acting import Acting
+from agents.sac import SACConfig
+from agents.td3 import TD3Config
+from budget_wrappers.functional.gates import GateLoss
+from budget_wrappers.modules.exits import resolved_depths
+from budget_wrappers.selection.gates import GateTraining
+
+
+@dataclass(frozen=True)
+class ExitSettings:
+    """What early exits add to an agent's configuration.
+
+    Attributes:
+        exit_after: hidden layers before each exit, ascending; empty for an exit after every layer and one on the
+            observation itself.
+        budget: b, mean cost of acting: 0 for the cheapest exit only, 1 for the dearest whenever it pays.
+        gate_training: what teaches the gates, see ``budget_wrappers.selection.gates.GateTraining``.
+        gate_loss: see ``budget_wrappers.functional.gates.GateLoss``.
+        gate_loss_scale: weight of the gates' loss beside the actor's.
+        gate_interval: actor updates between two with the gates' loss.
+        gate_temperature: of ``gate_training="softmax"``.
+        gate: how gates open when acting is deterministic: drawn, or from a probability of ½ on. A threshold makes
+            the same choice in every state that looks alike, whatever the budget.
+        acting: through the gates, by the last exit only, or by the mean of all.
+        exit_training: whether every exit learns by itself, or the last one does and the others imitate it.
+        imitation_scale: weight of that.
+        scheme: one gradient step of all exits together, or one for each with the others frozen.
+        critic_learning_rate: Adam's step size for the critics, 0 for ``learning_rate``.
+    """
+
+    exit_after: tuple[int, ...] = ()
+    budget: float = 0.5
+    gate_training: GateTraining = "budget"
+    gate_loss: GateLoss = "per_gate"
+    gate_loss_scale: float = 1e-2
+    gate_interval: int = 1
+    gate_temperature: float = 1.0
+    gate: Literal["sample", "threshold"] = "sample"
+    acting: Acting = "early_exit"
+    exit_training: Literal["all_exits", "imitate"] = "all_exits"
+    imitation_scale: float = 0.1
+    scheme: Literal["jointly", "stepwise"] = "jointly"
+    critic_learning_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        depths = resolved_depths(len(self.net_arch), self.exit_after or None)  # raises
+        require(len(depths) > 1, "exit_after", self.exit_after, "two exits at least, or there is nothing to choose")
+        require(self.budget >= 0, "budget", self.budget, "0, the cheapest exit's cost, or more")
+        require(self.gate_loss_scale >= 0, "gate_loss_scale", self.gate_loss_scale, "0 or more")
+        require(self.gate_interval >= 1, "gate_interval", self.gate_interval, "at least 1 update")
+        require(self.gate_temperature > 0, "gate_temperature", self.gate_temperature, "a number above 0")
+        require(self.imitation_scale >= 0, "imitation_scale", self.imitation_scale, "0 or more")
+        require(self.critic_learning_rate >= 0, "critic_learning_rate", self.critic_learning_rate, "0 or more")
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """``exit_after`` as it was resolved."""
+        return resolved_depths(len(self.net_arch), self.exit_after or None)
+
+    @property
+    def critic_heads(self) -> int:
+        """K, or 1 where the one critic of the last exit scores them all."""
+        return 1 if self.exit_training == "imitate" else len(self.depths)
+
+    @property
+    def critic_rate(self) -> dict[str, Any]:
+        """Step size of the critics, as an optimizer takes it."""
+        return {"lr": self.critic_learning_rate or self.learning_rate}
+
+
+@dataclass(frozen=True)
+class BexaSACConfig(ExitSettings, SACConfig):
+    """Configuration of BEXA-SAC: SAC's keys and those of its exits."""
+
+    learning_starts: int = 5_000
+
+
+@dataclass(frozen=True)
+class BexaTD3Config(ExitSettings, TD3Config):
+    """Configuration of BEXA-TD3: TD3's keys and those of its exits."""
+
+    learning_rate: float = 3e-4
+    learning_starts: int = 25_000

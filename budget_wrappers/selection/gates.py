@@ -1,0 +1,111 @@
+"""Teaching the gates of an early-exit network what to open for: exits' values in, a loss of the gates out.
+
+Source: "Mind the Budget: Accelerating DRL Using Early Exit Neural Networks". ``B`` states, ``K`` exits.
+"""
+
+from typing import Literal
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from budget_wrappers.errors import ConfigError, InfeasibleBudgetError
+from budget_wrappers.functional.budget_lp import solve_batch_lp, solve_exit_lp
+from budget_wrappers.functional.costs import exit_costs
+from budget_wrappers.functional.gates import (
+    GateLoss,
+    first_good_enough,
+    gate_losses,
+    mixture_weights,
+    one_hot,
+    softmax_mixture,
+)
+
+GateTraining = Literal["budget", "batch_budget", "advantage", "softmax", "greedy"]
+"""What decides which exits a state should use: ``"budget"``, the program of every state by itself, as published;
+``"batch_budget"``, one program over the batch; ``"advantage"``, the earliest exit worth at least the last;
+``"softmax"`` of the values; ``"greedy"``, the best exit whatever it costs."""
+
+
+class GateTeacher:
+    """Turns the values of exits into targets for gates, and the distance to them into a loss.
+
+    Args:
+        flops: of acting that leaves at each exit, ``(K,)``; the budget is in units of ``exit_costs`` of them.
+        budget: b, mean cost a state, 0 for the cheapest exit only and 1 for any.
+        training: see ``GateTraining``.
+        loss: see ``budget_wrappers.functional.gates.GateLoss``.
+        temperature: of ``"softmax"``.
+
+    Attributes:
+        costs: normalised, 0 for the cheapest exit and 1 for the dearest, ``(K,)``.
+
+    Raises:
+        InfeasibleBudgetError: a budget below 0 or NaN.
+        CostError: exits that all cost the same.
+        ConfigError: an unknown training, loss or temperature.
+    """
+
+    def __init__(
+        self,
+        flops: ArrayLike,
+        budget: float,
+        training: GateTraining = "budget",
+        loss: GateLoss = "per_gate",
+        temperature: float = 1.0,
+    ) -> None:
+        self.costs: tuple[float, ...] = tuple(exit_costs(flops).tolist())
+        self._cost_row = torch.tensor(self.costs)
+        if training not in GateTraining.__args__:
+            raise ConfigError(f"gate_training={training!r}: expected one of {', '.join(GateTraining.__args__)}")
+        if loss not in GateLoss.__args__:
+            raise ConfigError(f"gate_loss={loss!r}: expected one of {', '.join(GateLoss.__args__)}")
+        self.training, self.kind, self.temperature = training, loss, temperature
+        self.set_budget(budget)
+
+    def set_budget(self, budget: float) -> None:
+        """Aim at ``budget`` from the next call on.
+
+        Raises:
+            InfeasibleBudgetError: below 0, the cost of the cheapest exit, or NaN.
+        """
+        if not budget >= 0:
+            raise InfeasibleBudgetError(
+                f"budget={budget!r} is below 0, the cost of the cheapest exit: expected a number from 0 (the cheapest "
+                "exit only) to 1 (the dearest whenever it pays)"
+            )
+        self.budget = float(budget)
+
+    def target(self, values: Tensor) -> Tensor:
+        """Return α, the share of each exit that every state should have, ``(B, K)``, for values ``(B, K)``.
+
+        Raises:
+            NonFiniteError: a value is NaN or infinite.
+        """
+        if self.training == "budget":
+            return solve_exit_lp(values, self.costs, self.budget)
+        if self.training == "batch_budget":
+            return solve_batch_lp(values, self.costs, self.budget)[0]
+        if self.training == "advantage":
+            return first_good_enough(values, values[:, -1:])
+        if self.training == "softmax":
+            return softmax_mixture(values, self.temperature)
+        return one_hot(values.argmax(1), values.shape[1], values)
+
+    def losses(self, logits: Tensor, values: Tensor) -> Tensor:
+        """Return each gate's loss, ``(K − 1,)``; no gradient reaches ``values``.
+
+        Args:
+            logits: of the gates, ``(B, K − 1)``.
+            values: of the exits, ``(B, K)``.
+        """
+        return gate_losses(logits, self.target(values.detach()), self.kind)
+
+    @torch.no_grad()
+    def expected_cost(self, logits: Tensor) -> Tensor:
+        """Return the mean cost of acting with these gates, a scalar to compare with the budget."""
+        last = logits.new_ones(len(logits), 1)
+        return (mixture_weights(torch.cat([torch.sigmoid(logits), last], 1)) @ self._cost_row.to(logits)).mean()
+
+
+__all__ = ["GateTeacher", "GateTraining"]

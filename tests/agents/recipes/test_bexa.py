@@ -1,0 +1,205 @@
+"""Early exits in agents: what acts is charged, gates follow the program, steps of one exit leave the others alone."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from agents import BexaSAC, BexaTD3
+from agents.common.evaluate import evaluate_policy
+from agents.common.monitors import Checkpoint
+from agents.recipes.bexa import gaussian_divergence
+from budget_wrappers.errors import ConfigError, InfeasibleBudgetError
+from budget_wrappers.functional.gates import mixture_weights
+from budget_wrappers.selection.gates import GateTeacher
+from budget_wrappers.wrappers import RecordComputeStatistics
+
+SETTINGS: dict[str, Any] = {"net_arch": (8, 8), "batch_size": 8, "learning_starts": 20, "buffer_size": 500, "seed": 3}
+AGENTS = (BexaSAC, BexaTD3)
+
+
+def make(agent_class: Any = BexaSAC, **settings: Any) -> Any:
+    return agent_class(gym.make("Pendulum-v1"), **{**SETTINGS, **settings})
+
+
+def parts_of(agent: Any) -> list[list[torch.Tensor]]:
+    """Return copies of the parameters of each exit: its stage, head and gate."""
+    policy = agent.policy
+    return [
+        [parameter.detach().clone() for part in parts for parameter in part.parameters()]
+        for parts in zip(policy.stages, policy.exits, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("agent_class", AGENTS)
+def test_each_exit_that_acts_is_charged_by_its_name(agent_class: Any) -> None:
+    agent = make(agent_class)
+    agent.learn(120)  # the first 20 actions are random
+    flops = dict(zip(agent.exits.names, agent.policy.flops, strict=True))
+    counts = dict(zip(agent.exits.names, agent.exits.counts.tolist(), strict=True))
+    assert sum(counts.values()) == 100
+    assert min(counts.values()) > 0
+    assert dict(agent.meter.by_name) == {name: counts[name] * flops[name] for name in flops}
+    assert sum(float(agent.metrics[f"acting/{name}"]) for name in flops) == pytest.approx(1)
+
+
+def test_the_wrapper_s_report_has_a_share_for_each_exit() -> None:
+    agent = make()
+    env = RecordComputeStatistics(gym.make("Pendulum-v1"), agent.meter)
+    result = evaluate_policy(agent, env, 2)
+    shares = result.compute[0]["share_steps"]
+    assert set(shares) == set(agent.exits.names)
+    assert sum(shares.values()) == pytest.approx(1)
+    spent = sum(shares[name] * f for name, f in zip(agent.exits.names, agent.policy.flops, strict=True))
+    assert result.compute[0]["flops_per_step"] == pytest.approx(spent)
+
+
+@pytest.mark.parametrize(("acting", "charged"), [("backbone", 2 * (24 + 64 + 16)), ("ensemble", 2 * (104 + 6 + 16))])
+def test_without_gates_none_is_charged(acting: str, charged: int) -> None:
+    # O = 3, two layers of 8, two numbers an exit: layers 3·8 and 8·8, heads 3·2, 8·2 and 8·2
+    agent = make(acting=acting)
+    agent.predict(np.zeros((5, 3)))
+    assert dict(agent.meter.by_name) == {acting: 5 * charged}
+    assert agent.flops_per_action == charged
+
+
+def test_sampled_gates_open_as_often_as_they_say() -> None:
+    agent, rows = make(), 40_000
+    observation = np.repeat(np.array([[0.3, -0.2, 1.0]], np.float32), rows, 0)
+    agent.predict(observation)
+    with torch.no_grad():
+        logits = agent.policy(torch.from_numpy(observation[:1])).logits
+    share = mixture_weights(torch.cat([torch.sigmoid(logits), torch.ones(1, 1)], 1))[0].numpy()
+    # 5 standard deviations of a share of 40,000 draws are at most .0125
+    np.testing.assert_allclose(agent.exits.counts / rows, share, atol=0.0125)
+
+
+@pytest.mark.parametrize("agent_class", AGENTS)
+def test_gates_meet_the_budget_that_values_leave_to_them(agent_class: Any) -> None:
+    # The dearest exit is worth most in every state, so the program spends all of the budget; b = .3.
+    agent = make(agent_class, budget=0.3, gate_loss="mixture", gate_loss_scale=1.0)
+    x, optimizer = torch.randn(256, 3), torch.optim.Adam(agent.policy.parameters(), lr=1e-2)
+    values = torch.tensor([[0.0], [0.5], [10.0]]).expand(3, 256)
+    for _ in range(300):
+        loss = agent.with_gates(torch.zeros(3), agent.policy(x).logits, values).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(agent.gate_metrics["gate/expected_cost"]) == pytest.approx(0.3, abs=0.01)
+    agent.predict(np.repeat(x.numpy(), 40, 0))
+    executed = agent.exits.counts @ np.array(agent.teacher.costs) / agent.exits.counts.sum()
+    assert executed == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize("agent_class", AGENTS)
+def test_stepwise_training_moves_one_exit_at_a_time(agent_class: Any) -> None:
+    agent = make(agent_class, scheme="stepwise")
+    moved = []
+    for optimizer in agent.actor_optimizers:
+        step = optimizer.descend
+
+        def watched(loss: Any, step: Any = step) -> None:
+            before = parts_of(agent)
+            step(loss)
+            after = parts_of(agent)
+            pairs = zip(before, after, strict=True)
+            moved.append([any(not torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in pairs])
+
+        optimizer.descend = watched
+    while not moved:  # TD3's actor is due every other update
+        agent.learn(25)
+    assert moved[:3] == [[True, False, False], [False, True, False], [False, False, True]]
+
+
+@pytest.mark.parametrize("agent_class", AGENTS)
+def test_imitating_exits_follow_the_last_one_whose_head_they_leave_alone(agent_class: Any) -> None:
+    agent = make(agent_class, exit_training="imitate", gate_loss_scale=0.0)
+    assert agent.critic.heads == 1
+    x = torch.randn(64, 3)
+    if agent_class is BexaSAC:
+        own = agent.sample(x)
+        copying = gaussian_divergence(own.mean, own.log_std).mean()
+    else:
+        action = torch.tanh(agent.policy(x).output)
+        copying = (action[:-1] - action[-1].detach()).square().sum()
+    last = agent.policy.exits[-1].weight
+    gradients = torch.autograd.grad(copying, [last, *(layer.weight for layer in agent.policy.exits[:-1])])
+    assert not gradients[0].any()
+    assert all(gradient.abs().sum() > 0 for gradient in gradients[1:])
+
+
+def test_divergence_is_that_of_torch_s_distributions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean, log_std = (torch.randn(3, 7, 2, generator=generator).clamp(max=2) for _ in range(2))
+    normal = [torch.distributions.Normal(m, s.exp()) for m, s in zip(mean, log_std, strict=True)]
+    expected = torch.stack([torch.distributions.kl_divergence(normal[2], each).sum(-1) for each in normal[:2]])
+    assert torch.allclose(gaussian_divergence(mean, log_std), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("agent_class", AGENTS)
+@pytest.mark.parametrize("settings", [{}, {"scheme": "stepwise"}, {"gate_training": "batch_budget"}])
+def test_a_resumed_run_is_the_same(agent_class: Any, settings: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    whole, first = make(agent_class, **settings), make(agent_class, **settings)
+    for agent in (whole, first):
+        agent.set_budget(0.2)
+    whole.learn(400)
+    first.learn(400, [Checkpoint(path, 100), lambda agent: agent.num_timesteps < 250])
+    second = agent_class.load(path, gym.make("Pendulum-v1"))
+    assert second.teacher.budget == 0.2
+    second.learn(400 - second.num_timesteps)
+    pairs = zip(whole.modules.values(), second.modules.values(), strict=True)
+    assert all(torch.equal(a, b) for one, two in pairs for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    assert whole.exits.counts.tolist() == second.exits.counts.tolist()
+
+
+def test_a_batch_s_program_wins_by_what_the_arithmetic_says() -> None:
+    # Exits cost 0 and 1, b = ½. In half of the states the cheap one is as good (1, 1), in the other half worthless
+    # (0, 1). Each state by itself: the second kind gets ½, so ¾ on average, at a cost of ¼. Over the batch: all of it
+    # goes where it pays, 1 on average at a cost of ½.
+    values = torch.tensor([[1.0, 1.0], [0.0, 1.0]]).repeat(50, 1)
+    expected = {"budget": (0.75, 0.25), "batch_budget": (1.0, 0.5)}
+    for training, (worth, cost) in expected.items():
+        alpha = GateTeacher([10, 30], 0.5, training).target(values)
+        assert float((alpha * values).sum(1).mean()) == pytest.approx(worth)
+        assert float(alpha[:, 1].mean()) == pytest.approx(cost)
+
+
+@pytest.mark.parametrize(
+    ("training", "targets"),
+    [("advantage", [0, 1, 2]), ("greedy", [0, 1, 2]), ("softmax", None)],
+)
+def test_other_ways_to_teach_gates(training: str, targets: list[int] | None) -> None:
+    values = torch.tensor([[5.0, 1.0, 4.0], [1.0, 9.0, 4.0], [1.0, 2.0, 4.0]])
+    alpha = GateTeacher([1, 2, 3], 0.0, training, temperature=0.5).target(values)
+    if targets is None:
+        assert torch.allclose(alpha, torch.softmax(2 * values, 1))
+    else:
+        assert alpha.argmax(1).tolist() == targets
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"budget": -0.1}, ConfigError, "budget=-0.1: expected 0"),
+        ({"exit_after": (1,)}, ConfigError, r"exit_after=\(1,\): expected two exits at least"),
+        ({"exit_after": (0, 3)}, ConfigError, r"exit_after=\(0, 3\): expected different depths of 0 to 2"),
+        ({"gate_training": "budgets"}, ConfigError, "gate_training"),
+        ({"gate_temperature": 0}, ConfigError, "gate_temperature=0: expected a number above 0"),
+    ],
+)
+def test_what_cannot_be_is_refused(settings: dict[str, Any], error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        make(**settings)
+
+
+def test_a_budget_that_no_exit_can_keep_is_refused_at_run_time() -> None:
+    agent = make()
+    with pytest.raises(InfeasibleBudgetError, match=r"budget=-1 is below 0, the cost of the cheapest exit"):
+        agent.set_budget(-1)
+    with pytest.raises(InfeasibleBudgetError, match="budget=nan"):
+        agent.set_budget(float("nan"))
+    assert agent.teacher.budget == 0.5
