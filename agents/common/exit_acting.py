@@ -23,7 +23,7 @@ class ExitForward:
         acting: see ``Acting``.
 
     Attributes:
-        names: of the exits on the meter; of the one way to act where gates are not asked.
+        names: of the exits, on the meter where gates are asked.
         counts: rows that left at each exit since ``forget_counts``, ``(K,)``.
     """
 
@@ -33,6 +33,8 @@ class ExitForward:
         self._engine = NumpyExits(network) if cpu else None
         self.names = [f"exit {number + 1}" for number in range(len(network.exits))]
         self.counts = np.zeros(len(network.exits), dtype=np.int64)
+        for name in self.names if acting == "early_exit" else (acting,):
+            meter.add(0, name, rows=0)  # known from the start: an episode of random actions costs 0 and is no mistake
 
     @property
     def flops(self) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from agents import BexaSAC, BexaTD3
+from agents.common.callbacks import Callback
 from agents.common.evaluate import evaluate_policy
 from agents.common.monitors import Checkpoint
 from agents.recipes.bexa import gaussian_divergence
@@ -23,6 +24,14 @@ AGENTS = (BexaSAC, BexaTD3)
 
 def make(agent_class: Any = BexaSAC, **settings: Any) -> Any:
     return agent_class(gym.make("Pendulum-v1"), **{**SETTINGS, **settings})
+
+
+class OnEpisode(Callback):
+    def __init__(self, reports: list[dict[str, Any]]) -> None:
+        self.reports = reports
+
+    def on_episode_end(self, agent: Any, episode: dict[str, Any]) -> None:
+        self.reports.append(episode)
 
 
 def parts_of(agent: Any) -> list[list[torch.Tensor]]:
@@ -64,6 +73,14 @@ def test_without_gates_none_is_charged(acting: str, charged: int) -> None:
     agent.predict(np.zeros((5, 3)))
     assert dict(agent.meter.by_name) == {acting: 5 * charged}
     assert agent.flops_per_action == charged
+
+
+def test_an_episode_of_random_actions_costs_nothing() -> None:
+    agent = make(learning_starts=300)
+    agent.set_env(RecordComputeStatistics(gym.make("Pendulum-v1"), agent.meter))
+    reports: list[dict[str, Any]] = []
+    agent.learn(200, OnEpisode(reports))
+    assert (reports[0]["compute"]["flops"], set(reports[0]["compute"]["share_steps"])) == (0.0, set(agent.exits.names))
 
 
 def test_sampled_gates_open_as_often_as_they_say() -> None:
