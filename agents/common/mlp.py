@@ -65,6 +65,11 @@ def _back_through_layer(gradient: Tensor, weight: Tensor, output: Tensor, activa
         torch.mul(gradient, weight, out=into)
     else:
         torch.mm(gradient, weight, out=into)
+    return _back_through_activation(into, output, activation)
+
+
+def _back_through_activation(into: Tensor, output: Tensor, activation: str) -> Tensor:
+    """Turn dL/d(what the activation gave), in place, into dL/d(what it got)."""
     if activation == "relu":
         return _RELU_BACKWARD(into, output, 0, grad_input=into)
     return _TANH_BACKWARD(into, output, grad_input=into)
@@ -159,13 +164,12 @@ class _SmallestValue(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, observation: Tensor, action: Tensor, activation: str, members: Sequence[Sequence[Tensor]]
+        ctx: Any, x: Tensor, action: Tensor, heads: int, activation: str, members: Sequence[Sequence[Tensor]]
     ) -> Tensor:
-        x = torch.cat([observation, action], 1)
         hidden: list[Tensor] = []
-        outputs = [_evaluate(x, activation, parameters, hidden) for parameters in members]
+        outputs = [_own_head(_evaluate(x, activation, parameters, hidden), heads) for parameters in members]
         smallest, winner = torch.cat(outputs, 1).min(1, keepdim=True)
-        ctx.activation, ctx.members, ctx.before = activation, len(members), observation.shape[1]
+        ctx.activation, ctx.members, ctx.heads, ctx.action_size = activation, len(members), heads, action.shape[1]
         weights = [weight for parameters in members for weight in parameters[::2]]
         ctx.save_for_backward(winner, *hidden, *weights)
         return smallest
@@ -182,13 +186,27 @@ class _SmallestValue(torch.autograd.Function):
             g = gradient if rows is None else gradient.index_select(0, rows)
             for layer in reversed(range(1, len(weights))):
                 h = hidden[layer - 1] if rows is None else hidden[layer - 1].index_select(0, rows)
-                g = _back_through_layer(g, weights[layer], h, ctx.activation)
-            g = g @ weights[0][:, ctx.before :]
+                weight = weights[layer]
+                if ctx.heads > 1 and layer == len(weights) - 1:
+                    every = torch.arange(len(gradient), device=g.device) if rows is None else rows
+                    # The head of each row stands where an ordinary layer has one row of weights for all.
+                    weight = weight.index_select(0, every * ctx.heads // len(gradient))
+                    g = _back_through_activation(g * weight, h, ctx.activation)
+                else:
+                    g = _back_through_layer(g, weight, h, ctx.activation)
+            g = g @ weights[0][:, -ctx.action_size :]
             if rows is None:
-                return None, g, None, None
+                return None, g, None, None, None
             to_action = gradient.new_empty(gradient.shape[0], g.shape[1]) if to_action is None else to_action
             to_action.index_copy_(0, rows, g)
-        return None, to_action, None, None
+        return None, to_action, None, None, None
+
+
+def _own_head(output: Tensor, heads: int) -> Tensor:
+    """Return head i's number of the i-th share of the rows, ``(rows, 1)``, from ``(rows, heads)``."""
+    if heads == 1:
+        return output
+    return output.view(heads, -1, heads).diagonal(dim1=0, dim2=2).t().reshape(-1, 1)
 
 
 def _shares(tensors: Sequence[Tensor], members: int) -> list[Sequence[Tensor]]:
@@ -281,19 +299,23 @@ def squared_error(members: Sequence[MLP], x: Tensor, target: Tensor) -> Tensor:
 
 
 def smallest_value(members: Sequence[MLP], observation: Tensor, action: Tensor) -> Tensor:
-    """Return ``min_m members[m]([observation, action])``, shape ``(B, 1)``, differentiable in ``action`` alone.
+    """Return ``min_m members[m]([observation, action_i])_i``, ``(K, B)``, differentiable in ``action`` alone.
 
     Args:
-        members: perceptrons of the same sizes and activation, of one output.
+        members: perceptrons of the same sizes and activation, of K outputs, or of one for any number of actions.
         observation: shape ``(B, O)``.
-        action: shape ``(B, A)``.
+        action: shape ``(K, B, A)``.
     """
-    parameters = [member.tensors() for member in members]
+    parameters, heads = [member.tensors() for member in members], members[0].sizes[-1]
+    count, rows, width = action.shape
+    flat = action.reshape(-1, width)
+    x = torch.cat([observation.repeat(count, 1) if count > 1 else observation, flat], 1)
     if None in parameters:
-        x = torch.cat([observation, action], 1)
-        return functools.reduce(torch.minimum, (member.frozen(x) for member in members))
-    if torch.is_grad_enabled():
-        return _SmallestValue.apply(observation, action, members[0].activation, parameters)
-    x = torch.cat([observation, action], 1)
-    outputs = (_evaluate(x, members[0].activation, own, None) for own in parameters)
-    return functools.reduce(torch.minimum, outputs)
+        outputs = (_own_head(member.frozen(x), heads) for member in members)
+        smallest = functools.reduce(torch.minimum, outputs)
+    elif torch.is_grad_enabled():
+        smallest = _SmallestValue.apply(x.detach(), flat, heads, members[0].activation, parameters)
+    else:
+        outputs = (_own_head(_evaluate(x, members[0].activation, own, None), heads) for own in parameters)
+        smallest = functools.reduce(torch.minimum, outputs)
+    return smallest.view(count, rows)

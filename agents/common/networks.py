@@ -160,27 +160,15 @@ class Critic(nn.Module):
         return squared_error(self.members, torch.cat([observation, action], 1), target.t())
 
     def smallest_of_own_actions(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Return ``min_m Q_{m,i}(s, a_i)``, ``(K, B)``, differentiable in ``action`` ``(K, B, A)`` alone."""
-        if self.heads == 1 and len(action) == 1:
-            return smallest_value(self.members, observation, action[0]).t()
-        return self.frozen_of_own_actions(observation, action).amin(0)
-
-    def frozen_of_own_actions(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Return ``Q_{m,i}(s, a_i)``, ``(M, K, B)``, differentiable in ``action`` ``(K, B, A)`` alone.
+        """Return ``min_m Q_{m,i}(s, a_i)``, ``(K, B)``, differentiable in ``action`` ``(K, B, A)`` alone.
 
         A critic of one head values the actions of any number of sub-policies.
         """
-        x = torch.cat([observation.expand(len(action), -1, -1), action], -1)
-        values = torch.stack([member.frozen(x) for member in self.members])
-        return values.squeeze(3) if self.heads == 1 else values.diagonal(dim1=1, dim2=3).transpose(1, 2)
+        return smallest_value(self.members, observation, action)
 
     def first_of_own_actions(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return ``Q_{1,i}(s, a_i)``, ``(K, B)``, differentiable in ``action`` ``(K, B, A)`` alone."""
-        first = self.members[:1]
-        if self.heads == 1:
-            return smallest_value(first, observation, action[0]).t()
-        x = torch.cat([observation.expand(self.heads, -1, -1), action], -1)
-        return first[0].frozen(x).diagonal(dim1=0, dim2=2).t()
+        return smallest_value(self.members[:1], observation, action)
 
 
 def textbook_critic(observation_size: int, action_size: int, config: OffPolicyConfig) -> Critic:

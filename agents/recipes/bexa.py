@@ -222,12 +222,14 @@ class BexaTD3(ExitAgent, TD3):
         """Return each exit's loss, its gate's included, ``(K,)``."""
         output, logits = self.policy(batch.observation)
         action = torch.tanh(output)
-        values = self.critic.frozen_of_own_actions(batch.observation, action)
-        losses = -values[0].mean(1)
+        value = self.critic.first_of_own_actions(batch.observation, action)
+        losses = -value.mean(1)
         if self.config.exit_training == "imitate":
             copying = (action[:-1] - action[-1].detach()).square().sum(2).mean(1)
             losses = torch.cat([self.config.imitation_scale * copying, losses[-1:]])
-        return self.with_gates(losses, logits, values.amin(0))
+        with torch.no_grad():
+            values = self.critic.smallest_of_own_actions(batch.observation, action)
+        return self.with_gates(losses, logits, values)
 
     def _mean(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
         return np.tanh(self.exits(observation, self.rng, self._threshold(deterministic)))

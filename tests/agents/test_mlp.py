@@ -57,14 +57,22 @@ def test_forward_keeps_leading_dimensions():
     torch.testing.assert_close(net(x)[1], net(x[1]))
 
 
+def smallest_by_torch(nets, observation, action):
+    """The same by torch alone: head i of every net values action i, one head values them all."""
+    x = torch.cat([observation.expand(len(action), -1, -1), action], -1)
+    values = torch.stack([nn.Sequential.forward(net, x) for net in nets])
+    heads = values.shape[-1]
+    return (values.squeeze(-1) if heads == 1 else values.diagonal(dim1=1, dim2=3).transpose(1, 2)).amin(0)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("members", [1, 2, 3])
-def test_smallest_value_matches_oracle(activation, members):
-    nets = [MLP((5, 16, 16, 1), activation) for _ in range(members)]
-    observation, action = torch.randn(9, 3), torch.randn(9, 2, requires_grad=True)
-    upstream = torch.arange(9.0)[:, None]
-    ours = smallest_value(nets, observation, action)
-    theirs = torch.stack([nn.Sequential.forward(net, torch.cat([observation, action], 1)) for net in nets]).amin(0)
+@pytest.mark.parametrize(("heads", "actions"), [(1, 1), (1, 3), (3, 3), (4, 4)])
+def test_smallest_value_matches_oracle(activation, members, heads, actions):
+    nets = [MLP((5, 16, 16, heads), activation) for _ in range(members)]
+    observation, action = torch.randn(9, 3), torch.randn(actions, 9, 2, requires_grad=True)
+    upstream = torch.arange(9.0 * actions).view(actions, 9)
+    ours, theirs = smallest_value(nets, observation, action), smallest_by_torch(nets, observation, action)
     torch.testing.assert_close(ours, theirs)
     (own,) = torch.autograd.grad((upstream * ours).sum(), action)
     (oracle,) = torch.autograd.grad((upstream * theirs).sum(), action)
@@ -73,13 +81,14 @@ def test_smallest_value_matches_oracle(activation, members):
 
 def test_smallest_value_gives_members_no_gradient():
     nets = [MLP((5, 16, 1), "relu") for _ in range(2)]
-    smallest_value(nets, torch.randn(4, 3), torch.randn(4, 2, requires_grad=True)).sum().backward()
+    smallest_value(nets, torch.randn(4, 3), torch.randn(1, 4, 2, requires_grad=True)).sum().backward()
     assert all(parameter.grad is None for net in nets for parameter in net.parameters())
 
 
-def test_smallest_value_is_the_same_without_gradients():
-    nets = [MLP((5, 16, 1), "relu") for _ in range(3)]
-    observation, action = torch.randn(9, 3), torch.randn(9, 2)
+@pytest.mark.parametrize("heads", [1, 2])
+def test_smallest_value_is_the_same_without_gradients(heads):
+    nets = [MLP((5, 16, heads), "relu") for _ in range(3)]
+    observation, action = torch.randn(9, 3), torch.randn(2, 9, 2)
     with torch.no_grad():
         alone = smallest_value(nets, observation, action)
     assert torch.equal(alone, smallest_value(nets, observation, action))
@@ -164,8 +173,8 @@ def test_changed_network_runs_as_its_layers_say(change):
     both(net(x).square().sum(), slow(net, x).square().sum())
     both(squared_error([net], x, target), 0.5 * (slow(net, x) - target).square().mean())
     action = x[:, 3:].clone().requires_grad_()
-    values = smallest_value([net, net], x[:, :3], action)
-    torch.testing.assert_close(values, slow(net, x))
+    values = smallest_value([net, net], x[:, :3], action[None])
+    torch.testing.assert_close(values.t(), slow(net, x)[:, :1])
     (gradient,) = torch.autograd.grad(values.sum(), action)
     assert gradient.abs().sum() > 0
 
