@@ -76,15 +76,25 @@ class GateTeacher:
             )
         self.budget = float(budget)
 
-    def target(self, values: Tensor) -> Tensor:
-        """Return α, the share of each exit that every state should have, ``(B, K)``, for values ``(B, K)``.
+    def target(self, values: Tensor, budget: Tensor | None = None) -> Tensor:
+        """Return α, the share of each exit that every state should have, ``(B, K)``.
+
+        Args:
+            values: of the exits, ``(B, K)``.
+            budget: of each state, ``(B,)``, where it is not the same for all.
 
         Raises:
             NonFiniteError: a value is NaN or infinite.
+            ConfigError: several budgets for one program over the batch.
         """
         if self.training == "budget":
-            return solve_exit_lp(values, self.costs, self.budget)
+            return solve_exit_lp(values, self.costs, self.budget if budget is None else budget)
         if self.training == "batch_budget":
+            if budget is not None:
+                raise ConfigError(
+                    "gate_training='batch_budget' with a budget for each state: expected 'budget', as one program over "
+                    "the batch would spend the share of states with little where there is much"
+                )
             return solve_batch_lp(values, self.costs, self.budget)[0]
         if self.training == "advantage":
             return first_good_enough(values, values[:, -1:])
@@ -92,14 +102,15 @@ class GateTeacher:
             return softmax_mixture(values, self.temperature)
         return one_hot(values.argmax(1), values.shape[1], values)
 
-    def losses(self, logits: Tensor, values: Tensor) -> Tensor:
+    def losses(self, logits: Tensor, values: Tensor, budget: Tensor | None = None) -> Tensor:
         """Return each gate's loss, ``(K − 1,)``; no gradient reaches ``values``.
 
         Args:
             logits: of the gates, ``(B, K − 1)``.
             values: of the exits, ``(B, K)``.
+            budget: see ``target``.
         """
-        return gate_losses(logits, self.target(values.detach()), self.kind)
+        return gate_losses(logits, self.target(values.detach(), budget), self.kind)
 
     @torch.no_grad()
     def expected_cost(self, logits: Tensor) -> Tensor:

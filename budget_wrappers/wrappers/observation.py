@@ -12,6 +12,8 @@ from budget_wrappers.errors import ConfigError, SpaceError, WrapperOrderError
 from budget_wrappers.wrappers.reading import plain
 
 What = Literal["remaining", "budget"]
+DRAWS = 1
+"""Tells the stream of drawn budgets from others of the same seed."""
 
 
 class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
@@ -21,7 +23,7 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
     * ``what="budget"``: the budget that the agent was given, constant over an episode, so that one policy learns the
       whole trade-off. With a ``ComputeLimit`` inside it is that episode's limit over ``scale`` FLOPs (its first limit
       unless given), cut at 1. Without one it is a share given by ``set_budget`` or ``reset(options={"budget": 0.4})``,
-      1 at first.
+      1 at first, or with ``draw`` a new one each episode until one is given.
 
     Dict observations get the key ``dict_key``, Tuple ones a last element, others become ``Dict(obs=…, budget=…)``.
     ``flatten=True`` (default) then makes one vector of it, the budget **last**, in the observation's own float type, or
@@ -53,6 +55,7 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
         flatten: bool = True,
         *,
         scale: int | None = None,
+        draw: tuple[float, float] | None = None,
         dict_key: str = "budget",
     ) -> None:
         """Wrap ``env``.
@@ -62,6 +65,8 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
             what: the remaining share, or the budget that was given.
             flatten: return one vector.
             scale: FLOPs that count as a budget of 1, for ``what="budget"`` over a ``ComputeLimit``.
+            draw: ends within [0, 1] that each episode's share is drawn between, for ``what="budget"`` without a
+                ``ComputeLimit``; ``set_budget(None)`` draws again after one was given.
             dict_key: key in a Dict observation.
 
         Raises:
@@ -71,7 +76,9 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
         """
         if what not in get_args(What):
             raise ConfigError(f"what={what!r}; expected one of {', '.join(get_args(What))}.")
-        RecordConstructorArgs.__init__(self, what=what, flatten=plain(flatten), scale=plain(scale), dict_key=dict_key)
+        RecordConstructorArgs.__init__(
+            self, what=what, flatten=plain(flatten), scale=plain(scale), draw=plain(draw), dict_key=dict_key
+        )
         gym.Wrapper.__init__(self, env)
 
         self._limited = env.has_wrapper_attr("limit_report")
@@ -82,9 +89,11 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
             )
         if scale is not None and (isinstance(scale, bool) or not scale > 0 or not math.isfinite(scale)):
             raise ConfigError(f"scale={scale!r}; expected FLOPs > 0.")
+        if draw is not None and (what != "budget" or self._limited):
+            raise ConfigError(f"draw={draw!r} with what={what!r}: expected what='budget' and no ComputeLimit inside.")
+        self._given = GivenShare(draw)
         self._what = what
         self._scale = scale if scale is not None or not self._limited else env.get_wrapper_attr("budget_unit")
-        self._next_budget = self._given_budget = 1.0
         self._flatten = flatten
         self._key = dict_key
         self._inner_space = env.observation_space
@@ -96,17 +105,18 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
     def budget(self) -> float:
         """The number that is added, in [0, 1]."""
         if not self._limited:
-            return self._given_budget
+            return self._given.value
         limit = self.env.get_wrapper_attr("episode").limit
         if self._what == "budget":
             return min(limit / self._scale, 1.0)
         return self.env.get_wrapper_attr("remaining") / limit
 
-    def set_budget(self, budget: float) -> None:
+    def set_budget(self, budget: float | None) -> None:
         """Set the budget from the next reset on.
 
         Args:
-            budget: FLOPs an episode with a ``ComputeLimit`` inside, which it is passed to; else a share in [0, 1].
+            budget: FLOPs an episode with a ``ComputeLimit`` inside, which it is passed to; else a share in [0, 1],
+                or ``None`` to draw it, without ``draw`` for 1.
 
         Raises:
             ConfigError: it is out of bounds.
@@ -114,17 +124,13 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
         if self._limited:
             self.env.get_wrapper_attr("set_budget")(budget)
             return
-        if isinstance(budget, bool) or not isinstance(budget, int | float | np.number) or not 0 <= budget <= 1:
-            raise ConfigError(
-                f"A budget of {budget!r}; expected a share in [0, 1]. A limit in FLOPs needs a ComputeLimit inside."
-            )
-        self._next_budget = float(budget)
+        self._given.give(budget)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset; ``options["budget"]``, which is passed on too, is the same as ``set_budget`` just before."""
         if not self._limited and options is not None and "budget" in options:
             self.set_budget(options["budget"])
-        self._given_budget = self._next_budget
+        self._given.begin(seed)
         obs, info = self.env.reset(seed=seed, options=options)
         return self.observation(obs), info
 
@@ -144,6 +150,55 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
         if isinstance(self._inner_space, spaces.Tuple):
             return (*observation, share)
         return {"obs": observation, self._key: share}
+
+
+class GivenShare:
+    """A share of the budget that somebody gives, or that is drawn anew each episode.
+
+    Args:
+        draw: the ends it is drawn between, ``None`` for 1 unless given.
+
+    Attributes:
+        value: of this episode.
+
+    Raises:
+        ConfigError: ends that are no two shares in [0, 1], the lower one first.
+    """
+
+    def __init__(self, draw: Any) -> None:
+        if draw is not None:
+            if not isinstance(draw, tuple | list) or len(draw) != 2 or checked_share(draw[0]) > checked_share(draw[1]):
+                raise ConfigError(f"draw={draw!r}; expected two shares in [0, 1], the lower one first.")
+            draw = float(draw[0]), float(draw[1])
+        self._draw, self._next = draw, None
+        self._rng = np.random.default_rng()  # not the environment's, whose numbers stay as they are without us
+        self.value = 1.0
+
+    def give(self, budget: float | None) -> None:
+        """Have this share from the next episode on, ``None`` for a drawn one; raises ConfigError."""
+        self._next = None if budget is None else checked_share(budget)
+
+    def begin(self, seed: int | None) -> None:
+        """Start an episode."""
+        if seed is not None:
+            self._rng = np.random.default_rng([seed, DRAWS])
+        if self._next is not None:
+            self.value = self._next
+        else:
+            self.value = 1.0 if self._draw is None else float(self._rng.uniform(*self._draw))
+
+
+def checked_share(budget: Any) -> float:
+    """Return ``budget`` as a share.
+
+    Raises:
+        ConfigError: it is no number in [0, 1].
+    """
+    if isinstance(budget, bool) or not isinstance(budget, int | float | np.number) or not 0 <= budget <= 1:
+        raise ConfigError(
+            f"A budget of {budget!r}; expected a share in [0, 1]. A limit in FLOPs needs a ComputeLimit inside."
+        )
+    return float(budget)
 
 
 def flat_space(space: spaces.Space) -> spaces.Box:

@@ -21,6 +21,7 @@ class TestContract(WrapperContract):
         "flatten": ({"flatten": True}, {"flatten": False}),
         "scale": ({"what": "budget", "scale": 300}, {"what": "budget", "scale": 600}),
         "dict_key": ({"flatten": False, "dict_key": "budget"}, {"flatten": False, "dict_key": "left"}),
+        "draw": ({"what": "remaining"}, {"what": "budget"}),  # needs no limit inside: below
     }
 
     def inside(self, env: gym.Env) -> gym.Env:
@@ -31,6 +32,7 @@ class TestGivenBudgetContract(TestContract):
     variants: ClassVar = {
         **TestContract.variants,
         "scale": TestContract.variants["what"],  # needs a limit inside, as above
+        "draw": ({"what": "budget", "draw": (0.1, 0.3)}, {"what": "budget", "draw": (0.5, 0.5)}),
     }
 
     def arguments(self, kind: str) -> dict[str, Any]:
@@ -185,3 +187,40 @@ def test_the_environments_observation_is_not_written_to(meter: ComputeMeter) -> 
     get_meter("policy").add(0)
     wrapped.reset(seed=0)
     assert set(inner.observation_space.spaces) == {"position", "mode"}
+
+
+def test_a_drawn_budget_stays_for_an_episode_and_follows_the_seed() -> None:
+    env = BudgetAwareObservation(SpacesEnv("box"), "budget", draw=(0.2, 0.4))
+    drawn = []
+    for seed in (1, 2, 1):
+        drawn.append(float(env.reset(seed=seed)[0][-1]))
+        assert float(env.step(None)[0][-1]) == drawn[-1]
+    assert drawn[0] == drawn[2] != drawn[1]
+    assert all(0.2 <= budget <= 0.4 for budget in drawn)
+    assert len({float(env.reset()[0][-1]) for _ in range(5)}) == 5
+
+
+def test_a_budget_that_is_given_is_drawn_no_more_until_none_is() -> None:
+    env = BudgetAwareObservation(SpacesEnv("box"), "budget", draw=(0.2, 0.4))
+    assert env.reset(seed=0, options={"budget": 0.9})[0][-1] == np.float32(0.9)
+    assert env.reset(seed=0)[0][-1] == np.float32(0.9)
+    env.set_budget(None)
+    assert 0.2 <= env.reset(seed=0)[0][-1] <= 0.4
+
+
+def test_drawing_leaves_the_environment_s_own_numbers_alone() -> None:
+    plain, drawn = gym.make("CartPole-v1"), gym.make("CartPole-v1")
+    env = BudgetAwareObservation(drawn, "budget", draw=(0.0, 1.0))
+    for seed in (3, None, None):
+        np.testing.assert_array_equal(plain.reset(seed=seed)[0], env.reset(seed=seed)[0][:-1])
+
+
+@pytest.mark.parametrize("draw", [(0.5, 0.2), (0.0, 1.5), (0.1,), 0.5, (None, 1.0)])
+def test_ends_that_nothing_can_be_drawn_between_are_refused(draw: Any) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        BudgetAwareObservation(SpacesEnv("box"), "budget", draw=draw)
+
+
+def test_a_limit_s_budget_is_not_drawn(meter: ComputeMeter) -> None:
+    with pytest.raises(ConfigError, match="no ComputeLimit inside"):
+        BudgetAwareObservation(limited(meter), "budget", draw=(0.0, 1.0))
