@@ -24,7 +24,8 @@ import torch
 from agents.common.checkpoint import read, read_header
 from agents.common.dataset import write_dataset
 from agents.common.log import CHECKPOINT, read_rows
-from agents.common.run import Run, RunConfig
+from agents.common.run import Run
+from agents.common.run_config import RunConfig
 from agents.cql import CQL, DiscreteCQL
 from agents.dqn import DQN
 from agents.recipes.asymmetric import Asymmetric

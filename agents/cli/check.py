@@ -51,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
 
     import gymnasium as gym
 
-    from agents.common.run import made
+    from agents.common.run_config import made
     from budget_wrappers.errors import ContractError
     from budget_wrappers.wrappers import check_wrapper
 

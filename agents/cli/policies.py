@@ -11,7 +11,7 @@ from agents.cli.names import agent_called
 from agents.cli.sub_policies import open_sub_policies_with
 from agents.common.checkpoint import load_agent, read_header
 from agents.common.log import BEST, CHECKPOINT, CONFIG, read_json
-from agents.common.run import RunConfig
+from agents.common.run_config import RunConfig
 from budget_wrappers.errors import CheckpointError, ConfigError
 from budget_wrappers.integrations.sb3 import load, metered
 from budget_wrappers.metering import ComputeMeter

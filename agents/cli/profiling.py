@@ -12,7 +12,7 @@ from torch import nn
 from agents.cli.arguments import parse, say
 from agents.cli.names import agent_named
 from agents.cli.policies import PolicyOptions, open_policy
-from agents.common.run import RunConfig
+from agents.common.run_config import RunConfig
 from agents.recipes.asymmetric import Asymmetric
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering import ComputeMeter, Energy, Profile, profile

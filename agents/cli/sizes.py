@@ -69,7 +69,7 @@ def next_command(config: Any, sizes: Any, preset: str | None = None) -> str:
         sizes: with both widths.
         preset: what the search was told, which the command repeats: the master's settings are in it.
     """
-    from agents.common.run import RunConfig
+    from agents.common.run_config import RunConfig
     from agents.recipes.asymmetric_config import AsymmetricConfig
     from agents.recipes.width import LAYERS
 

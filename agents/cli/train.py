@@ -14,7 +14,8 @@ from agents.cli.arguments import PresetOptions, flat, parse, presets_of, say, va
 from agents.cli.names import AGENTS, agent_called, agent_named
 from agents.cli.sub_policies import open_sub_policies_with
 from agents.common.log import CONFIG, read_json
-from agents.common.run import Run, RunConfig
+from agents.common.run import Run
+from agents.common.run_config import RunConfig
 
 
 @dataclass(frozen=True)

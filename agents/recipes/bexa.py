@@ -8,6 +8,7 @@ gates (``GateTeacher``), and one more term joins the actor's loss.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,11 @@ from agents.common.config import OffPolicyConfig
 from agents.common.exit_acting import ExitForward
 from agents.common.networks import Critic, SquashedSample, squashed_gaussian
 from agents.common.optim import FusedAdam
+from agents.common.spaces import NoEnvironment
 from agents.recipes.bexa_config import BexaSACConfig, BexaTD3Config, ExitSettings
 from agents.sac import SAC
 from agents.td3 import TD3
+from budget_wrappers.errors import WrapperOrderError
 from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.selection.gates import GateTeacher
 
@@ -61,6 +64,7 @@ class ExitAgent:
         """Make the agent's parts, then the gates' teacher and an optimizer for each exit where they step apart."""
         super().build()
         config: ExitSettings = self.config
+        self._require_budget(self.env)
         flops = self.policy.flops
         self.teacher = GateTeacher(
             flops, config.budget, config.gate_training, config.gate_loss, config.gate_temperature
@@ -86,10 +90,32 @@ class ExitAgent:
     def set_budget(self, budget: float) -> None:
         """Teach the gates another budget from the next update on.
 
+        An agent that reads its budget from the observation passes it on to the wrapper that writes it there, where it
+        holds from the next reset on.
+
         Raises:
             InfeasibleBudgetError: below 0, the cost of the cheapest exit, or NaN.
+            ConfigError: no share in [0, 1], where it goes into the observation.
         """
-        self.teacher.set_budget(budget)
+        if self.config.budget_from_observation:
+            self.env.get_wrapper_attr("set_budget")(budget)
+        else:
+            self.teacher.set_budget(budget)
+
+    def set_env(self, env: Any) -> None:
+        """Train on ``env`` from now on; see ``OffPolicyAgent``."""
+        self._require_budget(env)
+        super().set_env(env)
+
+    def _require_budget(self, env: Any) -> None:
+        """Raise unless the observations of ``env`` end in a budget, where it is to be read from there."""
+        wrapped = isinstance(env, gym.Wrapper) and env.has_wrapper_attr("budget")
+        if self.config.budget_from_observation and not wrapped and not isinstance(env, NoEnvironment):
+            raise WrapperOrderError(
+                f"budget_from_observation=True and {env} adds no budget: expected BudgetAwareObservation(env, "
+                "'budget', draw=(0.0, 1.0)) around it, flattened, so that the last number of an observation is one; "
+                "budget_input=True (--budget-input) in a run"
+            )
 
     def plain_state(self) -> dict[str, Any]:
         """Return the budget and how often each exit has acted."""
@@ -98,7 +124,7 @@ class ExitAgent:
     def load_plain_state(self, state: Mapping[str, Any]) -> None:
         """Take back what ``plain_state`` returned."""
         super().load_plain_state(state)
-        self.set_budget(state["budget"])
+        self.teacher.set_budget(state["budget"])
         self.exits.counts[:] = state["exits"]
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
@@ -111,11 +137,19 @@ class ExitAgent:
         named = dict(zip((f"acting/{name}" for name in self.exits.names), shares, strict=True))
         return {**named, "acting/cost": shares @ torch.tensor(self.teacher.costs)}
 
-    def with_gates(self, losses: Tensor, logits: Tensor, values: Tensor) -> Tensor:
-        """Return the exits' losses ``(K,)`` with the gates' added, from logits ``(B, K − 1)`` and values ``(K, B)``."""
+    def with_gates(self, losses: Tensor, logits: Tensor, values: Tensor, observation: Tensor) -> Tensor:
+        """Return the exits' losses with the gates' added, ``(K,)``.
+
+        Args:
+            losses: shape ``(K,)``.
+            logits: of the gates, ``(B, K − 1)``.
+            values: of the exits, ``(K, B)``.
+            observation: that both are of, ``(B, O)``.
+        """
         config = self.config
         if config.gate_loss_scale and self.num_updates % config.gate_interval == 0:
-            gates = self.teacher.losses(logits, values.detach().t())
+            budget = observation[:, -1] if config.budget_from_observation else None
+            gates = self.teacher.losses(logits, values.detach().t(), budget)
             losses = losses + config.gate_loss_scale * nn.functional.pad(gates, (0, 1))
             self.gate_metrics = {"gate/loss": gates.detach().sum()}
         self.gate_metrics["gate/expected_cost"] = self.teacher.expected_cost(logits)
@@ -180,7 +214,7 @@ class BexaSAC(ExitAgent, SAC):
         if self.config.exit_training == "imitate":
             copying = gaussian_divergence(own.mean, own.log_std).mean(1)
             losses = torch.cat([self.config.imitation_scale * copying, losses[-1:]])
-        return self.with_gates(losses, own.logits, values)
+        return self.with_gates(losses, own.logits, values, batch.observation)
 
     def _distribution(self, observation: np.ndarray, deterministic: bool) -> tuple[np.ndarray, np.ndarray]:
         output = self.exits(observation, self.rng, self._threshold(deterministic))
@@ -229,7 +263,7 @@ class BexaTD3(ExitAgent, TD3):
             losses = torch.cat([self.config.imitation_scale * copying, losses[-1:]])
         with torch.no_grad():
             values = self.critic.smallest_of_own_actions(batch.observation, action)
-        return self.with_gates(losses, logits, values)
+        return self.with_gates(losses, logits, values, batch.observation)
 
     def _mean(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
         return np.tanh(self.exits(observation, self.rng, self._threshold(deterministic)))

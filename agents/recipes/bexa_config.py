@@ -20,6 +20,8 @@ class ExitSettings:
         exit_after: hidden layers before each exit, ascending; empty for an exit after every layer and one on the
             observation itself.
         budget: b, mean cost of acting: 0 for the cheapest exit only, 1 for the dearest whenever it pays.
+        budget_from_observation: whether b is the last number of each observation, which ``BudgetAwareObservation`` with
+            ``what="budget"`` puts there, instead of ``budget``: one agent then learns every budget.
         gate_training: what teaches the gates, see ``budget_wrappers.selection.gates.GateTraining``.
         gate_loss: see ``budget_wrappers.functional.gates.GateLoss``.
         gate_loss_scale: weight of the gates' loss beside the actor's.
@@ -36,6 +38,7 @@ class ExitSettings:
 
     exit_after: tuple[int, ...] = ()
     budget: float = 0.5
+    budget_from_observation: bool = False
     gate_training: GateTraining = "budget"
     gate_loss: GateLoss = "per_gate"
     gate_loss_scale: float = 1e-2
@@ -53,6 +56,8 @@ class ExitSettings:
         depths = resolved_depths(len(self.net_arch), self.exit_after or None)  # raises
         require(len(depths) > 1, "exit_after", self.exit_after, "two exits at least, or there is nothing to choose")
         require(self.budget >= 0, "budget", self.budget, "0, the cheapest exit's cost, or more")
+        together = self.budget_from_observation and self.gate_training == "batch_budget"
+        require(not together, "gate_training", self.gate_training, "'budget' with budget_from_observation=True")
         require(self.gate_loss_scale >= 0, "gate_loss_scale", self.gate_loss_scale, "0 or more")
         require(self.gate_interval >= 1, "gate_interval", self.gate_interval, "at least 1 update")
         require(self.gate_temperature > 0, "gate_temperature", self.gate_temperature, "a number above 0")

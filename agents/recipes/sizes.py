@@ -13,7 +13,7 @@ from typing import Any
 from agents.common.cloud import random_return
 from agents.common.config import require
 from agents.common.mlp import Activation
-from agents.common.run import RunConfig
+from agents.common.run_config import RunConfig
 from agents.common.tradeoff import TradeoffPoint
 from agents.common.workers import progress_bar, run_jobs
 from agents.recipes.sizes_table import SizesStudy

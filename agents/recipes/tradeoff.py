@@ -19,7 +19,7 @@ from agents.common.evaluate import REPORT_SEED, Evaluation, evaluate_policy
 from agents.common.log import provenance
 from agents.common.mlp import Activation
 from agents.common.monitors import Evaluate
-from agents.common.run import RunConfig
+from agents.common.run_config import RunConfig
 from agents.common.tradeoff import Comparison, TradeoffPoint
 from agents.common.workers import Advance, Told, progress_bar, run_jobs
 from agents.recipes.asymmetric import Asymmetric, AsymmetricConfig

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from agents.common.log import CONFIG, read_json
-from agents.common.run import Run, RunConfig
+from agents.common.run import Run
+from agents.common.run_config import RunConfig
 from agents.common.tradeoff import FILE_NAME, Comparison, TradeoffPoint
 from agents.common.workers import Advance, Told
 from agents.recipes.points import require_same

@@ -26,7 +26,8 @@ from agents.cli.sub_policies import open_sub_policies_with
 from agents.common.checkpoint import load_agent
 from agents.common.evaluate import REPORT_SEED, evaluate_policy
 from agents.common.log import BEST
-from agents.common.run import Run, RunConfig
+from agents.common.run import Run
+from agents.common.run_config import RunConfig
 from agents.dqn import DQN
 from agents.sac import SAC
 from benchmarks.asymmetric.costs import FOLDER

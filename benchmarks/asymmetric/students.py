@@ -29,7 +29,8 @@ from agents.common.config import OffPolicyConfig
 from agents.common.dataset import open_dataset
 from agents.common.demonstrations import write_demonstrations
 from agents.common.log import CHECKPOINT
-from agents.common.run import Run, RunConfig
+from agents.common.run import Run
+from agents.common.run_config import RunConfig
 from agents.gail import GAIL
 from agents.recipes.asymmetric import AsymmetricConfig
 from agents.sac import SAC

@@ -26,7 +26,8 @@ from agents.cli.arguments import PRESETS, presets_of
 from agents.common.cloud import RandomPolicy
 from agents.common.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undisturbed
 from agents.common.log import CONFIG, read_json
-from agents.common.run import Run, RunConfig
+from agents.common.run import Run
+from agents.common.run_config import RunConfig
 from agents.recipes.asymmetric import Asymmetric, AsymmetricConfig
 from agents.sac import SAC
 from benchmarks.asymmetric.costs import FOLDER, SIZES

@@ -14,7 +14,8 @@ from agents.common.buffers import Batch
 from agents.common.callbacks import FunctionCallback
 from agents.common.dataset import Transitions, write_dataset
 from agents.common.offline import FixedReplay
-from agents.common.run import Run, RunConfig
+from agents.common.run import Run
+from agents.common.run_config import RunConfig
 from agents.gail import discrimination_loss, imitation_reward
 from benchmarks.resume import differences
 from budget_wrappers.errors import ConfigError, DatasetError, NonFiniteError, SpaceError

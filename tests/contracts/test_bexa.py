@@ -9,13 +9,15 @@ from torch import Tensor
 
 from agents import BexaSAC, BexaTD3
 from agents.common.buffers import Batch
-from tests.contracts.agent import AgentContract, OnlineContract
+from budget_wrappers.wrappers import BudgetAwareObservation
+from tests.contracts.agent import AgentContract, Countdown, OnlineContract
 from tests.contracts.test_agents import TestSAC, TestTD3
 
 EXIT_KEYS = {
     "exit_after": (0, 2),
     "net_arch": (4, 4),
     "budget": 0.1,
+    "budget_from_observation": True,
     "gate_training": "batch_budget",
     "gate_loss": "mixture",
     "gate_loss_scale": 0.0,
@@ -34,6 +36,11 @@ class ExitContract(OnlineContract):
     """Gates open from a probability of ½ on, or two predictions of one observation would differ."""
 
     settings: ClassVar = {**AgentContract.settings, "gate": "threshold"}
+
+    def make(self, env: Any = None, **settings: Any) -> Any:
+        if settings.get("budget_from_observation"):
+            env = BudgetAwareObservation(env or Countdown(), "budget", draw=(0.0, 1.0))
+        return super().make(env, **settings)
 
     def outputs(self, agent: Any, observation: Tensor) -> Tensor:
         """Return what the exits say that rows leave at, ``(n, outputs)``."""

@@ -12,11 +12,13 @@ from agents import BexaSAC, BexaTD3
 from agents.common.callbacks import Callback
 from agents.common.evaluate import evaluate_policy
 from agents.common.monitors import Checkpoint
+from agents.common.run_config import RunConfig
 from agents.recipes.bexa import gaussian_divergence
-from budget_wrappers.errors import ConfigError, InfeasibleBudgetError
+from budget_wrappers.errors import ConfigError, InfeasibleBudgetError, WrapperOrderError
 from budget_wrappers.functional.gates import mixture_weights
+from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.selection.gates import GateTeacher
-from budget_wrappers.wrappers import RecordComputeStatistics
+from budget_wrappers.wrappers import BudgetAwareObservation, RecordComputeStatistics
 
 SETTINGS: dict[str, Any] = {"net_arch": (8, 8), "batch_size": 8, "learning_starts": 20, "buffer_size": 500, "seed": 3}
 AGENTS = (BexaSAC, BexaTD3)
@@ -101,7 +103,7 @@ def test_gates_meet_the_budget_that_values_leave_to_them(agent_class: Any) -> No
     x, optimizer = torch.randn(256, 3), torch.optim.Adam(agent.policy.parameters(), lr=1e-2)
     values = torch.tensor([[0.0], [0.5], [10.0]]).expand(3, 256)
     for _ in range(300):
-        loss = agent.with_gates(torch.zeros(3), agent.policy(x).logits, values).sum()
+        loss = agent.with_gates(torch.zeros(3), agent.policy(x).logits, values, x).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -211,6 +213,57 @@ def test_other_ways_to_teach_gates(training: str, targets: list[int] | None) -> 
 def test_what_cannot_be_is_refused(settings: dict[str, Any], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         make(**settings)
+
+
+def conditioned(**settings: Any) -> BexaSAC:
+    env = BudgetAwareObservation(gym.make("Pendulum-v1"), "budget", draw=(0.0, 1.0))
+    return BexaSAC(env, **{**SETTINGS, "budget_from_observation": True, **settings})
+
+
+def test_one_agent_s_gates_follow_the_budget_in_the_observation() -> None:
+    agent = conditioned(gate_loss="mixture", gate_loss_scale=1.0, net_arch=(32, 32))
+    x, optimizer = torch.rand(512, 4), torch.optim.Adam(agent.policy.parameters(), lr=3e-2)
+    values = torch.tensor([[0.0], [0.5], [10.0]]).expand(3, 512)
+    for _ in range(500):
+        loss = agent.with_gates(torch.zeros(3), agent.policy(x).logits, values, x).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    # The first gate sees the observation through one linear layer: its probability is no straight line of b.
+    for budget in (0.1, 0.5, 0.9):
+        x[:, -1] = budget
+        assert float(agent.teacher.expected_cost(agent.policy(x).logits)) == pytest.approx(budget, abs=0.1)
+
+
+def test_a_budget_set_on_the_agent_or_at_a_reset_is_what_the_policy_sees() -> None:
+    agent = conditioned().learn(60)
+    agent.set_budget(0.3)
+    assert agent.env.reset()[0][-1] == np.float32(0.3)
+    assert agent.env.reset(options={"budget": 0.7})[0][-1] == np.float32(0.7)
+    with pytest.raises(ConfigError, match="expected a share in"):
+        agent.set_budget(1.2)
+    assert len(set(agent.replay.observation[:60, -1].tolist())) == 1  # one episode
+    agent.env.set_budget(None)
+    agent.learn(500)
+    assert len(set(agent.replay.observation[: len(agent.replay), -1].tolist())) > 2
+
+
+def test_a_run_s_environments_have_the_budget_that_it_asks_for() -> None:
+    config = RunConfig(env="Pendulum-v1", budget_input=True)
+    assert config.make_env().observation_space.shape == config.make_env(ComputeMeter()).observation_space.shape == (4,)
+    with pytest.raises(ConfigError, match="n_envs=2: expected 1 with budget_input"):
+        RunConfig(env="Pendulum-v1", budget_input=True, n_envs=2)
+
+
+def test_a_budget_must_be_in_the_observation_to_be_read_from_there(tmp_path: Path) -> None:
+    with pytest.raises(WrapperOrderError, match="expected BudgetAwareObservation"):
+        make(budget_from_observation=True)
+    agent = conditioned()
+    agent.save(tmp_path / "agent")
+    loaded = BexaSAC.load(tmp_path / "agent.safetensors", None)
+    assert loaded.predict(np.zeros(4))[0].shape == (1,)
+    with pytest.raises(ConfigError, match="gate_training='batch_budget': expected 'budget'"):
+        conditioned(gate_training="batch_budget")
 
 
 def test_a_budget_that_no_exit_can_keep_is_refused_at_run_time() -> None:

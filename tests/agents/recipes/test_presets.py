@@ -9,7 +9,7 @@ import pytest
 
 from agents.cli import main
 from agents.cli.arguments import PRESETS, presets_of
-from agents.common.run import RunConfig
+from agents.common.run_config import RunConfig
 from benchmarks.asymmetric.costs import PUBLISHED_RATIO, SIZES, costs_of, settings_of
 
 TASKS = tuple(SIZES)
