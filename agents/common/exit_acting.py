@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from budget_wrappers.deploy.numpy_exits import NumpyExits
-from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.metering import ComputeMeter, count_flops
 from budget_wrappers.modules.exits import EarlyExitNetwork
 
 Acting = Literal["early_exit", "backbone", "ensemble"]
@@ -23,30 +23,38 @@ class ExitForward:
         acting: see ``Acting``.
 
     Attributes:
-        names: of the exits, on the meter where gates are asked.
-        counts: rows that left at each exit since ``forget_counts``, ``(K,)``.
+        names: what is charged: the exits, or the one way to act where gates are not asked.
+        flops: of one row, of each of them, in the meter's convention.
     """
 
     def __init__(self, network: EarlyExitNetwork, meter: ComputeMeter, acting: Acting = "early_exit") -> None:
         self.network, self._meter, self.acting = network, meter, acting
         cpu = next(network.parameters()).device.type == "cpu"
         self._engine = NumpyExits(network) if cpu else None
-        self.names = [f"exit {number + 1}" for number in range(len(network.exits))]
-        self.counts = np.zeros(len(network.exits), dtype=np.int64)
-        for name in self.names if acting == "early_exit" else (acting,):
+        ways = range(len(network.exits)) if acting == "early_exit" else [None]
+        self.names = [acting if way is None else f"exit {way + 1}" for way in ways]
+        self.flops = tuple(self._count(way) for way in ways)
+        for name in self.names:
             meter.add(0, name, rows=0)  # known from the start: an episode of random actions costs 0 and is no mistake
 
+    def _count(self, way: int | None) -> int:
+        """Return the FLOPs of one row that leaves at exit ``way``, or that acts without gates."""
+        parameter = next(self.network.parameters())
+        x = torch.zeros(1, self.network.inputs, device=parameter.device)
+        # No probability is above 1 and every one above −1: each gate before the exit stays closed, its own opens.
+        draws = torch.tensor([[-1.0 if gate == way else 1.0 for gate in range(len(self.network.exits) - 1)]])
+        act = {
+            "early_exit": lambda: self.network.leave(x, draws.to(x)),
+            "backbone": lambda: self.network.last(x),
+            "ensemble": lambda: self.network.every(x),
+        }[self.acting]
+        return int(count_flops(act, convention=self._meter.convention))
+
     @property
-    def flops(self) -> tuple[int, ...]:
-        """FLOPs of one row: of leaving at each exit, or of the one way to act, ``(K,)`` or ``(1,)``."""
-        network = self.network
-        gates = sum(2 * layer.in_features for layer in network.exits[:-1])
-        last = network.flops[-1] - gates
-        if self.acting == "backbone":
-            return (last,)
-        if self.acting == "ensemble":
-            return (last + sum(2 * layer.in_features * network.outputs for layer in network.exits[:-1]),)
-        return network.flops
+    def rows(self) -> np.ndarray:
+        """Rows that acted through each of ``names`` so far, as the meter has them: evaluations are not among them."""
+        charged = self._meter.by_name
+        return np.array([charged[name] // flops for name, flops in zip(self.names, self.flops, strict=True)])
 
     def __call__(self, observation: np.ndarray, rng: np.random.Generator, threshold: bool = False) -> np.ndarray:
         """Return the output of the exits taken, ``(n, outputs)``, for ``observation`` ``(n, O)``.
@@ -59,19 +67,13 @@ class ExitForward:
         x = observation.astype(np.float32, copy=False)
         if self.acting != "early_exit":
             self._meter.add(self.flops[0] * len(x), self.acting, len(x))
-            self.counts[-1] += len(x)
             return self._last(x) if self.acting == "backbone" else self._every(x).mean(0)
         draws = None if threshold else rng.random((len(x), len(self.names) - 1), dtype=np.float32)
         output, taken = self._leave(x, draws)
         for number, rows in enumerate(np.bincount(taken, minlength=len(self.names)).tolist()):
             if rows:
-                self._meter.add(self.network.flops[number] * rows, self.names[number], rows)
-                self.counts[number] += rows
+                self._meter.add(self.flops[number] * rows, self.names[number], rows)
         return output
-
-    def forget_counts(self) -> None:
-        """Count from 0 again."""
-        self.counts[:] = 0
 
     def _leave(self, x: np.ndarray, draws: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         if self._engine is not None:
@@ -85,8 +87,11 @@ class ExitForward:
     def _every(self, x: np.ndarray) -> np.ndarray:
         if self._engine is not None:
             return self._engine.every(x)
-        with self._meter.paused(), torch.no_grad():
-            return self.network(torch.as_tensor(x, device=next(self.network.parameters()).device)).output.cpu().numpy()
+        with self._meter.paused():
+            return self.network.every(torch.as_tensor(x, device=next(self.network.parameters()).device)).cpu().numpy()
 
     def _last(self, x: np.ndarray) -> np.ndarray:
-        return self._engine.last(x) if self._engine is not None else self._every(x)[-1]
+        if self._engine is not None:
+            return self._engine.last(x)
+        with self._meter.paused():
+            return self.network.last(torch.as_tensor(x, device=next(self.network.parameters()).device)).cpu().numpy()

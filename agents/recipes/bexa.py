@@ -118,24 +118,26 @@ class ExitAgent:
             )
 
     def plain_state(self) -> dict[str, Any]:
-        """Return the budget and how often each exit has acted."""
-        return {**super().plain_state(), "budget": self.teacher.budget, "exits": self.exits.counts.tolist()}
+        """Return the budget."""
+        return {**super().plain_state(), "budget": self.teacher.budget}
 
     def load_plain_state(self, state: Mapping[str, Any]) -> None:
         """Take back what ``plain_state`` returned."""
         super().load_plain_state(state)
         self.teacher.set_budget(state["budget"])
-        self.exits.counts[:] = state["exits"]
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Take one gradient step of every part; the gates' loss and cost and the exits' shares are logged, too."""
         return {**super().update(batch), **self.gate_metrics, **self.exit_shares()}
 
     def exit_shares(self) -> dict[str, Tensor]:
-        """Return the share of rows that left at each exit since training began, and what they cost."""
-        shares = torch.from_numpy(self.exits.counts / max(int(self.exits.counts.sum()), 1)).float()
-        named = dict(zip((f"acting/{name}" for name in self.exits.names), shares, strict=True))
-        return {**named, "acting/cost": shares @ torch.tensor(self.teacher.costs)}
+        """Return the share of rows that left at each exit since training began, and their mean normalised cost."""
+        rows, flops = self.exits.rows, np.array(self.exits.flops)
+        shares = rows / max(int(rows.sum()), 1)
+        low, high = min(self.policy.flops), max(self.policy.flops)
+        spent = {"acting/cost": (shares @ flops - low) / (high - low)} if rows.any() else {}
+        named = dict(zip((f"acting/{name}" for name in self.exits.names), shares, strict=True)) | spent
+        return {name: torch.tensor(float(value)) for name, value in named.items()}
 
     def with_gates(self, losses: Tensor, logits: Tensor, values: Tensor, observation: Tensor) -> Tensor:
         """Return the exits' losses with the gates' added, ``(K,)``.

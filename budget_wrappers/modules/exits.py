@@ -126,6 +126,22 @@ class EarlyExitNetwork(nn.Module):
                 output[inside] = nn.functional.linear(x, weight, bias)
         return output, taken
 
+    @torch.no_grad()
+    def every(self, x: Tensor) -> Tensor:
+        """Return the output of each exit, ``(K, B, outputs)``; no gate is asked."""
+        outputs = []
+        for stage, layer in zip(self.stages, self.exits, strict=True):
+            x = stage(x)
+            outputs.append(nn.functional.linear(x, layer.weight[: self.outputs], layer.bias[: self.outputs]))
+        return torch.stack(outputs)
+
+    @torch.no_grad()
+    def last(self, x: Tensor) -> Tensor:
+        """Return the output of the last exit, ``(B, outputs)``; no gate is asked and no other head runs."""
+        for stage in self.stages:
+            x = stage(x)
+        return self.exits[-1](x)
+
 
 def resolved_depths(layers: int, exit_after: Sequence[int] | None) -> tuple[int, ...]:
     """Return ``exit_after``, or an exit after each of ``layers`` layers and one before them.

@@ -54,6 +54,8 @@ def test_acting_says_what_the_exit_taken_says_in_torch_and_numpy(shape: tuple, r
     np.testing.assert_allclose(said, expected.detach().numpy(), atol=1e-5)
     np.testing.assert_allclose(engine.every(x.numpy()), output.detach().numpy(), atol=1e-5)
     np.testing.assert_allclose(engine.last(x.numpy()), output[-1].detach().numpy(), atol=1e-5)
+    assert torch.allclose(network.every(x), output, atol=1e-5)
+    assert torch.allclose(network.last(x), output[-1], atol=1e-5)
 
 
 @settings(max_examples=40, deadline=None)

@@ -10,7 +10,7 @@ import torch
 
 from agents import BexaSAC, BexaTD3
 from agents.common.callbacks import Callback
-from agents.common.evaluate import evaluate_policy
+from agents.common.evaluate import evaluate_policy, undisturbed
 from agents.common.monitors import Checkpoint
 from agents.common.run_config import RunConfig
 from agents.recipes.bexa import gaussian_divergence
@@ -50,7 +50,7 @@ def test_each_exit_that_acts_is_charged_by_its_name(agent_class: Any) -> None:
     agent = make(agent_class)
     agent.learn(120)  # the first 20 actions are random
     flops = dict(zip(agent.exits.names, agent.policy.flops, strict=True))
-    counts = dict(zip(agent.exits.names, agent.exits.counts.tolist(), strict=True))
+    counts = dict(zip(agent.exits.names, agent.exits.rows.tolist(), strict=True))
     assert sum(counts.values()) == 100
     assert min(counts.values()) > 0
     assert dict(agent.meter.by_name) == {name: counts[name] * flops[name] for name in flops}
@@ -77,6 +77,22 @@ def test_without_gates_none_is_charged(acting: str, charged: int) -> None:
     assert agent.flops_per_action == charged
 
 
+def test_an_evaluation_in_between_is_not_among_the_exits_that_acted() -> None:
+    agent = make().learn(120)
+    rows = agent.exits.rows.tolist()
+    with undisturbed(agent):
+        evaluate_policy(agent, gym.make("Pendulum-v1"), 1)
+        assert agent.exits.rows.sum() == sum(rows) + 200
+    assert agent.exits.rows.tolist() == rows
+
+
+def test_what_is_charged_is_in_the_meter_s_convention() -> None:
+    plain = make()
+    full = BexaSAC(gym.make("Pendulum-v1"), meter=ComputeMeter(convention="all"), **SETTINGS)
+    assert plain.exits.flops == plain.policy.flops
+    assert all(more > less for more, less in zip(full.exits.flops, plain.exits.flops, strict=True))
+
+
 def test_an_episode_of_random_actions_costs_nothing() -> None:
     agent = make(learning_starts=300)
     agent.set_env(RecordComputeStatistics(gym.make("Pendulum-v1"), agent.meter))
@@ -93,7 +109,7 @@ def test_sampled_gates_open_as_often_as_they_say() -> None:
         logits = agent.policy(torch.from_numpy(observation[:1])).logits
     share = mixture_weights(torch.cat([torch.sigmoid(logits), torch.ones(1, 1)], 1))[0].numpy()
     # 5 standard deviations of a share of 40,000 draws are at most .0125
-    np.testing.assert_allclose(agent.exits.counts / rows, share, atol=0.0125)
+    np.testing.assert_allclose(agent.exits.rows / rows, share, atol=0.0125)
 
 
 @pytest.mark.parametrize("agent_class", AGENTS)
@@ -109,7 +125,7 @@ def test_gates_meet_the_budget_that_values_leave_to_them(agent_class: Any) -> No
         optimizer.step()
     assert float(agent.gate_metrics["gate/expected_cost"]) == pytest.approx(0.3, abs=0.01)
     agent.predict(np.repeat(x.numpy(), 40, 0))
-    executed = agent.exits.counts @ np.array(agent.teacher.costs) / agent.exits.counts.sum()
+    executed = agent.exits.rows @ np.array(agent.teacher.costs) / agent.exits.rows.sum()
     assert executed == pytest.approx(0.3, abs=0.02)
 
 
@@ -172,7 +188,7 @@ def test_a_resumed_run_is_the_same(agent_class: Any, settings: dict[str, Any], t
     second.learn(400 - second.num_timesteps)
     pairs = zip(whole.modules.values(), second.modules.values(), strict=True)
     assert all(torch.equal(a, b) for one, two in pairs for a, b in zip(one.parameters(), two.parameters(), strict=True))
-    assert whole.exits.counts.tolist() == second.exits.counts.tolist()
+    assert whole.exits.rows.tolist() == second.exits.rows.tolist()
 
 
 def test_a_batch_s_program_wins_by_what_the_arithmetic_says() -> None:
