@@ -1,0 +1,1 @@
+"""BEXA's study: early exits under budgets beside the plain agents."""
