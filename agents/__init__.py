@@ -11,7 +11,16 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from agents.dqn import DQN, DQNConfig
     from agents.gail import GAIL, GAILConfig
     from agents.recipes.asymmetric import Asymmetric, AsymmetricConfig
-    from agents.recipes.bexa import BexaSAC, BexaSACConfig, BexaTD3, BexaTD3Config
+    from agents.recipes.bexa import BexaSAC, BexaTD3
+    from agents.recipes.bexa_config import (
+        BexaCQLConfig,
+        BexaDiscreteCQLConfig,
+        BexaDQNConfig,
+        BexaSACConfig,
+        BexaTD3Config,
+    )
+    from agents.recipes.bexa_cql import BexaCQL, BexaDiscreteCQL
+    from agents.recipes.bexa_dqn import BexaDQN
     from agents.sac import SAC, SACConfig
     from agents.td3 import TD3, TD3Config
 
@@ -20,7 +29,16 @@ _HOMES = {
     "dqn": ("DQN", "DQNConfig"),
     "gail": ("GAIL", "GAILConfig"),
     "recipes.asymmetric": ("Asymmetric", "AsymmetricConfig"),
-    "recipes.bexa": ("BexaSAC", "BexaSACConfig", "BexaTD3", "BexaTD3Config"),
+    "recipes.bexa": ("BexaSAC", "BexaTD3"),
+    "recipes.bexa_config": (
+        "BexaCQLConfig",
+        "BexaDQNConfig",
+        "BexaDiscreteCQLConfig",
+        "BexaSACConfig",
+        "BexaTD3Config",
+    ),
+    "recipes.bexa_cql": ("BexaCQL", "BexaDiscreteCQL"),
+    "recipes.bexa_dqn": ("BexaDQN",),
     "sac": ("SAC", "SACConfig"),
     "td3": ("TD3", "TD3Config"),
 }

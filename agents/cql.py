@@ -22,7 +22,7 @@ from agents.common.networks import LOG_STD_MAX, LOG_STD_MIN, Critic, SquashedSam
 from agents.common.offline import environment_for, learn_offline, replay_of
 from agents.common.optim import FusedAdam
 from agents.common.td import td_target, twin_critic_loss
-from agents.dqn import DQN, DQNConfig, chosen, weighted_huber
+from agents.dqn import DQN, DQNConfig, chosen
 from agents.sac import SAC, SACConfig
 
 
@@ -161,8 +161,7 @@ class CQL(SAC):
         self.critic_optimizer.descend(td_loss + weight * gap.sum())
         if self.log_cql_alpha.requires_grad:
             self.conservative_optimizer.descend(self.conservative_loss(gap))
-        actor_loss = self.actor_loss(batch, own, ent_coef)
-        self.actor_optimizer.descend(actor_loss)
+        actor_loss = self.improve_actor(batch, own, ent_coef)
         if (self.num_updates + 1) % self.config.target_update_interval == 0:
             self.critic_average.update()
         return {
@@ -198,7 +197,7 @@ class CQL(SAC):
         """Return SAC's loss, or at the beginning ``Σ_i mean_B [α·log π_i(a_i|s) − log π_i(a_data|s)]``."""
         if not self._imitates():
             return super().actor_loss(batch, own, ent_coef)
-        imitated = squashed_density(*self.policy(batch.observation), batch.action)
+        imitated = squashed_density(*self.moments(batch.observation), batch.action)
         return (ent_coef * own.log_prob - imitated).mean(1).sum()
 
     def update_kind(self) -> str:
@@ -209,7 +208,8 @@ class CQL(SAC):
 
     def policy_actions(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return n actions at ``s``, then n at ``s'``, ``(K, 2n, B, A)``, and their log-densities ``(K, 2n, B)``."""
-        mean, log_std = self.policy(torch.cat([batch.observation, batch.next_observation]))
+        both = self.moments(torch.cat([batch.observation, batch.next_observation]))
+        mean, log_std = (part[-self.critic.heads :] for part in both)
         heads, rows, width = mean.shape
         n = self.config.action_samples
         # (K, 2B, A) -> (K, 2, 1, B, A), which the noise spreads over n draws.
@@ -295,10 +295,8 @@ class DiscreteCQL(DQN):
         """Return the agent that ``save`` wrote; pass ``dataset=…`` to let it learn on."""
         return load_agent(cls, path, env, meter, **parts)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return DQN's loss plus ``α·Σ_i gap_i``, and the errors ``(K, B)``."""
-        values = self.q_network(batch.observation)
-        data_value = chosen(values, batch.action)
-        error = data_value - self.target(batch)
-        gap = conservative_gap(values.transpose(1, 2), data_value)
-        return weighted_huber(error, batch.weight) + self.config.cql_alpha * gap.sum(), error
+    def losses(self, values: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return DQN's losses plus ``α·gap_i``, ``(K,)``, and the errors ``(K, B)``."""
+        losses, error = super().losses(values, batch)
+        gap = conservative_gap(values.transpose(1, 2), chosen(values, batch.action))
+        return losses + self.config.cql_alpha * gap, error

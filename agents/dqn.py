@@ -203,15 +203,29 @@ class DQN(OffPolicyAgent):
             self.replay.beta = config.priority_beta + progress * (1.0 - config.priority_beta)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        loss, error = self.loss(batch)
-        self.optimizer.descend(loss, self.config.max_grad_norm)
+        loss, error = self.improve(batch)
         self.replay.update_priorities(batch.index, error.detach().abs().mean(0))
         return {"loss": loss.detach()}
 
+    def improve(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Take one gradient step of the network and return its loss and the errors."""
+        loss, error = self.loss(batch)
+        self.optimizer.descend(loss, self.config.max_grad_norm)
+        return loss, error
+
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return ``Σ_i mean_B w·huber(Q_i(s, a) − y_i)`` and the errors ``Q_i(s, a) − y_i``, ``(K, B)``."""
-        error = chosen(self.q_network(batch.observation), batch.action) - self.target(batch)
+        losses, error = self.losses(self.values_of(self.q_network, batch.observation), batch)
+        return losses.sum(), error
+
+    def losses(self, values: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return each head's loss ``(K,)`` and error ``(K, B)`` for values ``(K, B, A)`` of the batch's states."""
+        error = chosen(values, batch.action) - self.target(batch)
         return weighted_huber(error, batch.weight), error
+
+    def values_of(self, network: nn.Module, observation: Tensor) -> Tensor:
+        """Return the values of ``network``, ``(K, B, A)``."""
+        return network(observation)
 
     @torch.no_grad()
     def target(self, batch: Batch) -> Tensor:
@@ -219,9 +233,9 @@ class DQN(OffPolicyAgent):
 
         ``a'`` maximises ``Q̄_i(s', ·)``, or the online ``Q_i(s', ·)`` where ``double``.
         """
-        next_values = self.target_network(batch.next_observation)
+        next_values = self.values_of(self.target_network, batch.next_observation)
         if self.config.double:
-            picked = self.q_network(batch.next_observation).argmax(2, keepdim=True)
+            picked = self.values_of(self.q_network, batch.next_observation).argmax(2, keepdim=True)
             return td_target(batch, next_values.gather(2, picked).squeeze(2))
         return td_target(batch, next_values.amax(2))
 
@@ -237,23 +251,28 @@ class DQN(OffPolicyAgent):
 
     def act(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
         if deterministic:
-            return self.values(observation).argmax(1)
+            return self.values(observation, deterministic).argmax(1)
         greedy = self.rng.random(len(observation)) >= self.exploration_rate
         action = self.random_action(len(observation))
         if greedy.any():
-            action[greedy] = self.values(observation[greedy]).argmax(1)
+            action[greedy] = self.values(observation[greedy], deterministic).argmax(1)
         return action
 
-    def values(self, observation: np.ndarray) -> np.ndarray:
-        """Return the values ``(n, A)`` that the acting head gives to ``observation`` ``(n, O)``; metered."""
+    def values(self, observation: np.ndarray, deterministic: bool = True) -> np.ndarray:
+        """Return the values ``(n, A)`` that the acting head gives to ``observation`` ``(n, O)``; metered.
+
+        Args:
+            observation: shape ``(n, O)``.
+            deterministic: whether whatever else is drawn is to be as certain as it can be.
+        """
         if hasattr(self, "_numpy_forward"):
             return self._numpy_forward(observation)[:, -int(self.action_space.n) :]
         return self._torch_forward(observation)[-1].cpu().numpy()
 
 
 def weighted_huber(error: Tensor, weight: Tensor) -> Tensor:
-    """Return ``Σ_i mean_B w·huber(error_i)``, quadratic below 1 and linear above, for ``error`` ``(K, B)``."""
-    return (weight * F.huber_loss(error, torch.zeros_like(error), reduction="none")).mean(1).sum()
+    """Return ``mean_B w·huber(error_i)``, ``(K,)``, quadratic below 1 and linear above, for ``error`` ``(K, B)``."""
+    return (weight * F.huber_loss(error, torch.zeros_like(error), reduction="none")).mean(1)
 
 
 def chosen(values: Tensor, action: Tensor) -> Tensor:

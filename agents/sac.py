@@ -168,9 +168,13 @@ class SAC(OffPolicyAgent):
 
     def sample(self, observation: Tensor) -> SquashedSample:
         """Return reparametrised actions ``(K, B, A)`` and log-densities ``(K, B)`` for ``(B, O)``."""
-        mean, log_std = self.policy(observation)
+        mean, log_std = self.moments(observation)
         noise = torch.randn(mean.shape, generator=self.generator, device=self.device)
         return squashed_gaussian(mean, log_std, noise)
+
+    def moments(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log standard deviation before the squash, each ``(K, B, A)``, for ``(B, O)``."""
+        return self.policy(observation)
 
     def _step_temperature(self, log_prob: Tensor) -> dict[str, Tensor]:
         """Step down ``−log α·(mean log π(a|s) + target entropy)``, one temperature for all sub-policies."""

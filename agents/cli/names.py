@@ -16,6 +16,9 @@ AGENTS = {
     "asymmetric": ("agents.recipes.asymmetric", "Asymmetric"),
     "bexa-sac": ("agents.recipes.bexa", "BexaSAC"),
     "bexa-td3": ("agents.recipes.bexa", "BexaTD3"),
+    "bexa-dqn": ("agents.recipes.bexa_dqn", "BexaDQN"),
+    "bexa-cql": ("agents.recipes.bexa_cql", "BexaCQL"),
+    "bexa-discrete-cql": ("agents.recipes.bexa_cql", "BexaDiscreteCQL"),
 }
 
 

@@ -5,8 +5,8 @@ with K exits and critics with K heads; what is added here is wiring: exits act (
 gates (``GateTeacher``), and one more term joins the actor's loss.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -58,34 +58,37 @@ class ExitAgent:
     """
 
     config: Any
-    policy: EarlyExitNetwork
+    actor: EarlyExitNetwork
+    actor_name: ClassVar[str] = "actor"
+    """Of the actor's optimizer among ``optimizers``."""
 
     def build(self) -> None:
         """Make the agent's parts, then the gates' teacher and an optimizer for each exit where they step apart."""
         super().build()
         config: ExitSettings = self.config
         self._require_budget(self.env)
-        flops = self.policy.flops
         self.teacher = GateTeacher(
-            flops, config.budget, config.gate_training, config.gate_loss, config.gate_temperature
+            self.actor.flops,
+            config.budget,
+            config.gate_training,
+            config.gate_loss,
+            config.gate_temperature,
+            config.gate_fraction,
         )
-        self.critic_optimizer = FusedAdam(self.critic.parameters(), **config.critic_rate)
-        self.actor_optimizers = [self.actor_optimizer]
+        self.exit_optimizers: list[FusedAdam] = []
         if config.scheme == "stepwise":
-            parts = zip(self.policy.stages, self.policy.exits, strict=True)
-            self.actor_optimizers = [
-                FusedAdam([*stage.parameters(), *layer.parameters()], lr=config.learning_rate) for stage, layer in parts
-            ]
+            parts = zip(self.actor.stages, self.actor.exits, strict=True)
+            rate = super().optimizers[self.actor_name].param_groups[0]["lr"]
+            self.exit_optimizers = [FusedAdam([*s.parameters(), *layer.parameters()], lr=rate) for s, layer in parts]
         self.gate_metrics: dict[str, Tensor] = {}
 
     @property
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         """Every optimizer, for checkpoints."""
-        own = super().optimizers
-        if len(self.actor_optimizers) == 1:
-            return own
-        steps = {f"actor {number + 1}": optimizer for number, optimizer in enumerate(self.actor_optimizers)}
-        return {name: optimizer for name, optimizer in own.items() if name != "actor"} | steps
+        own = dict(super().optimizers)
+        if self.exit_optimizers:
+            own.pop(self.actor_name)
+        return own | {f"exit {number + 1}": optimizer for number, optimizer in enumerate(self.exit_optimizers)}
 
     def set_budget(self, budget: float) -> None:
         """Teach the gates another budget from the next update on.
@@ -118,13 +121,14 @@ class ExitAgent:
             )
 
     def plain_state(self) -> dict[str, Any]:
-        """Return the budget."""
-        return {**super().plain_state(), "budget": self.teacher.budget}
+        """Return the budget, and the reference of the fraction rule."""
+        return {**super().plain_state(), "budget": self.teacher.budget, "reference": self.teacher.reference}
 
     def load_plain_state(self, state: Mapping[str, Any]) -> None:
         """Take back what ``plain_state`` returned."""
         super().load_plain_state(state)
         self.teacher.set_budget(state["budget"])
+        self.teacher.reference = state["reference"]
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Take one gradient step of every part; the gates' loss and cost and the exits' shares are logged, too."""
@@ -134,7 +138,7 @@ class ExitAgent:
         """Return the share of rows that left at each exit since training began, and their mean normalised cost."""
         rows, flops = self.exits.rows, np.array(self.exits.flops)
         shares = rows / max(int(rows.sum()), 1)
-        low, high = min(self.policy.flops), max(self.policy.flops)
+        low, high = min(self.actor.flops), max(self.actor.flops)
         spent = {"acting/cost": (shares @ flops - low) / (high - low)} if rows.any() else {}
         named = dict(zip((f"acting/{name}" for name in self.exits.names), shares, strict=True)) | spent
         return {name: torch.tensor(float(value)) for name, value in named.items()}
@@ -157,25 +161,44 @@ class ExitAgent:
         self.gate_metrics["gate/expected_cost"] = self.teacher.expected_cost(logits)
         return losses
 
-    def _descend_stepwise(self, losses_of: Any) -> Tensor:
+    def imitating(self, losses: Tensor, copying: Tensor) -> Tensor:
+        """Return the losses ``(K,)`` with those of all exits but the last replaced by what imitating it costs.
+
+        Args:
+            losses: of learning, shape ``(K,)``.
+            copying: distance to the last exit, ``(K − 1,)``.
+        """
+        return torch.cat([self.config.imitation_scale * copying, losses[-1:]])
+
+    def descend_stepwise(self, losses_of: Callable[[], Tensor], max_norm: float | None = None) -> Tensor:
         """Take one step of each exit's own stage, head and gate, each on fresh losses; return their sum."""
         total = []
-        for number, optimizer in enumerate(self.actor_optimizers):
+        for number, optimizer in enumerate(self.exit_optimizers):
             loss = losses_of()[number]
-            optimizer.descend(loss)
+            optimizer.descend(loss, max_norm)
             total.append(loss.detach())
         return torch.stack(total).sum()
 
-    def _threshold(self, deterministic: bool) -> bool:
-        return deterministic and self.config.gate == "threshold"
+    def leave(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
+        """Return the output of the exits that the rows of ``observation`` ``(n, O)`` leave at; metered."""
+        return self.exits(observation, self.rng, deterministic and self.config.gate == "threshold")
 
     def _start_metering(self) -> None:
         # Not watched: what acts is the engine in ``exits``, which charges by exit.
-        self.exits = ExitForward(self.policy, self.meter, self.config.acting)
+        self.exits = ExitForward(self.actor, self.meter, self.config.acting)
         self.flops_per_action = max(self.exits.flops)
 
 
-class BexaSAC(ExitAgent, SAC):
+class ExitActorCritic(ExitAgent):
+    """The same for agents with critics of their own."""
+
+    def build(self) -> None:
+        """Make the agent's parts, the critics' optimizer at their own rate."""
+        super().build()
+        self.critic_optimizer = FusedAdam(self.critic.parameters(), **self.config.critic_rate)
+
+
+class BexaSAC(ExitActorCritic, SAC):
     """SAC with early exits under a budget.
 
     Args:
@@ -193,6 +216,9 @@ class BexaSAC(ExitAgent, SAC):
     def __init__(self, env: Any, *, meter: Any = None, **settings: Any) -> None:
         super().__init__(env, meter=meter, actor=gaussian_exits, critic=critic_of_exits, **settings)
 
+    def moments(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        return self.policy(observation).output.chunk(2, -1)
+
     def sample(self, observation: Tensor) -> ExitSample:
         """Return reparametrised actions of every exit and their log-densities, with the gates' logits."""
         output, logits = self.policy(observation)
@@ -203,7 +229,7 @@ class BexaSAC(ExitAgent, SAC):
     def improve_actor(self, batch: Batch, own: ExitSample, ent_coef: Tensor) -> Tensor:
         if self.config.scheme == "jointly":
             return super().improve_actor(batch, own, ent_coef)
-        return self._descend_stepwise(lambda: self.exit_losses(batch, self.sample(batch.observation), ent_coef))
+        return self.descend_stepwise(lambda: self.exit_losses(batch, self.sample(batch.observation), ent_coef))
 
     def actor_loss(self, batch: Batch, own: ExitSample, ent_coef: Tensor) -> Tensor:
         """Return ``Σ_i mean_B [α·log π_i − min_m Q_{m,i}(s, a_i)] + λ_g·BCE(p_i, p*_i)``."""
@@ -214,17 +240,15 @@ class BexaSAC(ExitAgent, SAC):
         values = self.critic.smallest_of_own_actions(batch.observation, own.action)
         losses = (ent_coef * own.log_prob - values).mean(1)
         if self.config.exit_training == "imitate":
-            copying = gaussian_divergence(own.mean, own.log_std).mean(1)
-            losses = torch.cat([self.config.imitation_scale * copying, losses[-1:]])
+            losses = self.imitating(losses, gaussian_divergence(own.mean, own.log_std).mean(1))
         return self.with_gates(losses, own.logits, values, batch.observation)
 
     def _distribution(self, observation: np.ndarray, deterministic: bool) -> tuple[np.ndarray, np.ndarray]:
-        output = self.exits(observation, self.rng, self._threshold(deterministic))
-        mean, log_std = np.split(output, 2, axis=-1)
+        mean, log_std = np.split(self.leave(observation, deterministic), 2, axis=-1)
         return mean, log_std
 
 
-class BexaTD3(ExitAgent, TD3):
+class BexaTD3(ExitActorCritic, TD3):
     """TD3 with early exits under a budget.
 
     Args:
@@ -248,7 +272,7 @@ class BexaTD3(ExitAgent, TD3):
     def improve_actor(self, batch: Batch) -> Tensor:
         if self.config.scheme == "jointly":
             return super().improve_actor(batch)
-        return self._descend_stepwise(lambda: self.exit_losses(batch))
+        return self.descend_stepwise(lambda: self.exit_losses(batch))
 
     def actor_loss(self, batch: Batch) -> Tensor:
         """Return ``Σ_i −mean_B Q_{1,i}(s, π_i(s)) + λ_g·BCE(p_i, p*_i)``."""
@@ -261,14 +285,13 @@ class BexaTD3(ExitAgent, TD3):
         value = self.critic.first_of_own_actions(batch.observation, action)
         losses = -value.mean(1)
         if self.config.exit_training == "imitate":
-            copying = (action[:-1] - action[-1].detach()).square().sum(2).mean(1)
-            losses = torch.cat([self.config.imitation_scale * copying, losses[-1:]])
+            losses = self.imitating(losses, (action[:-1] - action[-1].detach()).square().sum(2).mean(1))
         with torch.no_grad():
             values = self.critic.smallest_of_own_actions(batch.observation, action)
         return self.with_gates(losses, logits, values, batch.observation)
 
     def _mean(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
-        return np.tanh(self.exits(observation, self.rng, self._threshold(deterministic)))
+        return np.tanh(self.leave(observation, deterministic))
 
 
 def gaussian_divergence(mean: Tensor, log_std: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from agents.common.config import require
 from agents.common.exit_acting import Acting
+from agents.cql import CQLConfig, DiscreteCQLConfig
+from agents.dqn import DQNConfig
 from agents.sac import SACConfig
 from agents.td3 import TD3Config
 from budget_wrappers.functional.gates import GateLoss
@@ -27,13 +29,13 @@ class ExitSettings:
         gate_loss_scale: weight of the gates' loss beside the actor's.
         gate_interval: actor updates between two with the gates' loss.
         gate_temperature: of ``gate_training="softmax"``.
+        gate_fraction: of ``gate_training="fraction"``.
         gate: how gates open when acting is deterministic: drawn, or from a probability of ½ on. A threshold makes
             the same choice in every state that looks alike, whatever the budget.
         acting: through the gates, by the last exit only, or by the mean of all.
         exit_training: whether every exit learns by itself, or the last one does and the others imitate it.
         imitation_scale: weight of that.
         scheme: one gradient step of all exits together, or one for each with the others frozen.
-        critic_learning_rate: Adam's step size for the critics, 0 for ``learning_rate``.
     """
 
     exit_after: tuple[int, ...] = ()
@@ -44,12 +46,12 @@ class ExitSettings:
     gate_loss_scale: float = 1e-2
     gate_interval: int = 1
     gate_temperature: float = 1.0
+    gate_fraction: float = 0.9
     gate: Literal["sample", "threshold"] = "sample"
     acting: Acting = "early_exit"
     exit_training: Literal["all_exits", "imitate"] = "all_exits"
     imitation_scale: float = 0.1
     scheme: Literal["jointly", "stepwise"] = "jointly"
-    critic_learning_rate: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,13 +63,28 @@ class ExitSettings:
         require(self.gate_loss_scale >= 0, "gate_loss_scale", self.gate_loss_scale, "0 or more")
         require(self.gate_interval >= 1, "gate_interval", self.gate_interval, "at least 1 update")
         require(self.gate_temperature > 0, "gate_temperature", self.gate_temperature, "a number above 0")
+        require(0 <= self.gate_fraction <= 1, "gate_fraction", self.gate_fraction, "a fraction in [0, 1]")
         require(self.imitation_scale >= 0, "imitation_scale", self.imitation_scale, "0 or more")
-        require(self.critic_learning_rate >= 0, "critic_learning_rate", self.critic_learning_rate, "0 or more")
 
     @property
     def depths(self) -> tuple[int, ...]:
         """``exit_after`` as it was resolved."""
         return resolved_depths(len(self.net_arch), self.exit_after or None)
+
+
+@dataclass(frozen=True)
+class ActorExits(ExitSettings):
+    """What early exits in the actor add to an agent that has critics.
+
+    Attributes:
+        critic_learning_rate: Adam's step size for the critics, 0 for ``learning_rate``.
+    """
+
+    critic_learning_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.critic_learning_rate >= 0, "critic_learning_rate", self.critic_learning_rate, "0 or more")
 
     @property
     def critic_heads(self) -> int:
@@ -81,15 +98,52 @@ class ExitSettings:
 
 
 @dataclass(frozen=True)
-class BexaSACConfig(ExitSettings, SACConfig):
+class BexaSACConfig(ActorExits, SACConfig):
     """Configuration of BEXA-SAC: SAC's keys and those of its exits."""
 
     learning_starts: int = 5_000
 
 
 @dataclass(frozen=True)
-class BexaTD3Config(ExitSettings, TD3Config):
+class BexaTD3Config(ActorExits, TD3Config):
     """Configuration of BEXA-TD3: TD3's keys and those of its exits."""
 
     learning_rate: float = 3e-4
     learning_starts: int = 25_000
+
+
+@dataclass(frozen=True)
+class BexaCQLConfig(ActorExits, CQLConfig):
+    """Configuration of BEXA-CQL: continuous CQL's keys and those of its exits."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_given_budget(self)
+
+
+@dataclass(frozen=True)
+class BexaDQNConfig(ExitSettings, DQNConfig):
+    """Configuration of BEXA-DQN: DQN's keys and those of its exits; its values are one stream."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(not self.dueling, "dueling", self.dueling, "False: the exits of one trunk are one stream each")
+
+
+@dataclass(frozen=True)
+class BexaDiscreteCQLConfig(BexaDQNConfig, DiscreteCQLConfig):
+    """Configuration of discrete BEXA-CQL: discrete CQL's keys and those of its exits."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_given_budget(self)
+
+
+def require_given_budget(config: ExitSettings) -> None:
+    """Raise where an offline agent is to read its budget from observations.
+
+    Raises:
+        ConfigError: always then.
+    """
+    read = config.budget_from_observation
+    require(not read, "budget_from_observation", read, "False: a data set's observations hold no budget")

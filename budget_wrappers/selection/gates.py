@@ -21,10 +21,14 @@ from budget_wrappers.functional.gates import (
     softmax_mixture,
 )
 
-GateTraining = Literal["budget", "batch_budget", "advantage", "softmax", "greedy"]
+GateTraining = Literal["budget", "batch_budget", "advantage", "softmax", "greedy", "fraction"]
 """What decides which exits a state should use: ``"budget"``, the program of every state by itself, as published;
 ``"batch_budget"``, one program over the batch; ``"advantage"``, the earliest exit worth at least the last;
-``"softmax"`` of the values; ``"greedy"``, the best exit whatever it costs."""
+``"softmax"`` of the values; ``"greedy"``, the best exit whatever it costs; ``"fraction"``, the earliest exit worth at
+least a fixed fraction of a running reference, as RAPID-RL has it: comparing with the state's own last exit while acting
+would cost the full forward pass."""
+REFERENCE_STEP = 0.01
+"""Share of a batch in the running reference of ``"fraction"``."""
 
 
 class GateTeacher:
@@ -36,9 +40,11 @@ class GateTeacher:
         training: see ``GateTraining``.
         loss: see ``budget_wrappers.functional.gates.GateLoss``.
         temperature: of ``"softmax"``.
+        fraction: of ``"fraction"``.
 
     Attributes:
         costs: normalised, 0 for the cheapest exit and 1 for the dearest, ``(K,)``.
+        reference: moving average of the last exit's value, ``None`` before the first batch, of ``"fraction"``.
 
     Raises:
         InfeasibleBudgetError: a budget below 0 or NaN.
@@ -53,6 +59,7 @@ class GateTeacher:
         training: GateTraining = "budget",
         loss: GateLoss = "per_gate",
         temperature: float = 1.0,
+        fraction: float = 0.9,
     ) -> None:
         self.costs: tuple[float, ...] = tuple(exit_costs(flops).tolist())
         self._cost_row = torch.tensor(self.costs)
@@ -60,7 +67,8 @@ class GateTeacher:
             raise ConfigError(f"gate_training={training!r}: expected one of {', '.join(GateTraining.__args__)}")
         if loss not in GateLoss.__args__:
             raise ConfigError(f"gate_loss={loss!r}: expected one of {', '.join(GateLoss.__args__)}")
-        self.training, self.kind, self.temperature = training, loss, temperature
+        self.training, self.kind, self.temperature, self.fraction = training, loss, temperature, fraction
+        self.reference: float | None = None
         self.set_budget(budget)
 
     def set_budget(self, budget: float) -> None:
@@ -100,7 +108,16 @@ class GateTeacher:
             return first_good_enough(values, values[:, -1:])
         if self.training == "softmax":
             return softmax_mixture(values, self.temperature)
+        if self.training == "fraction":
+            return first_good_enough(values, self._threshold(values))
         return one_hot(values.argmax(1), values.shape[1], values)
+
+    def _threshold(self, values: Tensor) -> Tensor:
+        """Follow the last exit's mean value and return ``reference − (1 − fraction)·|reference|``."""
+        last = float(values[:, -1].mean())
+        before = last if self.reference is None else self.reference
+        self.reference = before + REFERENCE_STEP * (last - before)
+        return values.new_tensor(self.reference - (1.0 - self.fraction) * abs(self.reference))
 
     def losses(self, logits: Tensor, values: Tensor, budget: Tensor | None = None) -> Tensor:
         """Return each gate's loss, ``(K − 1,)``; no gradient reaches ``values``.

@@ -80,7 +80,7 @@ def test_loss_matches_a_loop() -> None:
 def test_huber_is_quadratic_below_one_and_linear_above() -> None:
     error = torch.tensor([[0.5, -3.0]])
     # ½·0.25 = 0.125 with weight 1; 3 − ½ = 2.5 with weight 0.2; mean of 0.125 and 0.5.
-    assert weighted_huber(error, torch.tensor([1.0, 0.2])).item() == pytest.approx(0.3125)
+    assert weighted_huber(error, torch.tensor([1.0, 0.2])).sum().item() == pytest.approx(0.3125)
 
 
 def test_chosen_picks_each_rows_action_in_every_head() -> None:

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents import BexaSAC, BexaTD3
+from agents import BexaCQL, BexaDiscreteCQL, BexaDQN, BexaSAC, BexaTD3
 from agents.common.buffers import Batch
 from budget_wrappers.wrappers import BudgetAwareObservation
 from tests.contracts.agent import AgentContract, Countdown, OnlineContract
-from tests.contracts.test_agents import TestSAC, TestTD3
+from tests.contracts.test_agents import OfflineContract, TestCQL, TestDiscreteCQL, TestDQN, TestSAC, TestTD3
 
 EXIT_KEYS = {
     "exit_after": (0, 2),
@@ -23,28 +23,31 @@ EXIT_KEYS = {
     "gate_loss_scale": 0.0,
     "gate_interval": 2,
     "gate_temperature": {"gate_training": "softmax", "gate_temperature": 0.3},
+    "gate_fraction": {"gate_training": "fraction", "gate_fraction": 0.5},
     "gate": "sample",
     "acting": "ensemble",
     "exit_training": "imitate",
     "imitation_scale": {"exit_training": "imitate", "imitation_scale": 1.0},
     "scheme": "stepwise",
-    "critic_learning_rate": 1e-3,
 }
+ACTOR_KEYS = {**EXIT_KEYS, "critic_learning_rate": 1e-3}
+ONE_STREAM = {"dueling": False}
+GIVEN = {"budget_from_observation": False}  # data hold no budget
 
 
-class ExitContract(OnlineContract):
+class Exits:
     """Gates open from a probability of ½ on, or two predictions of one observation would differ."""
 
     settings: ClassVar = {**AgentContract.settings, "gate": "threshold"}
 
     def make(self, env: Any = None, **settings: Any) -> Any:
         if settings.get("budget_from_observation"):
-            env = BudgetAwareObservation(env or Countdown(), "budget", draw=(0.0, 1.0))
+            env = BudgetAwareObservation(env or Countdown(discrete=self.discrete), "budget", draw=(0.0, 1.0))
         return super().make(env, **settings)
 
     def outputs(self, agent: Any, observation: Tensor) -> Tensor:
         """Return what the exits say that rows leave at, ``(n, outputs)``."""
-        output, logits = agent.policy(observation)
+        output, logits = agent.actor(observation)
         opened = torch.cat([logits >= 0, torch.ones(len(observation), 1, dtype=torch.bool)], 1)
         return output[opened.float().argmax(1), torch.arange(len(observation))]
 
@@ -53,15 +56,15 @@ class ExitContract(OnlineContract):
         observation = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
         agent.predict(observation)
         with torch.no_grad():
-            logits = agent.policy(torch.from_numpy(observation)).logits
+            logits = agent.actor(torch.from_numpy(observation)).logits
         opened = np.concatenate([logits.numpy() >= 0, np.ones((40, 1), bool)], 1).argmax(1)
-        assert agent.meter.totals["act"] == sum(agent.policy.flops[k] for k in opened) > 0
-        assert agent.flops_per_action == agent.policy.flops[-1]
+        assert agent.meter.totals["act"] == sum(agent.actor.flops[k] for k in opened) > 0
+        assert agent.flops_per_action == agent.actor.flops[-1]
 
 
-class TestBexaSAC(ExitContract):
+class TestBexaSAC(Exits, OnlineContract):
     agent_class = BexaSAC
-    flips: ClassVar = {**TestSAC.flips, **EXIT_KEYS}
+    flips: ClassVar = {**TestSAC.flips, **ACTOR_KEYS}
 
     def losses(self, agent: Any) -> Iterable[Callable[[Batch], Any]]:
         return TestSAC.losses(self, agent)
@@ -70,12 +73,41 @@ class TestBexaSAC(ExitContract):
         return torch.tanh(self.outputs(agent, observation).chunk(2, -1)[0]).numpy()
 
 
-class TestBexaTD3(ExitContract):
+class TestBexaTD3(Exits, OnlineContract):
     agent_class = BexaTD3
-    flips: ClassVar = {**TestTD3.flips, **EXIT_KEYS}
+    flips: ClassVar = {**TestTD3.flips, **ACTOR_KEYS}
 
     def losses(self, agent: Any) -> Iterable[Callable[[Batch], Any]]:
         return agent.critic_loss, agent.actor_loss
 
     def torch_actions(self, agent: Any, observation: Tensor) -> np.ndarray:
         return torch.tanh(self.outputs(agent, observation)).numpy()
+
+
+class TestBexaDQN(Exits, OnlineContract):
+    agent_class = BexaDQN
+    discrete = True
+    flips: ClassVar = {**TestDQN.flips, **EXIT_KEYS, **ONE_STREAM}
+
+    losses = TestDQN.losses
+
+    def torch_actions(self, agent: Any, observation: Tensor) -> np.ndarray:
+        return self.outputs(agent, observation).argmax(1).numpy()
+
+
+class TestBexaCQL(Exits, OfflineContract):
+    agent_class = BexaCQL
+    settings: ClassVar = {**Exits.settings, "action_samples": 2}
+    flips: ClassVar = {**TestCQL.flips, **ACTOR_KEYS, **GIVEN}
+
+    losses = TestCQL.losses
+    torch_actions = TestBexaSAC.torch_actions
+
+
+class TestBexaDiscreteCQL(Exits, OfflineContract):
+    agent_class = BexaDiscreteCQL
+    discrete = True
+    flips: ClassVar = {**TestDiscreteCQL.flips, **EXIT_KEYS, **ONE_STREAM, **GIVEN}
+
+    losses = TestDQN.losses
+    torch_actions = TestBexaDQN.torch_actions

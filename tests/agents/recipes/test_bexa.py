@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents import BexaSAC, BexaTD3
+from agents import BexaCQL, BexaDiscreteCQL, BexaDQN, BexaSAC, BexaTD3
 from agents.common.callbacks import Callback
 from agents.common.evaluate import evaluate_policy, undisturbed
 from agents.common.monitors import Checkpoint
@@ -77,6 +77,48 @@ def test_without_gates_none_is_charged(acting: str, charged: int) -> None:
     assert agent.flops_per_action == charged
 
 
+def test_the_fraction_rule_follows_a_running_reference_of_either_sign() -> None:
+    teacher = GateTeacher([1, 2], 0.0, "fraction", fraction=0.9)
+    low = torch.tensor([[-10.5, -10.0], [-12.0, -10.0]])
+    # −10 − .1·10 = −11: −10.5 is good enough
+    assert teacher.target(low).argmax(1).tolist() == [0, 1]
+    assert teacher.reference == -10.0
+    teacher.target(low + 20.0)
+    assert teacher.reference == pytest.approx(-10.0 + 0.01 * 20.0)
+
+
+def test_each_exit_s_values_learn_from_a_target_of_their_own() -> None:
+    agent = BexaDQN(gym.make("CartPole-v1"), **SETTINGS, gamma=0.5)
+    with torch.no_grad():
+        for number, layer in enumerate(agent.target_network.exits):
+            layer.weight.zero_()
+            layer.bias.fill_(10.0 * (number + 1))
+    batch = agent.replay.gather(torch.zeros(0, dtype=torch.int64))
+    batch = batch._replace(reward=torch.tensor([1.0]), discount=torch.tensor([0.5]), next_observation=torch.zeros(1, 4))
+    assert agent.target(batch)[:, 0].tolist() == [6.0, 11.0, 16.0]  # 1 + .5·(10, 20, 30)
+
+
+def test_cartpole_is_balanced_below_the_whole_budget() -> None:
+    agent = BexaDQN(
+        gym.make("CartPole-v1"),
+        net_arch=(64, 64),
+        budget=0.3,
+        gate_loss_scale=0.1,
+        learning_rate=1e-3,
+        batch_size=64,
+        train_freq=4,
+        gradient_steps=4,
+        target_update_interval=200,
+        exploration_fraction=0.2,
+        learning_starts=500,
+        seed=1,
+    ).learn(6_000)
+    result = evaluate_policy(agent, gym.make("CartPole-v1"), 5)
+    low, high = min(agent.actor.flops), max(agent.actor.flops)
+    assert result.mean > 80  # random actions last 20 steps
+    assert (result.flops_per_step - low) / (high - low) < 0.5
+
+
 def test_an_evaluation_in_between_is_not_among_the_exits_that_acted() -> None:
     agent = make().learn(120)
     rows = agent.exits.rows.tolist()
@@ -133,12 +175,12 @@ def test_gates_meet_the_budget_that_values_leave_to_them(agent_class: Any) -> No
 def test_stepwise_training_moves_one_exit_at_a_time(agent_class: Any) -> None:
     agent = make(agent_class, scheme="stepwise")
     moved = []
-    for optimizer in agent.actor_optimizers:
+    for optimizer in agent.exit_optimizers:
         step = optimizer.descend
 
-        def watched(loss: Any, step: Any = step) -> None:
+        def watched(loss: Any, max_norm: float | None = None, step: Any = step) -> None:
             before = parts_of(agent)
-            step(loss)
+            step(loss, max_norm)
             after = parts_of(agent)
             pairs = zip(before, after, strict=True)
             moved.append([any(not torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in pairs])
@@ -205,11 +247,12 @@ def test_a_batch_s_program_wins_by_what_the_arithmetic_says() -> None:
 
 @pytest.mark.parametrize(
     ("training", "targets"),
-    [("advantage", [0, 1, 2]), ("greedy", [0, 1, 2]), ("softmax", None)],
+    # .75 of the last exit's mean value, 4, is 3: only exit 1, exit 2 and nobody but the last reach it
+    [("advantage", [0, 1, 2]), ("greedy", [0, 1, 2]), ("fraction", [0, 1, 2]), ("softmax", None)],
 )
 def test_other_ways_to_teach_gates(training: str, targets: list[int] | None) -> None:
     values = torch.tensor([[5.0, 1.0, 4.0], [1.0, 9.0, 4.0], [1.0, 2.0, 4.0]])
-    alpha = GateTeacher([1, 2, 3], 0.0, training, temperature=0.5).target(values)
+    alpha = GateTeacher([1, 2, 3], 0.0, training, temperature=0.5, fraction=0.75).target(values)
     if targets is None:
         assert torch.allclose(alpha, torch.softmax(2 * values, 1))
     else:
@@ -280,6 +323,12 @@ def test_a_budget_must_be_in_the_observation_to_be_read_from_there(tmp_path: Pat
     assert loaded.predict(np.zeros(4))[0].shape == (1,)
     with pytest.raises(ConfigError, match="gate_training='batch_budget': expected 'budget'"):
         conditioned(gate_training="batch_budget")
+
+
+@pytest.mark.parametrize("agent_class", [BexaCQL, BexaDiscreteCQL])
+def test_data_hold_no_budget_to_read(agent_class: Any) -> None:
+    with pytest.raises(ConfigError, match="a data set's observations hold no budget"):
+        agent_class(budget_from_observation=True)
 
 
 def test_a_budget_that_no_exit_can_keep_is_refused_at_run_time() -> None:
