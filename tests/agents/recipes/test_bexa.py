@@ -328,7 +328,7 @@ def test_a_budget_must_be_in_the_observation_to_be_read_from_there(tmp_path: Pat
 @pytest.mark.parametrize("agent_class", [BexaCQL, BexaDiscreteCQL])
 def test_data_hold_no_budget_to_read(agent_class: Any) -> None:
     with pytest.raises(ConfigError, match="a data set's observations hold no budget"):
-        agent_class(budget_from_observation=True)
+        agent_class.config_class(budget_from_observation=True)
 
 
 def test_a_budget_that_no_exit_can_keep_is_refused_at_run_time() -> None:
