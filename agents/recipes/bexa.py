@@ -26,6 +26,9 @@ from budget_wrappers.errors import WrapperOrderError
 from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.selection.gates import GateTeacher
 
+TEACHER = ("budget", "reference", "correction", "gap")
+"""What a checkpoint holds of the gates' teacher."""
+
 
 class ExitSample(NamedTuple):
     """``SquashedSample`` of every exit, and what the gates of the same forward pass say.
@@ -74,6 +77,7 @@ class ExitAgent:
             config.gate_loss,
             config.gate_temperature,
             config.gate_fraction,
+            config.budget_feedback,
         )
         self.exit_optimizers: list[FusedAdam] = []
         if config.scheme == "stepwise":
@@ -81,6 +85,7 @@ class ExitAgent:
             rate = super().optimizers[self.actor_name].param_groups[0]["lr"]
             self.exit_optimizers = [FusedAdam([*s.parameters(), *layer.parameters()], lr=rate) for s, layer in parts]
         self.gate_metrics: dict[str, Tensor] = {}
+        self._seen = np.zeros(len(self.actor.exits), dtype=np.int64)
 
     @property
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
@@ -121,18 +126,28 @@ class ExitAgent:
             )
 
     def plain_state(self) -> dict[str, Any]:
-        """Return the budget, and the reference of the fraction rule."""
-        return {**super().plain_state(), "budget": self.teacher.budget, "reference": self.teacher.reference}
+        """Return the budget and what its teacher has found out, and the actions that it has noted."""
+        teacher = {name: getattr(self.teacher, name) for name in TEACHER}
+        return {**super().plain_state(), "teacher": teacher, "seen": self._seen.tolist()}
 
     def load_plain_state(self, state: Mapping[str, Any]) -> None:
         """Take back what ``plain_state`` returned."""
         super().load_plain_state(state)
-        self.teacher.set_budget(state["budget"])
-        self.teacher.reference = state["reference"]
+        for name in TEACHER:
+            setattr(self.teacher, name, state["teacher"][name])
+        self._seen = np.array(state["seen"])
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Take one gradient step of every part; the gates' loss and cost and the exits' shares are logged, too."""
+        self._note_acting()
         return {**super().update(batch), **self.gate_metrics, **self.exit_shares()}
+
+    def _note_acting(self) -> None:
+        """Tell the teacher what the actions since the last update cost."""
+        rows = self.exits.rows
+        fresh, self._seen = rows - self._seen, rows
+        if self.config.acting == "early_exit" and not self.config.budget_from_observation and fresh.any():
+            self.teacher.observe(float(fresh @ np.array(self.teacher.costs) / fresh.sum()))
 
     def exit_shares(self) -> dict[str, Tensor]:
         """Return the share of rows that left at each exit since training began, and their mean normalised cost."""
@@ -141,6 +156,7 @@ class ExitAgent:
         low, high = min(self.actor.flops), max(self.actor.flops)
         spent = {"acting/cost": (shares @ flops - low) / (high - low)} if rows.any() else {}
         named = dict(zip((f"acting/{name}" for name in self.exits.names), shares, strict=True)) | spent
+        named |= {"acting/gap": self.teacher.gap}
         return {name: torch.tensor(float(value)) for name, value in named.items()}
 
     def with_gates(self, losses: Tensor, logits: Tensor, values: Tensor, observation: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ class ExitSettings:
         budget: b, mean cost of acting: 0 for the cheapest exit only, 1 for the dearest whenever it pays.
         budget_from_observation: whether b is the last number of each observation, which ``BudgetAwareObservation`` with
             ``what="budget"`` puts there, instead of ``budget``: one agent then learns every budget.
+        budget_feedback: step by which the programs' budget is corrected for what acting cost, at each action; 0 for
+            none, as published.
         gate_training: what teaches the gates, see ``budget_wrappers.selection.gates.GateTraining``.
         gate_loss: see ``budget_wrappers.functional.gates.GateLoss``.
         gate_loss_scale: weight of the gates' loss beside the actor's.
@@ -41,6 +43,7 @@ class ExitSettings:
     exit_after: tuple[int, ...] = ()
     budget: float = 0.5
     budget_from_observation: bool = False
+    budget_feedback: float = 0.0
     gate_training: GateTraining = "budget"
     gate_loss: GateLoss = "per_gate"
     gate_loss_scale: float = 1e-2
@@ -60,6 +63,9 @@ class ExitSettings:
         require(self.budget >= 0, "budget", self.budget, "0, the cheapest exit's cost, or more")
         together = self.budget_from_observation and self.gate_training == "batch_budget"
         require(not together, "gate_training", self.gate_training, "'budget' with budget_from_observation=True")
+        fed = self.budget_feedback
+        require(fed >= 0, "budget_feedback", fed, "0 or more")
+        require(not (fed and self.budget_from_observation), "budget_feedback", fed, "0 with budget_from_observation")
         require(self.gate_loss_scale >= 0, "gate_loss_scale", self.gate_loss_scale, "0 or more")
         require(self.gate_interval >= 1, "gate_interval", self.gate_interval, "at least 1 update")
         require(self.gate_temperature > 0, "gate_temperature", self.gate_temperature, "a number above 0")

@@ -29,6 +29,8 @@ least a fixed fraction of a running reference, as RAPID-RL has it: comparing wit
 would cost the full forward pass."""
 REFERENCE_STEP = 0.01
 """Share of a batch in the running reference of ``"fraction"``."""
+GAP_STEP = 1e-3
+"""Share of the latest actions in the moving average of what acting cost beyond the budget."""
 
 
 class GateTeacher:
@@ -41,9 +43,13 @@ class GateTeacher:
         loss: see ``budget_wrappers.functional.gates.GateLoss``.
         temperature: of ``"softmax"``.
         fraction: of ``"fraction"``.
+        feedback: step by which the budget of the programs is corrected for what acting cost, see ``observe``; 0 leaves
+            it as it is.
 
     Attributes:
         costs: normalised, 0 for the cheapest exit and 1 for the dearest, ``(K,)``.
+        correction: added to the budget of the programs by now.
+        gap: moving average of what acting cost beyond the budget.
         reference: moving average of the last exit's value, ``None`` before the first batch, of ``"fraction"``.
 
     Raises:
@@ -60,6 +66,7 @@ class GateTeacher:
         loss: GateLoss = "per_gate",
         temperature: float = 1.0,
         fraction: float = 0.9,
+        feedback: float = 0.0,
     ) -> None:
         self.costs: tuple[float, ...] = tuple(exit_costs(flops).tolist())
         self._cost_row = torch.tensor(self.costs)
@@ -68,6 +75,7 @@ class GateTeacher:
         if loss not in GateLoss.__args__:
             raise ConfigError(f"gate_loss={loss!r}: expected one of {', '.join(GateLoss.__args__)}")
         self.training, self.kind, self.temperature, self.fraction = training, loss, temperature, fraction
+        self.feedback, self.correction, self.gap = feedback, 0.0, 0.0
         self.reference: float | None = None
         self.set_budget(budget)
 
@@ -84,6 +92,24 @@ class GateTeacher:
             )
         self.budget = float(budget)
 
+    @property
+    def aim(self) -> float:
+        """Budget of the programs: b and its correction, within [0, 1]."""
+        return min(max(self.budget + self.correction, 0.0), 1.0) if self.correction else self.budget
+
+    def observe(self, cost: float) -> None:
+        """Note what acting cost just now, in the unit of the budget.
+
+        Programs hold on the states of a replay and for gates that follow them to the letter; acting visits other
+        states with gates that are fitted. With ``feedback`` the budget of the programs falls by ``feedback`` times
+        what acting cost too much, and rises by what it left: an integral controller.
+        """
+        beyond = cost - self.budget
+        self.gap += GAP_STEP * (beyond - self.gap)
+        # Held where the aim is at an end of [0, 1]: what cannot be corrected does not pile up.
+        low, high = -self.budget, max(1.0 - self.budget, 0.0)
+        self.correction = min(max(self.correction - self.feedback * beyond, low), high)
+
     def target(self, values: Tensor, budget: Tensor | None = None) -> Tensor:
         """Return α, the share of each exit that every state should have, ``(B, K)``.
 
@@ -96,14 +122,14 @@ class GateTeacher:
             ConfigError: several budgets for one program over the batch.
         """
         if self.training == "budget":
-            return solve_exit_lp(values, self.costs, self.budget if budget is None else budget)
+            return solve_exit_lp(values, self.costs, self.aim if budget is None else budget)
         if self.training == "batch_budget":
             if budget is not None:
                 raise ConfigError(
                     "gate_training='batch_budget' with a budget for each state: expected 'budget', as one program over "
                     "the batch would spend the share of states with little where there is much"
                 )
-            return solve_batch_lp(values, self.costs, self.budget)[0]
+            return solve_batch_lp(values, self.costs, self.aim)[0]
         if self.training == "advantage":
             return first_good_enough(values, values[:, -1:])
         if self.training == "softmax":

@@ -18,6 +18,7 @@ EXIT_KEYS = {
     "net_arch": (4, 4),
     "budget": 0.1,
     "budget_from_observation": True,
+    "budget_feedback": 0.01,
     "gate_training": "batch_budget",
     "gate_loss": "mixture",
     "gate_loss_scale": 0.0,

@@ -77,6 +77,28 @@ def test_without_gates_none_is_charged(acting: str, charged: int) -> None:
     assert agent.flops_per_action == charged
 
 
+def test_feedback_takes_off_the_budget_what_acting_cost_too_much() -> None:
+    teacher = GateTeacher([0, 10], 0.5, feedback=0.1)
+    teacher.observe(0.9)
+    assert teacher.aim == pytest.approx(0.5 - 0.1 * 0.4)
+    assert teacher.gap == pytest.approx(1e-3 * 0.4)
+    # v = (0, 1) in every state: the program spends all it may
+    assert teacher.target(torch.tensor([[0.0, 1.0]]))[0, 1] == pytest.approx(0.46)
+    for _ in range(1000):
+        teacher.observe(1.0)
+    assert teacher.aim == 0.0
+    teacher.observe(0.0)  # back at once: nothing has piled up at the end
+    assert teacher.aim == pytest.approx(0.05)
+
+
+def test_feedback_closes_a_gap_that_the_gates_leave() -> None:
+    """Gates that always open .2 too often, as fitted ones may."""
+    teacher = GateTeacher([0, 10], 0.5, feedback=0.01)
+    for _ in range(2000):
+        teacher.observe(min(teacher.aim + 0.2, 1.0))
+    assert teacher.aim + 0.2 == pytest.approx(0.5, abs=1e-3)
+
+
 def test_the_fraction_rule_follows_a_running_reference_of_either_sign() -> None:
     teacher = GateTeacher([1, 2], 0.0, "fraction", fraction=0.9)
     low = torch.tensor([[-10.5, -10.0], [-12.0, -10.0]])
@@ -217,7 +239,9 @@ def test_divergence_is_that_of_torch_s_distributions() -> None:
 
 
 @pytest.mark.parametrize("agent_class", AGENTS)
-@pytest.mark.parametrize("settings", [{}, {"scheme": "stepwise"}, {"gate_training": "batch_budget"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"scheme": "stepwise"}, {"gate_training": "batch_budget", "budget_feedback": 0.01}]
+)
 def test_a_resumed_run_is_the_same(agent_class: Any, settings: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     whole, first = make(agent_class, **settings), make(agent_class, **settings)
@@ -227,6 +251,7 @@ def test_a_resumed_run_is_the_same(agent_class: Any, settings: dict[str, Any], t
     first.learn(400, [Checkpoint(path, 100), lambda agent: agent.num_timesteps < 250])
     second = agent_class.load(path, gym.make("Pendulum-v1"))
     assert second.teacher.budget == 0.2
+    assert (second.teacher.gap, second.teacher.correction) != (0.0, 0.0)
     second.learn(400 - second.num_timesteps)
     pairs = zip(whole.modules.values(), second.modules.values(), strict=True)
     assert all(torch.equal(a, b) for one, two in pairs for a, b in zip(one.parameters(), two.parameters(), strict=True))
