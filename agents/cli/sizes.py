@@ -71,7 +71,7 @@ def next_command(config: Any, sizes: Any, preset: str | None = None) -> str:
     """
     from agents.common.run_config import RunConfig
     from agents.recipes.asymmetric_config import AsymmetricConfig
-    from agents.recipes.width import LAYERS
+    from agents.recipes.sizes_table import LAYERS
 
     taken = {**vars(AsymmetricConfig()), "steps": RunConfig.steps}
     taken |= {} if preset is None else read_toml(preset_file(RECIPE, preset))

@@ -16,9 +16,9 @@ from agents.common.mlp import Activation
 from agents.common.run_config import RunConfig
 from agents.common.tradeoff import TradeoffPoint
 from agents.common.workers import progress_bar, run_jobs
-from agents.recipes.sizes_table import SizesStudy
+from agents.recipes.sizes_table import LAYERS, SizesStudy
 from agents.recipes.sizing import SizingRule, search_sizes
-from agents.recipes.width import WidthTraining, finished_point, train_width
+from agents.recipes.training import Training, finished_point, train
 from agents.sac import SAC
 
 LEARNING = (
@@ -85,7 +85,7 @@ class SizesConfig:
         for name in ("steps", "episodes", "workers"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for training in self.trainings(self.rule.criterion, ""):
-            training.settings()  # raises for what only an agent checks
+            _ = training.config  # raises for what only an agent checks
 
     @property
     def rule(self) -> SizingRule:
@@ -97,12 +97,16 @@ class SizesConfig:
         """The settings of SAC, without its width and seed."""
         return {name: getattr(self, name) for name in LEARNING}
 
-    def trainings(self, width: int, folder: str | Path) -> list[WidthTraining]:
+    def trainings(self, width: int, folder: str | Path) -> list[Training]:
         """Return the trainings of one width, one a seed."""
         every = max(self.steps // MORE_OFTEN, AT_MOST_EVERY)
         run = {"env": self.env, "steps": self.steps, "eval_every": every, "checkpoint_every": every}
         run["tensorboard"] = False
-        return [WidthTraining(width, seed, str(folder), run, self.learning, self.episodes) for seed in self.seeds]
+        agent = {**self.learning, "net_arch": (width,) * LAYERS}
+        return [
+            Training("SAC", f"width-{width}-seed{seed}", str(folder), run, {**agent, "seed": seed}, self.episodes)
+            for seed in self.seeds
+        ]
 
 
 def run_sizes(config: SizesConfig, folder: str | Path, progress: bool | None = None) -> SizesStudy:
@@ -145,7 +149,7 @@ def _try_out(config: SizesConfig) -> float:
     training = config.trainings(min(config.widths), "")[0]
     env = RunConfig.of(training.run).make_env()
     try:
-        SAC(env, **training.settings())
+        SAC(env, **training.settings)
         return random_return(env, config.episodes)
     finally:
         env.close()
@@ -159,7 +163,7 @@ def _trained(config: SizesConfig, width: int, folder: Path, progress: bool | Non
     if missing:
         with progress_bar(config.steps * len(trainings), f"{width} units", progress) as advance:
             advance(config.steps * (len(trainings) - len(missing)))
-            for one, point in run_jobs(train_width, missing, advance, config.workers):
+            for one, point in run_jobs(train, missing, advance, config.workers):
                 if point is None:
                     raise KeyboardInterrupt
                 points[one] = point

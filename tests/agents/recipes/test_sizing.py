@@ -204,7 +204,7 @@ def test_second_call_trains_nothing_and_makes_the_table_again(
 ) -> None:
     before = (finished / "sizes.md").read_text()
     (finished / "sizes.md").unlink()
-    monkeypatch.setattr(sizes, "train_width", None)
+    monkeypatch.setattr(sizes, "train", None)
     assert main([*WORDS, "--folder", str(finished)]) == 0
     shown = capsys.readouterr().out
     assert (finished / "sizes.md").read_text() == before
@@ -235,8 +235,10 @@ def test_interrupted_search_goes_on_to_the_same_numbers(
     assert started == [16, 16, 4, 4]
     assert not (tmp_path / "sizes.json").exists()
     resumed: list[int] = []
-    train = sizes.train_width
-    monkeypatch.setattr(sizes, "train_width", lambda one, tell: resumed.append(one.width) or train(one, tell))
+    train = sizes.train
+    monkeypatch.setattr(
+        sizes, "train", lambda one, tell: resumed.append(one.settings["net_arch"][0]) or train(one, tell)
+    )
     assert main([*WORDS, "--folder", str(tmp_path)]) == 0
     assert resumed == [4, 1, 1]
     assert returns(tmp_path) == returns(finished)

@@ -1,6 +1,7 @@
-"""One width, one seed: SAC in a run folder of its own, resumed from its checkpoint and evaluated at the end."""
+"""One training in a run folder of its own: resumed from its checkpoint, evaluated at its end, trained once."""
 
 import dataclasses
+import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,57 +14,54 @@ from agents.common.run_config import RunConfig
 from agents.common.tradeoff import FILE_NAME, Comparison, TradeoffPoint
 from agents.common.workers import Advance, Told
 from agents.recipes.points import require_same
-from agents.sac import SAC, SACConfig
-
-LAYERS = 2
-"""Hidden layers of each network, as published."""
 
 
 @dataclass(frozen=True)
-class WidthTraining:
+class Training:
     """One training, as plain data.
 
     Attributes:
-        width: units of each hidden layer, critics included.
-        seed: of the training.
-        folder: of the study; the run has one of its own in it.
+        agent: public name of the agent's class.
+        name: of its run folder, unique in its study.
+        folder: of the study.
         run: settings of ``RunConfig``.
-        learning: settings of ``SACConfig``, without its width and seed.
+        settings: of the agent, its seed included.
         episodes: of the final evaluation.
     """
 
-    width: int
-    seed: int
+    agent: str
+    name: str
     folder: str
     run: Mapping[str, Any] = field(compare=False)
-    learning: Mapping[str, Any] = field(compare=False)
+    settings: Mapping[str, Any] = field(compare=False)
     episodes: int = field(compare=False)
 
     @property
-    def net_arch(self) -> tuple[int, ...]:
-        """Widths of its hidden layers."""
-        return (self.width,) * LAYERS
+    def agent_class(self) -> Any:
+        """The agent's class."""
+        return getattr(importlib.import_module("agents"), self.agent)
 
     @property
     def path(self) -> Path:
         """Of its run folder."""
-        return Path(self.folder) / "runs" / f"width-{self.width}-seed{self.seed}"
+        return Path(self.folder) / "runs" / self.name
 
-    def settings(self) -> dict[str, Any]:
-        """Return the agent's settings.
+    @property
+    def config(self) -> Any:
+        """The agent's configuration.
 
         Raises:
             ConfigError: a value of another type or out of bounds.
         """
-        return SACConfig.of({**self.learning, "net_arch": self.net_arch, "seed": self.seed}).to_dict()
+        return self.agent_class.config_class.of(self.settings)
 
     def record(self) -> dict[str, Any]:
         """Return what its run folder says it was made with, as JSON gives it back."""
         run = dataclasses.asdict(RunConfig.of(self.run))
-        return json.loads(json.dumps({"agent": SAC.__name__, "settings": self.settings(), "run": run}))
+        return json.loads(json.dumps({"agent": self.agent, "settings": self.config.to_dict(), "run": run}))
 
 
-def finished_point(training: WidthTraining) -> TradeoffPoint | None:
+def finished_point(training: Training) -> TradeoffPoint | None:
     """Return what ``training`` measured, ``None`` where it is not at its end.
 
     Raises:
@@ -80,8 +78,8 @@ def finished_point(training: WidthTraining) -> TradeoffPoint | None:
     return point
 
 
-def train_width(training: WidthTraining, advance: Advance) -> TradeoffPoint | None:
-    """Train one width from its last checkpoint, or from the start, and evaluate it without its noise.
+def train(training: Training, advance: Advance) -> TradeoffPoint | None:
+    """Train from the last checkpoint, or from the start, and evaluate without noise.
 
     Args:
         training: which.
@@ -91,7 +89,8 @@ def train_width(training: WidthTraining, advance: Advance) -> TradeoffPoint | No
     Returns:
         What was measured, ``None`` if it was stopped.
     """
-    with Run.open(SAC, training.settings(), RunConfig.of(training.run), training.path) as run:
+    run_config = RunConfig.of(training.run)
+    with Run.open(training.agent_class, training.config.to_dict(), run_config, training.path) as run:
 
         def going_on(steps: int) -> bool:
             if not advance(steps):

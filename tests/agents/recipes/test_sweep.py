@@ -1,0 +1,142 @@
+"""Random search: draws follow the published ranges and the seed, trainings are done once, the best get more seeds."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents.cli import main
+from agents.cli.names import agent_named
+from agents.cli.sweep import SPACES, published
+from agents.common.tradeoff import TradeoffPoint
+from agents.recipes import sweep
+from agents.recipes.space import draw, read_space, space_of
+from agents.recipes.sweep import SweepConfig, over_training, run_sweep
+from budget_wrappers.errors import ConfigError
+
+SPACE = """
+learning_rate = { q_log_uniform = [1e-3, 4e-3, 1e-3] }
+net_arch = { value = [4] }
+batch_size = { value = 8 }
+learning_starts = { value = 20 }
+budget = { choice = [0.0, 1.0] }
+"""
+
+
+def test_draws_are_log_uniform_multiples_within_the_ends() -> None:
+    one = space_of({"x": {"q_log_uniform": [1e-4, 7e-4, 1e-4]}})
+    drawn = [draw(one, 0, number)["x"] for number in range(4_000)]
+    assert set(drawn) == {0.0001, 0.0002, 0.0003, 0.0004, 0.0005, 0.0006, 0.0007}
+    # Rounded to 1e-4: everything up to 1.5e-4, log(1.5)/log(7) = .208 of a draw; 4 standard errors: .026
+    assert drawn.count(0.0001) / 4_000 == pytest.approx(math.log(1.5) / math.log(7), abs=0.026)
+
+
+def test_a_configuration_depends_on_the_seed_and_its_number_alone() -> None:
+    space = space_of({"a": {"choice": list(range(100))}, "b": {"q_log_uniform": [1, 100, 1]}})
+    assert draw(space, 3, 7) == draw(space, 3, 7)
+    assert len({str(draw(space, 3, number)) for number in range(20)}) > 15
+    assert draw(space, 4, 7) != draw(space, 3, 7)
+
+
+@pytest.mark.parametrize("name", published())
+def test_published_spaces_are_configurations_of_their_agents(name: str) -> None:
+    space = read_space(SPACES / f"{name}.toml")
+    for number in range(50):
+        agent_named(name).config_class.of(draw(space, 0, number))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({}, "an empty search space"),
+        ({"x": 3}, r"x = 3 in a search space: expected"),
+        ({"x": {"uniform": [0, 1]}}, "expected .* q_log_uniform"),
+        ({"x": {"choice": []}}, "choice = .*; expected a list of one value at least"),
+        ({"x": {"q_log_uniform": [0, 1, 0.1]}}, "expected .*low, high, q"),
+        ({"x": {"q_log_uniform": [1, 2]}}, "expected .*low, high, q"),
+    ],
+)
+def test_what_is_no_space_is_refused(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        space_of(table)
+
+
+def config(**changes: Any) -> SweepConfig:
+    return SweepConfig(
+        **{
+            "env": "Pendulum-v1",
+            "steps": 200,
+            "configurations": 3,
+            "finalists": 1,
+            "seeds": (0, 1),
+            "eval_every": 100,
+            "eval_episodes": 1,
+            "episodes": 1,
+            "workers": 1,
+            **changes,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "space.toml").write_text(SPACE)
+    words = ["sweep", "bexa-sac", "--env", "Pendulum-v1", "--space", str(folder / "space.toml")]
+    words += ["--steps", "200", "--configurations", "3", "--finalists", "1", "--seeds", "0", "1", "--eval-every", "100"]
+    words += ["--eval-episodes", "1", "--episodes", "1", "--workers", "1", "--folder", str(folder)]
+    assert main(words) == 0
+    return folder
+
+
+def test_the_best_configuration_gets_the_other_seeds(finished: Path) -> None:
+    record = json.loads((finished / "sweep.json").read_text())
+    first = {row["configuration"]: row["scores"]["0"] for row in record["rows"]}
+    best = max(first, key=first.__getitem__)
+    assert record["winner"] == best
+    assert [len(row["scores"]) for row in record["rows"]] == [2, 1, 1]
+    assert record["rows"][0]["configuration"] == best
+    top = record["rows"][0]
+    assert top["mean"] == pytest.approx(np.mean(list(top["scores"].values())))
+    low, high = top["interval"]
+    assert low <= top["interquartile_mean"] <= high
+    assert f"| **{best}** |" in (finished / "sweep.md").read_text()
+
+
+def test_a_second_call_trains_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = json.loads((finished / "sweep.json").read_text())
+    monkeypatch.setattr(sweep, "train", None)
+    study = run_sweep("BexaSAC", config(), read_space(finished / "space.toml"), finished, progress=False)
+    assert [row["scores"] for row in study.rows()] == [row["scores"] for row in before["rows"]]
+
+
+def test_a_folder_of_another_space_is_refused(finished: Path) -> None:
+    other = space_of({"net_arch": {"value": [5]}, "learning_starts": {"value": 20}})
+    with pytest.raises(ConfigError, match="was made with"):
+        run_sweep("BexaSAC", config(), other, finished, progress=False)
+
+
+def test_a_configuration_that_cannot_be_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="budget=-1: expected 0"):
+        run_sweep("BexaSAC", config(), space_of({"budget": {"choice": [-1]}}), tmp_path, progress=False)
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(ConfigError, match="finalists=4: expected at most the 3"):
+        config(finalists=4)
+    with pytest.raises(ConfigError, match="eval_every=300: expected at most the 200"):
+        config(eval_every=300)
+
+
+def test_an_agent_without_a_published_space_needs_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "dqn", "--env", "CartPole-v1"]) == 2
+    assert "dqn has no published search space; pass --space" in capsys.readouterr().err
+
+
+def test_a_score_is_the_mean_over_the_whole_training() -> None:
+    episodes = [{"return": 9.0, "flops": 10, "length": 1}]
+    point = TradeoffPoint.from_episodes("m", "m", 0, episodes, [(1, 2.0), (2, 4.0)])
+    assert over_training(point) == 3.0
+    with pytest.raises(ConfigError, match="never evaluated"):
+        over_training(TradeoffPoint.from_episodes("m", "m", 0, episodes))
