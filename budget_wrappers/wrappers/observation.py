@@ -82,15 +82,7 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
         gym.Wrapper.__init__(self, env)
 
         self._limited = env.has_wrapper_attr("limit_report")
-        if not self._limited and (what == "remaining" or scale is not None):
-            raise WrapperOrderError(
-                f"BudgetAwareObservation(what={what!r}, scale={scale!r}) found no ComputeLimit inside {env}. Put it "
-                "inside: BudgetAwareObservation(ComputeLimit(env, max_flops))."
-            )
-        if scale is not None and (isinstance(scale, bool) or not scale > 0 or not math.isfinite(scale)):
-            raise ConfigError(f"scale={scale!r}; expected FLOPs > 0.")
-        if draw is not None and (what != "budget" or self._limited):
-            raise ConfigError(f"draw={draw!r} with what={what!r}: expected what='budget' and no ComputeLimit inside.")
+        require_sense(env, what, scale, draw, self._limited)
         self._given = GivenShare(draw)
         self._what = what
         self._scale = scale if scale is not None or not self._limited else env.get_wrapper_attr("budget_unit")
@@ -150,6 +142,24 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
         if isinstance(self._inner_space, spaces.Tuple):
             return (*observation, share)
         return {"obs": observation, self._key: share}
+
+
+def require_sense(env: gym.Env, what: What, scale: Any, draw: Any, limited: bool) -> None:
+    """Refuse arguments of ``BudgetAwareObservation`` that mean nothing together.
+
+    Raises:
+        ConfigError: a scale that is no number of FLOPs, or a draw where nothing is drawn.
+        WrapperOrderError: ``remaining`` or a scale without a ``ComputeLimit`` inside.
+    """
+    if not limited and (what == "remaining" or scale is not None):
+        raise WrapperOrderError(
+            f"BudgetAwareObservation(what={what!r}, scale={scale!r}) found no ComputeLimit inside {env}. Put it "
+            "inside: BudgetAwareObservation(ComputeLimit(env, max_flops))."
+        )
+    if scale is not None and (isinstance(scale, bool) or not scale > 0 or not math.isfinite(scale)):
+        raise ConfigError(f"scale={scale!r}; expected FLOPs > 0.")
+    if draw is not None and (what != "budget" or limited):
+        raise ConfigError(f"draw={draw!r} with what={what!r}: expected what='budget' and no ComputeLimit inside.")
 
 
 class GivenShare:

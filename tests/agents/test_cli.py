@@ -100,7 +100,7 @@ def test_interrupt_has_its_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "interrupted" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", [verb for verb in cli.VERBS if verb != "train"])
+@pytest.mark.parametrize("verb", [verb for verb in cli.VERBS if verb not in ("train", "sweep")])
 def test_each_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([verb, "--help"])

@@ -134,6 +134,14 @@ def test_an_agent_without_a_published_space_needs_one(capsys: pytest.CaptureFixt
     assert "dqn has no published search space; pass --space" in capsys.readouterr().err
 
 
+def test_help_says_what_can_be_searched(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "--help"]) == 0
+    assert "Published search spaces: bexa-sac, bexa-td3" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["sweep", "bexa-sac", "--help"])
+    assert "--configurations" in capsys.readouterr().out
+
+
 def test_a_score_is_the_mean_over_the_whole_training() -> None:
     episodes = [{"return": 9.0, "flops": 10, "length": 1}]
     point = TradeoffPoint.from_episodes("m", "m", 0, episodes, [(1, 2.0), (2, 4.0)])
