@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from budget_wrappers.core import Convention
 from budget_wrappers.deploy.numpy_exits import NumpyExits
 from budget_wrappers.metering import ComputeMeter, count_flops
 from budget_wrappers.modules.exits import EarlyExitNetwork
@@ -25,6 +26,7 @@ class ExitForward:
     Attributes:
         names: what is charged: the exits, or the one way to act where gates are not asked.
         flops: of one row, of each of them, in the meter's convention.
+        counts: rows that acted through each of them, ``(len(names),)``; evaluations put it back as it was.
     """
 
     def __init__(self, network: EarlyExitNetwork, meter: ComputeMeter, acting: Acting = "early_exit") -> None:
@@ -33,11 +35,13 @@ class ExitForward:
         self._engine = NumpyExits(network) if cpu else None
         ways = range(len(network.exits)) if acting == "early_exit" else [None]
         self.names = [acting if way is None else f"exit {way + 1}" for way in ways]
-        self.flops = tuple(self._count(way) for way in ways)
+        self.flops = tuple(self._count(way, meter.convention) for way in ways)
+        self._matmul_flops = np.array([self._count(way, "matmul") for way in ways])
+        self.counts = np.zeros(len(self.names), dtype=np.int64)
         for name in self.names:
             meter.add(0, name, rows=0)  # known from the start: an episode of random actions costs 0 and is no mistake
 
-    def _count(self, way: int | None) -> int:
+    def _count(self, way: int | None, convention: Convention) -> int:
         """Return the FLOPs of one row that leaves at exit ``way``, or that acts without gates."""
         parameter = next(self.network.parameters())
         x = torch.zeros(1, self.network.inputs, device=parameter.device)
@@ -48,16 +52,17 @@ class ExitForward:
             "backbone": lambda: self.network.last(x),
             "ensemble": lambda: self.network.every(x),
         }[self.acting]
-        return int(count_flops(act, convention=self._meter.convention))
+        return int(count_flops(act, convention=convention))
 
-    @property
-    def rows(self) -> np.ndarray:
-        """Rows that acted through each of ``names`` so far, as the meter has them: evaluations are not among them."""
-        charged = self._meter.by_name
-        return np.array([charged[name] // flops for name, flops in zip(self.names, self.flops, strict=True)])
+    def cost_of(self, counts: np.ndarray) -> float:
+        """Return the mean cost of rows counted as ``counts`` are: 0 for the cheapest exit, 1 for the dearest."""
+        low, high = min(self.network.flops), max(self.network.flops)
+        return float((counts @ self._matmul_flops / counts.sum() - low) / (high - low))
 
     def __call__(self, observation: np.ndarray, rng: np.random.Generator, threshold: bool = False) -> np.ndarray:
         """Return the output of the exits taken, ``(n, outputs)``, for ``observation`` ``(n, O)``.
+
+        An ensemble's is that of all exits, ``(K, n, outputs)``: whoever acts takes the mean of what they would do.
 
         Args:
             observation: float32 rows.
@@ -67,12 +72,16 @@ class ExitForward:
         x = observation.astype(np.float32, copy=False)
         if self.acting != "early_exit":
             self._meter.add(self.flops[0] * len(x), self.acting, len(x))
-            return self._last(x) if self.acting == "backbone" else self._every(x).mean(0)
+            self.counts += len(x)
+            return self._last(x) if self.acting == "backbone" else self._every(x)
         draws = None if threshold else rng.random((len(x), len(self.names) - 1), dtype=np.float32)
         output, taken = self._leave(x, draws)
-        for number, rows in enumerate(np.bincount(taken, minlength=len(self.names)).tolist()):
-            if rows:
-                self._meter.add(self.flops[number] * rows, self.names[number], rows)
+        rows = np.bincount(taken, minlength=len(self.names))
+        self.counts += rows
+        for name, flops, count in zip(self.names, self.flops, rows.tolist(), strict=True):
+            if count:
+                # One batch, whatever exits its rows took.
+                self._meter.add(flops * count, name, len(x))
         return output
 
     def _leave(self, x: np.ndarray, draws: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,8 @@ class ExitSettings:
     Attributes:
         exit_after: hidden layers before each exit, ascending; empty for an exit after every layer and one on the
             observation itself.
-        budget: b, mean cost of acting: 0 for the cheapest exit only, 1 for the dearest whenever it pays.
+        budget: b, mean cost of acting: 0 for the cheapest exit only, 1 for the dearest whenever it pays. Read where
+            ``gate_training`` is ``"budget"`` or ``"batch_budget"``; the others spend whatever exits are worth to them.
         budget_from_observation: whether b is the last number of each observation, which ``BudgetAwareObservation`` with
             ``what="budget"`` puts there, instead of ``budget``: one agent then learns every budget.
         budget_feedback: step by which the programs' budget is corrected for what acting cost, at each action; 0 for
@@ -61,11 +62,12 @@ class ExitSettings:
         depths = resolved_depths(len(self.net_arch), self.exit_after or None)  # raises
         require(len(depths) > 1, "exit_after", self.exit_after, "two exits at least, or there is nothing to choose")
         require(self.budget >= 0, "budget", self.budget, "0, the cheapest exit's cost, or more")
-        together = self.budget_from_observation and self.gate_training == "batch_budget"
-        require(not together, "gate_training", self.gate_training, "'budget' with budget_from_observation=True")
+        taught, read = self.gate_training, self.budget_from_observation
+        require(not read or taught == "budget", "gate_training", taught, "'budget' with budget_from_observation=True")
         fed = self.budget_feedback
         require(fed >= 0, "budget_feedback", fed, "0 or more")
-        require(not (fed and self.budget_from_observation), "budget_feedback", fed, "0 with budget_from_observation")
+        one = taught in ("budget", "batch_budget") and not read and self.acting == "early_exit"
+        require(one or not fed, "budget_feedback", fed, "0 unless gates are taught one budget and act")
         require(self.gate_loss_scale >= 0, "gate_loss_scale", self.gate_loss_scale, "0 or more")
         require(self.gate_interval >= 1, "gate_interval", self.gate_interval, "at least 1 update")
         require(self.gate_temperature > 0, "gate_temperature", self.gate_temperature, "a number above 0")

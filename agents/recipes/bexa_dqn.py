@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from agents.common.buffers import Batch
 from agents.dqn import DQN
-from agents.recipes.bexa import ExitAgent
 from agents.recipes.bexa_config import BexaDQNConfig
+from agents.recipes.exits import ExitAgent
 from budget_wrappers.modules.exits import EarlyExitNetwork
 
 
@@ -22,6 +22,7 @@ class ExitValues(ExitAgent):
 
     def improve(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Take one gradient step of all exits, or one for each; return the loss and the errors."""
+        self.begin_actor_update()
         if self.config.scheme == "jointly":
             return super().improve(batch)
         errors = []
@@ -42,9 +43,13 @@ class ExitValues(ExitAgent):
         """Return each exit's loss, its gate's included, ``(K,)``, and the errors ``(K, B)``."""
         values, logits = self.q_network(batch.observation)
         losses, error = self.losses(values, batch)
+        worth = values.detach().amax(2)
         if self.config.exit_training == "imitate":
             losses = self.imitating(losses, (values[:-1] - values[-1].detach()).square().sum(2).mean(1))
-        return self.with_gates(losses, logits, values.detach().amax(2), batch.observation), error
+            # What the last exit, which alone learns, says of each exit's choice: one that copies badly wins nothing.
+            worth = values[-1].detach().gather(1, values.detach().argmax(2).t()).t()
+            error = error[-1:]
+        return self.with_gates(losses, logits, worth, batch.observation), error
 
     def values_of(self, network: nn.Module, observation: Tensor) -> Tensor:
         """Return the values of every exit, ``(K, B, A)``."""
@@ -52,7 +57,8 @@ class ExitValues(ExitAgent):
 
     def values(self, observation: np.ndarray, deterministic: bool = True) -> np.ndarray:
         """Return the values ``(n, A)`` of the exits that the rows of ``observation`` leave at; metered."""
-        return self.leave(observation, deterministic)
+        values = self.leave(observation, deterministic)
+        return values if values.ndim == observation.ndim else values.mean(0)  # of an ensemble
 
 
 class BexaDQN(ExitValues, DQN):

@@ -46,20 +46,25 @@ def rows_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
         own = [run for run in runs if key_of(run) == key]
         method, budget, units, steps = key
         peers = {run["seed"]: run for run in runs if key_of(run) == (plain_of(method), None, units, steps)}
-        common = [run for run in own if run["seed"] in peers]
+        # What a conditioned agent did while training was at budgets that were drawn, not at that of any row.
+        drawn = "raw_return" not in own[0]["final"]
+        common = [] if drawn or method in PLAIN else [run for run in own if run["seed"] in peers]
+        common = [run for run in common if run["acting_flops_a_step"]]
         row = {
             "method": method,
             "budget": budget,
             "units": units,
             "steps": steps,
             "seeds": [run["seed"] for run in own],
-            "over_training": spread([np.mean([point["return"] for point in run["curve"]]) for run in own]),
-            "acting_flops": spread([run["acting_flops_a_step"] for run in own]),
+            "over_training": None
+            if drawn
+            else spread([np.mean([point["return"] for point in run["curve"]]) for run in own]),
+            "acting_flops": None if drawn else spread([run["acting_flops_a_step"] for run in own]),
             "speed_up": spread([peers[r["seed"]]["acting_flops_a_step"] / r["acting_flops_a_step"] for r in common])
-            if common and method not in PLAIN
+            if common
             else None,
         }
-        rows += [row | final_of(own, at) for at in (own[0]["final"] if "raw_return" not in own[0]["final"] else [None])]
+        rows += [row | final_of(own, at) for at in (own[0]["final"] if drawn else [None])]
     return rows
 
 

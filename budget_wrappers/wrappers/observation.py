@@ -94,6 +94,11 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
         )
 
     @property
+    def adds_share_last(self) -> bool:
+        """Whether the last number of an observation is a share that was given or drawn."""
+        return self._what == "budget" and self._flatten and not self._limited
+
+    @property
     def budget(self) -> float:
         """The number that is added, in [0, 1]."""
         if not self._limited:

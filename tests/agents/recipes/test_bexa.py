@@ -1,5 +1,6 @@
 """Early exits in agents: what acts is charged, gates follow the program, steps of one exit leave the others alone."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.wrappers import NormalizeObservation, TimeAwareObservation
 
 from agents import BexaCQL, BexaDiscreteCQL, BexaDQN, BexaSAC, BexaTD3
 from agents.common.callbacks import Callback
@@ -14,11 +16,11 @@ from agents.common.evaluate import evaluate_policy, undisturbed
 from agents.common.monitors import Checkpoint
 from agents.common.run_config import RunConfig
 from agents.recipes.bexa import gaussian_divergence
-from budget_wrappers.errors import ConfigError, InfeasibleBudgetError, WrapperOrderError
+from budget_wrappers.errors import CheckpointError, ConfigError, InfeasibleBudgetError, WrapperOrderError
 from budget_wrappers.functional.gates import mixture_weights
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.selection.gates import GateTeacher
-from budget_wrappers.wrappers import BudgetAwareObservation, RecordComputeStatistics
+from budget_wrappers.wrappers import BudgetAwareObservation, ComputeLimit, RecordComputeStatistics
 
 SETTINGS: dict[str, Any] = {"net_arch": (8, 8), "batch_size": 8, "learning_starts": 20, "buffer_size": 500, "seed": 3}
 AGENTS = (BexaSAC, BexaTD3)
@@ -50,7 +52,7 @@ def test_each_exit_that_acts_is_charged_by_its_name(agent_class: Any) -> None:
     agent = make(agent_class)
     agent.learn(120)  # the first 20 actions are random
     flops = dict(zip(agent.exits.names, agent.policy.flops, strict=True))
-    counts = dict(zip(agent.exits.names, agent.exits.rows.tolist(), strict=True))
+    counts = dict(zip(agent.exits.names, agent.exits.counts.tolist(), strict=True))
     assert sum(counts.values()) == 100
     assert min(counts.values()) > 0
     assert dict(agent.meter.by_name) == {name: counts[name] * flops[name] for name in flops}
@@ -120,12 +122,12 @@ def test_each_exit_s_values_learn_from_a_target_of_their_own() -> None:
     assert agent.target(batch)[:, 0].tolist() == [6.0, 11.0, 16.0]  # 1 + .5·(10, 20, 30)
 
 
-def test_cartpole_is_balanced_below_the_whole_budget() -> None:
+def test_cartpole_is_balanced_at_a_small_budget() -> None:
     agent = BexaDQN(
         gym.make("CartPole-v1"),
         net_arch=(64, 64),
-        budget=0.3,
-        gate_loss_scale=0.1,
+        budget=0.1,
+        gate_loss_scale=1.0,
         learning_rate=1e-3,
         batch_size=64,
         train_freq=4,
@@ -134,20 +136,94 @@ def test_cartpole_is_balanced_below_the_whole_budget() -> None:
         exploration_fraction=0.2,
         learning_starts=500,
         seed=1,
-    ).learn(6_000)
-    result = evaluate_policy(agent, gym.make("CartPole-v1"), 5)
+    )
+    env = gym.make("CartPole-v1")
+    before = evaluate_policy(agent, env, 20)
+    agent.learn(6_000)
+    after = evaluate_policy(agent, env, 5)
     low, high = min(agent.actor.flops), max(agent.actor.flops)
-    assert result.mean > 80  # random actions last 20 steps
-    assert (result.flops_per_step - low) / (high - low) < 0.5
+    costs = [(result.flops_per_step - low) / (high - low) for result in (before, after)]
+    assert costs[0] > 0.2 > costs[1]
+    assert before.mean < 50 < after.mean
+
+
+@pytest.mark.parametrize("interval", [1, 2, 3])
+@pytest.mark.parametrize("scheme", ["jointly", "stepwise"])
+@pytest.mark.parametrize("agent_class", AGENTS)
+def test_gates_learn_every_so_many_actor_updates(agent_class: Any, scheme: str, interval: int) -> None:
+    agent = make(agent_class, gate_interval=interval, scheme=scheme)
+    told, losses = [], agent.teacher.losses
+    agent.teacher.losses = lambda *given: told.append(agent._actor_updates) or losses(*given)
+    agent.learn(20 + 24)
+    updates = 24 if agent_class is BexaSAC else 12  # the actor's, of 24 of the critics
+    assert sorted(set(told)) == list(range(1, updates + 1, interval))
+    assert len(told) == len(set(told)) * (1 if scheme == "jointly" else 3)
+
+
+def test_two_agents_on_one_meter_and_a_meter_that_begins_anew_keep_their_counts() -> None:
+    meter = ComputeMeter()
+    one, other = (
+        BexaSAC(gym.make("Pendulum-v1"), meter=meter, **{**SETTINGS, "net_arch": w}) for w in ((8, 8), (4, 4))
+    )
+    one.predict(np.zeros((7, 3)))
+    assert (one.exits.counts.sum(), other.exits.counts.sum()) == (7, 0)
+    twin = copy.deepcopy(one)
+    twin.predict(np.zeros((5, 3)))
+    assert one.exits.counts.sum() == 7
+    meter.reset_totals()
+    one.learn(40)
+    assert one.exits.counts.sum() == 7 + 20
+
+
+def test_a_batch_is_one_batch_whatever_exits_its_rows_took() -> None:
+    agent = make()
+    agent.predict(np.random.default_rng(0).normal(size=(50, 3)))
+    assert (agent.exits.counts > 0).sum() > 1
+    assert agent.meter.pending_rows == 50
+
+
+def test_an_ensemble_acts_by_the_mean_of_its_exits_actions() -> None:
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    for agent_class in AGENTS:
+        agent = make(agent_class, acting="ensemble")
+        with torch.no_grad():
+            output = agent.policy(torch.from_numpy(x)).output
+        mean = output.chunk(2, -1)[0] if agent_class is BexaSAC else output
+        np.testing.assert_allclose(agent.act(x, True), torch.tanh(mean).mean(0).numpy(), atol=1e-5)
+        assert agent.act(x, False).shape == (6, 1)
+    values = BexaDQN(gym.make("CartPole-v1"), **SETTINGS, acting="ensemble").values(np.zeros((6, 4)))
+    assert values.shape == (6, 2)
+
+
+def test_an_exit_that_copies_badly_is_worth_what_the_last_one_says_of_its_choice() -> None:
+    agent = BexaDQN(gym.make("CartPole-v1"), **{**SETTINGS, "net_arch": (4,)}, exit_training="imitate")
+    with torch.no_grad():
+        for layer, bias in zip(agent.actor.exits, ([9.0, 0.0, 0.0], [1.0, 3.0]), strict=True):
+            layer.weight.zero_()
+            layer.bias.copy_(torch.tensor(bias))
+    seen, losses = [], agent.teacher.losses
+    agent.teacher.losses = lambda logits, values, budget: seen.append(values) or losses(logits, values, budget)
+    batch = agent.replay.gather(torch.zeros(0, dtype=torch.int64))
+    batch = batch._replace(
+        observation=torch.zeros(1, 4),
+        action=torch.tensor([0]),
+        reward=torch.tensor([1.0]),
+        discount=torch.tensor([0.5]),
+        next_observation=torch.zeros(1, 4),
+        weight=torch.ones(1),
+    )
+    _, error = agent.loss(batch)
+    assert seen[0].tolist() == [[1.0, 3.0]]
+    assert error.shape == (1, 1)  # the last exit's alone sets priorities
 
 
 def test_an_evaluation_in_between_is_not_among_the_exits_that_acted() -> None:
     agent = make().learn(120)
-    rows = agent.exits.rows.tolist()
+    rows = agent.exits.counts.tolist()
     with undisturbed(agent):
         evaluate_policy(agent, gym.make("Pendulum-v1"), 1)
-        assert agent.exits.rows.sum() == sum(rows) + 200
-    assert agent.exits.rows.tolist() == rows
+        assert agent.exits.counts.sum() == sum(rows) + 200
+    assert agent.exits.counts.tolist() == rows
 
 
 def test_what_is_charged_is_in_the_meter_s_convention() -> None:
@@ -173,7 +249,7 @@ def test_sampled_gates_open_as_often_as_they_say() -> None:
         logits = agent.policy(torch.from_numpy(observation[:1])).logits
     share = mixture_weights(torch.cat([torch.sigmoid(logits), torch.ones(1, 1)], 1))[0].numpy()
     # 5 standard deviations of a share of 40,000 draws are at most .0125
-    np.testing.assert_allclose(agent.exits.rows / rows, share, atol=0.0125)
+    np.testing.assert_allclose(agent.exits.counts / rows, share, atol=0.0125)
 
 
 @pytest.mark.parametrize("agent_class", AGENTS)
@@ -189,7 +265,7 @@ def test_gates_meet_the_budget_that_values_leave_to_them(agent_class: Any) -> No
         optimizer.step()
     assert float(agent.gate_metrics["gate/expected_cost"]) == pytest.approx(0.3, abs=0.01)
     agent.predict(np.repeat(x.numpy(), 40, 0))
-    executed = agent.exits.rows @ np.array(agent.teacher.costs) / agent.exits.rows.sum()
+    executed = agent.exits.counts @ np.array(agent.teacher.costs) / agent.exits.counts.sum()
     assert executed == pytest.approx(0.3, abs=0.02)
 
 
@@ -255,7 +331,7 @@ def test_a_resumed_run_is_the_same(agent_class: Any, settings: dict[str, Any], t
     second.learn(400 - second.num_timesteps)
     pairs = zip(whole.modules.values(), second.modules.values(), strict=True)
     assert all(torch.equal(a, b) for one, two in pairs for a, b in zip(one.parameters(), two.parameters(), strict=True))
-    assert whole.exits.rows.tolist() == second.exits.rows.tolist()
+    assert whole.exits.counts.tolist() == second.exits.counts.tolist()
 
 
 def test_a_batch_s_program_wins_by_what_the_arithmetic_says() -> None:
@@ -340,14 +416,49 @@ def test_a_run_s_environments_have_the_budget_that_it_asks_for() -> None:
 
 
 def test_a_budget_must_be_in_the_observation_to_be_read_from_there(tmp_path: Path) -> None:
-    with pytest.raises(WrapperOrderError, match="expected BudgetAwareObservation"):
+    with pytest.raises(WrapperOrderError, match="do not end in a budget"):
         make(budget_from_observation=True)
     agent = conditioned()
     agent.save(tmp_path / "agent")
     loaded = BexaSAC.load(tmp_path / "agent.safetensors", None)
     assert loaded.predict(np.zeros(4))[0].shape == (1,)
-    with pytest.raises(ConfigError, match="gate_training='batch_budget': expected 'budget'"):
-        conditioned(gate_training="batch_budget")
+    for training in ("batch_budget", "advantage", "greedy"):
+        with pytest.raises(ConfigError, match=f"gate_training='{training}': expected 'budget'"):
+            conditioned(gate_training=training)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda env: BudgetAwareObservation(env, "budget", flatten=False),
+        lambda env: TimeAwareObservation(BudgetAwareObservation(env, "budget")),
+        lambda env: NormalizeObservation(BudgetAwareObservation(env, "budget")),
+        lambda env: BudgetAwareObservation(ComputeLimit(env, 10_000, "truncate")),
+        lambda env: BudgetAwareObservation(ComputeLimit(env, 10_000, "truncate"), "budget"),
+    ],
+)
+def test_a_number_that_is_no_share_at_the_end_of_the_observation_is_not_read(wrap: Any) -> None:
+    with pytest.raises(WrapperOrderError, match="do not end in a budget"):
+        BexaSAC(wrap(gym.make("Pendulum-v1")), **SETTINGS, budget_from_observation=True)
+
+
+def test_a_budget_that_was_given_is_given_again_after_a_checkpoint(tmp_path: Path) -> None:
+    agent = conditioned()
+    agent.set_budget(0.3)
+    agent.save(tmp_path / "agent")
+    fresh = conditioned().env
+    BexaSAC.load(tmp_path / "agent.safetensors", fresh)
+    assert fresh.reset()[0][-1] == np.float32(0.3)
+    with pytest.raises(CheckpointError, match="loaded with env=None"):
+        BexaSAC.load(tmp_path / "agent.safetensors", None).set_budget(0.2)
+
+
+def test_a_budget_that_nothing_reads_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected gate_training of budget or batch_budget"):
+        make(gate_training="advantage").set_budget(0.3)
+    for settings in ({"gate_training": "advantage"}, {"acting": "backbone"}):
+        with pytest.raises(ConfigError, match="expected 0 unless gates are taught one budget and act"):
+            make(budget_feedback=0.1, **settings)
 
 
 @pytest.mark.parametrize("agent_class", [BexaCQL, BexaDiscreteCQL])

@@ -1,0 +1,241 @@
+"""What agents with early exits share, whatever they learn: acting through gates, teaching them, and the budget.
+
+Mixed in before the agent: exits act (``ExitForward``), values of exits teach gates (``GateTeacher``), and one more term
+joins the loss of what acts. See ``agents.recipes.bexa`` for the source.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agents.common.buffers import Batch
+from agents.common.exit_acting import ExitForward
+from agents.common.optim import FusedAdam
+from agents.common.spaces import NoEnvironment
+from agents.recipes.bexa_config import ExitSettings
+from budget_wrappers.errors import ConfigError, WrapperOrderError
+from budget_wrappers.modules.exits import EarlyExitNetwork
+from budget_wrappers.selection.gates import GateTeacher
+from budget_wrappers.wrappers import BudgetAwareObservation
+
+BUDGETED = ("budget", "batch_budget")
+"""Gate trainings that know a budget."""
+TEACHER = ("budget", "reference", "correction", "gap")
+"""What a checkpoint holds of the gates' teacher."""
+
+
+class ExitAgent:
+    """What SAC and TD3 with exits share; comes before the agent among the bases.
+
+    Attributes:
+        teacher: turns the exits' values into the gates' losses.
+        exits: acts through the policy's gates and counts which exits acted.
+    """
+
+    config: Any
+    actor: EarlyExitNetwork
+    actor_name: ClassVar[str] = "actor"
+    """Of the actor's optimizer among ``optimizers``."""
+
+    def build(self) -> None:
+        """Make the agent's parts, then the gates' teacher and an optimizer for each exit where they step apart."""
+        super().build()
+        config: ExitSettings = self.config
+        self._require_budget(self.env)
+        self.teacher = GateTeacher(
+            self.actor.flops,
+            config.budget,
+            config.gate_training,
+            config.gate_loss,
+            config.gate_temperature,
+            config.gate_fraction,
+            config.budget_feedback,
+        )
+        self.exit_optimizers: list[FusedAdam] = []
+        if config.scheme == "stepwise":
+            parts = zip(self.actor.stages, self.actor.exits, strict=True)
+            rate = super().optimizers[self.actor_name].param_groups[0]["lr"]
+            self.exit_optimizers = [FusedAdam([*s.parameters(), *layer.parameters()], lr=rate) for s, layer in parts]
+        self.gate_metrics: dict[str, Tensor] = {}
+        self._seen: np.ndarray | None = None
+        self._actor_updates, self._gates_due = 0, True
+        self._given_budget: float | None = None
+
+    @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """Every optimizer, for checkpoints."""
+        own = dict(super().optimizers)
+        if self.exit_optimizers:
+            own.pop(self.actor_name)
+        return own | {f"exit {number + 1}": optimizer for number, optimizer in enumerate(self.exit_optimizers)}
+
+    def set_budget(self, budget: float) -> None:
+        """Teach the gates another budget from the next update on.
+
+        An agent that reads its budget from the observation passes it on to the wrapper that writes it there, where it
+        holds from the next reset on; ``None`` has it drawn again. Another environment, such as one for evaluations, is
+        told by its own ``set_budget`` or at its resets.
+
+        Raises:
+            InfeasibleBudgetError: below 0, the cost of the cheapest exit, or NaN.
+            ConfigError: no share in [0, 1], where it goes into the observation; a gate training that knows no budget.
+            CheckpointError: it goes into the observation, and the agent was loaded without an environment.
+        """
+        if self.config.gate_training not in BUDGETED:
+            raise ConfigError(
+                f"set_budget({budget!r}) with gate_training={self.config.gate_training!r}, which spends whatever exits "
+                f"are worth: expected gate_training of {' or '.join(BUDGETED)}"
+            )
+        if not self.config.budget_from_observation:
+            self.teacher.set_budget(budget)
+            return
+        if isinstance(self.env, NoEnvironment):
+            self.env.reset()  # raises: there is no observation to put a budget into
+        self.env.get_wrapper_attr("set_budget")(budget)
+        self._given_budget = budget
+
+    def set_env(self, env: Any) -> None:
+        """Train on ``env`` from now on; see ``OffPolicyAgent``."""
+        self._require_budget(env)
+        super().set_env(env)
+        if self._given_budget is not None:
+            self.set_budget(self._given_budget)
+
+    def _require_budget(self, env: Any) -> None:
+        """Raise unless the observations of ``env`` end in a budget, where it is to be read from there."""
+        if not self.config.budget_from_observation or isinstance(env, NoEnvironment):
+            return
+        if not ends_in_budget(env):
+            raise WrapperOrderError(
+                f"budget_from_observation=True and the observations of {env} do not end in a budget: expected "
+                "BudgetAwareObservation(env, 'budget', draw=(0.0, 1.0)) around it, flattened, without a ComputeLimit, "
+                "and no wrapper further out that changes observations; budget_input=True (--budget-input) in a run"
+            )
+
+    def plain_state(self) -> dict[str, Any]:
+        """Return the budget and what its teacher has found out, who has acted, and what of that it has noted."""
+        teacher = {name: getattr(self.teacher, name) for name in TEACHER}
+        own = {"teacher": teacher, "counts": self.exits.counts.tolist(), "seen": self._last_seen.tolist()}
+        own |= {"actor_updates": self._actor_updates, "given_budget": self._given_budget}
+        return {**super().plain_state(), **own}
+
+    def load_plain_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``plain_state`` returned."""
+        super().load_plain_state(state)
+        for name in TEACHER:
+            setattr(self.teacher, name, state["teacher"][name])
+        self.exits.counts[:] = state["counts"]
+        self._seen = np.array(state["seen"])
+        self._actor_updates = state["actor_updates"]
+        if state["given_budget"] is not None and not isinstance(self.env, NoEnvironment):
+            self.set_budget(state["given_budget"])
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """Take one gradient step of every part; the gates' loss and cost and the exits' shares are logged, too."""
+        self._note_acting()
+        return {**super().update(batch), **self.gate_metrics, **self.exit_shares()}
+
+    def _note_acting(self) -> None:
+        """Tell the teacher what the actions since the last update cost."""
+        fresh = self.exits.counts - self._last_seen
+        self._seen = self.exits.counts.copy()
+        if self.meets_budget and fresh.any():
+            self.teacher.observe(self.exits.cost_of(fresh))
+
+    @property
+    def _last_seen(self) -> np.ndarray:
+        return np.zeros_like(self.exits.counts) if self._seen is None else self._seen
+
+    @property
+    def acting_counts(self) -> np.ndarray:
+        """Rows that acted through each exit, in place: evaluations put it back."""
+        return self.exits.counts
+
+    @property
+    def meets_budget(self) -> bool:
+        """Whether acting is to cost one budget in the mean."""
+        config = self.config
+        one = config.gate_training in BUDGETED and not config.budget_from_observation
+        return one and config.acting == "early_exit"
+
+    def exit_shares(self) -> dict[str, Tensor]:
+        """Return the share of rows that left at each exit since training began, and their mean normalised cost."""
+        counts = self.exits.counts
+        shares = counts / max(int(counts.sum()), 1)
+        named = dict(zip((f"acting/{name}" for name in self.exits.names), shares, strict=True))
+        named |= {"acting/cost": self.exits.cost_of(counts)} if counts.any() else {}
+        named |= {"acting/gap": self.teacher.gap} if self.meets_budget else {}
+        return {name: torch.tensor(float(value)) for name, value in named.items()}
+
+    def with_gates(self, losses: Tensor, logits: Tensor, values: Tensor, observation: Tensor) -> Tensor:
+        """Return the exits' losses with the gates' added, ``(K,)``.
+
+        Args:
+            losses: shape ``(K,)``.
+            logits: of the gates, ``(B, K − 1)``.
+            values: of the exits, ``(K, B)``.
+            observation: that both are of, ``(B, O)``.
+        """
+        config = self.config
+        if config.gate_loss_scale and self._gates_due:
+            budget = observation[:, -1] if config.budget_from_observation else None
+            gates = self.teacher.losses(logits, values.detach().t(), budget)
+            losses = losses + config.gate_loss_scale * nn.functional.pad(gates, (0, 1))
+            self.gate_metrics = {"gate/loss": gates.detach().sum()}
+        self.gate_metrics["gate/expected_cost"] = self.teacher.expected_cost(logits)
+        return losses
+
+    def begin_actor_update(self) -> None:
+        """Count an update of what acts, and settle whether its gates learn."""
+        self._gates_due = self._actor_updates % self.config.gate_interval == 0
+        self._actor_updates += 1
+
+    def imitating(self, losses: Tensor, copying: Tensor) -> Tensor:
+        """Return the losses ``(K,)`` with those of all exits but the last replaced by what imitating it costs.
+
+        Args:
+            losses: of learning, shape ``(K,)``.
+            copying: distance to the last exit, ``(K − 1,)``.
+        """
+        return torch.cat([self.config.imitation_scale * copying, losses[-1:]])
+
+    def descend_stepwise(self, losses_of: Callable[[], Tensor], max_norm: float | None = None) -> Tensor:
+        """Take one step of each exit's own stage, head and gate, each on fresh losses; return their sum."""
+        total = []
+        for number, optimizer in enumerate(self.exit_optimizers):
+            loss = losses_of()[number]
+            optimizer.descend(loss, max_norm)
+            total.append(loss.detach())
+        return torch.stack(total).sum()
+
+    def leave(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
+        """Return the output of the exits that the rows of ``observation`` ``(n, O)`` leave at; metered."""
+        return self.exits(observation, self.rng, deterministic and self.config.gate == "threshold")
+
+    def _start_metering(self) -> None:
+        # Not watched: what acts is the engine in ``exits``, which charges by exit.
+        self.exits = ExitForward(self.actor, self.meter, self.config.acting)
+        self.flops_per_action = max(self.exits.flops)
+
+
+def ends_in_budget(env: Any) -> bool:
+    """Tell whether the last number of an observation of ``env`` is the budget of its episode, a share."""
+    layer = env
+    while isinstance(layer, gym.Wrapper) and not isinstance(layer, BudgetAwareObservation):
+        if isinstance(layer, gym.ObservationWrapper) or layer.observation_space is not layer.env.observation_space:
+            return False
+        layer = layer.env
+    return isinstance(layer, BudgetAwareObservation) and layer.adds_share_last
+
+
+class ExitActorCritic(ExitAgent):
+    """The same for agents with critics of their own."""
+
+    def build(self) -> None:
+        """Make the agent's parts, the critics' optimizer at their own rate."""
+        super().build()
+        self.critic_optimizer = FusedAdam(self.critic.parameters(), **self.config.critic_rate)
