@@ -118,10 +118,8 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
         Raises:
             ConfigError: it is out of bounds.
         """
-        if self._limited:
-            self.env.get_wrapper_attr("set_budget")(budget)
-            return
-        self._given.give(budget)
+        give = self.env.get_wrapper_attr("set_budget") if self._limited else self._given.give
+        give(budget)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset; ``options["budget"]``, which is passed on too, is the same as ``set_budget`` just before."""

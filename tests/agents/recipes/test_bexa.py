@@ -8,19 +8,17 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.wrappers import NormalizeObservation, TimeAwareObservation
 
-from agents import BexaCQL, BexaDiscreteCQL, BexaDQN, BexaSAC, BexaTD3
+from agents import BexaDQN, BexaSAC, BexaTD3
 from agents.common.callbacks import Callback
 from agents.common.evaluate import evaluate_policy, undisturbed
 from agents.common.monitors import Checkpoint
-from agents.common.run_config import RunConfig
 from agents.recipes.bexa import gaussian_divergence
-from budget_wrappers.errors import CheckpointError, ConfigError, InfeasibleBudgetError, WrapperOrderError
+from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.gates import mixture_weights
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.selection.gates import GateTeacher
-from budget_wrappers.wrappers import BudgetAwareObservation, ComputeLimit, RecordComputeStatistics
+from budget_wrappers.wrappers import RecordComputeStatistics
 
 SETTINGS: dict[str, Any] = {"net_arch": (8, 8), "batch_size": 8, "learning_starts": 20, "buffer_size": 500, "seed": 3}
 AGENTS = (BexaSAC, BexaTD3)
@@ -77,28 +75,6 @@ def test_without_gates_none_is_charged(acting: str, charged: int) -> None:
     agent.predict(np.zeros((5, 3)))
     assert dict(agent.meter.by_name) == {acting: 5 * charged}
     assert agent.flops_per_action == charged
-
-
-def test_feedback_takes_off_the_budget_what_acting_cost_too_much() -> None:
-    teacher = GateTeacher([0, 10], 0.5, feedback=0.1)
-    teacher.observe(0.9)
-    assert teacher.aim == pytest.approx(0.5 - 0.1 * 0.4)
-    assert teacher.gap == pytest.approx(1e-3 * 0.4)
-    # v = (0, 1) in every state: the program spends all it may
-    assert teacher.target(torch.tensor([[0.0, 1.0]]))[0, 1] == pytest.approx(0.46)
-    for _ in range(1000):
-        teacher.observe(1.0)
-    assert teacher.aim == 0.0
-    teacher.observe(0.0)  # back at once: nothing has piled up at the end
-    assert teacher.aim == pytest.approx(0.05)
-
-
-def test_feedback_closes_a_gap_that_the_gates_leave() -> None:
-    """Gates that always open .2 too often, as fitted ones may."""
-    teacher = GateTeacher([0, 10], 0.5, feedback=0.01)
-    for _ in range(2000):
-        teacher.observe(min(teacher.aim + 0.2, 1.0))
-    assert teacher.aim + 0.2 == pytest.approx(0.5, abs=1e-3)
 
 
 def test_the_fraction_rule_follows_a_running_reference_of_either_sign() -> None:
@@ -253,23 +229,6 @@ def test_sampled_gates_open_as_often_as_they_say() -> None:
 
 
 @pytest.mark.parametrize("agent_class", AGENTS)
-def test_gates_meet_the_budget_that_values_leave_to_them(agent_class: Any) -> None:
-    # The dearest exit is worth most in every state, so the program spends all of the budget; b = .3.
-    agent = make(agent_class, budget=0.3, gate_loss="mixture", gate_loss_scale=1.0)
-    x, optimizer = torch.randn(256, 3), torch.optim.Adam(agent.policy.parameters(), lr=1e-2)
-    values = torch.tensor([[0.0], [0.5], [10.0]]).expand(3, 256)
-    for _ in range(300):
-        loss = agent.with_gates(torch.zeros(3), agent.policy(x).logits, values, x).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert float(agent.gate_metrics["gate/expected_cost"]) == pytest.approx(0.3, abs=0.01)
-    agent.predict(np.repeat(x.numpy(), 40, 0))
-    executed = agent.exits.counts @ np.array(agent.teacher.costs) / agent.exits.counts.sum()
-    assert executed == pytest.approx(0.3, abs=0.02)
-
-
-@pytest.mark.parametrize("agent_class", AGENTS)
 def test_stepwise_training_moves_one_exit_at_a_time(agent_class: Any) -> None:
     agent = make(agent_class, scheme="stepwise")
     moved = []
@@ -339,18 +298,6 @@ def test_a_resumed_run_is_the_same(agent_class: Any, settings: dict[str, Any], t
     assert whole.exits.counts.tolist() == second.exits.counts.tolist()
 
 
-def test_a_batch_s_program_wins_by_what_the_arithmetic_says() -> None:
-    # Exits cost 0 and 1, b = ½. In half of the states the cheap one is as good (1, 1), in the other half worthless
-    # (0, 1). Each state by itself: the second kind gets ½, so ¾ on average, at a cost of ¼. Over the batch: all of it
-    # goes where it pays, 1 on average at a cost of ½.
-    values = torch.tensor([[1.0, 1.0], [0.0, 1.0]]).repeat(50, 1)
-    expected = {"budget": (0.75, 0.25), "batch_budget": (1.0, 0.5)}
-    for training, (worth, cost) in expected.items():
-        alpha = GateTeacher([10, 30], 0.5, training).target(values)
-        assert float((alpha * values).sum(1).mean()) == pytest.approx(worth)
-        assert float(alpha[:, 1].mean()) == pytest.approx(cost)
-
-
 @pytest.mark.parametrize(
     ("training", "targets"),
     # .75 of the last exit's mean value, 4, is 3: only exit 1, exit 2 and nobody but the last reach it
@@ -378,104 +325,3 @@ def test_other_ways_to_teach_gates(training: str, targets: list[int] | None) -> 
 def test_what_cannot_be_is_refused(settings: dict[str, Any], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         make(**settings)
-
-
-def conditioned(**settings: Any) -> BexaSAC:
-    env = BudgetAwareObservation(gym.make("Pendulum-v1"), "budget", draw=(0.0, 1.0))
-    return BexaSAC(env, **{**SETTINGS, "budget_from_observation": True, **settings})
-
-
-def test_one_agent_s_gates_follow_the_budget_in_the_observation() -> None:
-    agent = conditioned(gate_loss="mixture", gate_loss_scale=1.0, net_arch=(32, 32))
-    x, optimizer = torch.rand(512, 4), torch.optim.Adam(agent.policy.parameters(), lr=3e-2)
-    values = torch.tensor([[0.0], [0.5], [10.0]]).expand(3, 512)
-    for _ in range(500):
-        loss = agent.with_gates(torch.zeros(3), agent.policy(x).logits, values, x).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    # The first gate sees the observation through one linear layer: its probability is no straight line of b.
-    for budget in (0.1, 0.5, 0.9):
-        x[:, -1] = budget
-        assert float(agent.teacher.expected_cost(agent.policy(x).logits)) == pytest.approx(budget, abs=0.1)
-
-
-def test_a_budget_set_on_the_agent_or_at_a_reset_is_what_the_policy_sees() -> None:
-    agent = conditioned().learn(60)
-    agent.set_budget(0.3)
-    assert agent.env.reset()[0][-1] == np.float32(0.3)
-    assert agent.env.reset(options={"budget": 0.7})[0][-1] == np.float32(0.7)
-    with pytest.raises(ConfigError, match="expected a share in"):
-        agent.set_budget(1.2)
-    assert len(set(agent.replay.observation[:60, -1].tolist())) == 1  # one episode
-    agent.env.set_budget(None)
-    agent.learn(500)
-    assert len(set(agent.replay.observation[: len(agent.replay), -1].tolist())) > 2
-
-
-def test_a_run_s_environments_have_the_budget_that_it_asks_for() -> None:
-    config = RunConfig(env="Pendulum-v1", budget_input=True)
-    assert config.make_env().observation_space.shape == config.make_env(ComputeMeter()).observation_space.shape == (4,)
-    with pytest.raises(ConfigError, match="n_envs=2: expected 1 with budget_input"):
-        RunConfig(env="Pendulum-v1", budget_input=True, n_envs=2)
-
-
-def test_a_budget_must_be_in_the_observation_to_be_read_from_there(tmp_path: Path) -> None:
-    with pytest.raises(WrapperOrderError, match="do not end in a budget"):
-        make(budget_from_observation=True)
-    agent = conditioned()
-    agent.save(tmp_path / "agent")
-    loaded = BexaSAC.load(tmp_path / "agent.safetensors", None)
-    assert loaded.predict(np.zeros(4))[0].shape == (1,)
-    for training in ("batch_budget", "advantage", "greedy"):
-        with pytest.raises(ConfigError, match=f"gate_training='{training}': expected 'budget'"):
-            conditioned(gate_training=training)
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda env: BudgetAwareObservation(env, "budget", flatten=False),
-        lambda env: TimeAwareObservation(BudgetAwareObservation(env, "budget")),
-        lambda env: NormalizeObservation(BudgetAwareObservation(env, "budget")),
-        lambda env: BudgetAwareObservation(ComputeLimit(env, 10_000, "truncate")),
-        lambda env: BudgetAwareObservation(ComputeLimit(env, 10_000, "truncate"), "budget"),
-    ],
-)
-def test_a_number_that_is_no_share_at_the_end_of_the_observation_is_not_read(wrap: Any) -> None:
-    with pytest.raises(WrapperOrderError, match="do not end in a budget"):
-        BexaSAC(wrap(gym.make("Pendulum-v1")), **SETTINGS, budget_from_observation=True)
-
-
-def test_a_budget_that_was_given_is_given_again_after_a_checkpoint(tmp_path: Path) -> None:
-    agent = conditioned()
-    agent.set_budget(0.3)
-    agent.save(tmp_path / "agent")
-    fresh = conditioned().env
-    BexaSAC.load(tmp_path / "agent.safetensors", fresh)
-    assert fresh.reset()[0][-1] == np.float32(0.3)
-    with pytest.raises(CheckpointError, match="loaded with env=None"):
-        BexaSAC.load(tmp_path / "agent.safetensors", None).set_budget(0.2)
-
-
-def test_a_budget_that_nothing_reads_is_refused() -> None:
-    with pytest.raises(ConfigError, match="expected gate_training of budget or batch_budget"):
-        make(gate_training="advantage").set_budget(0.3)
-    for settings in ({"gate_training": "advantage"}, {"acting": "backbone"}):
-        with pytest.raises(ConfigError, match="expected 0 unless gates are taught one budget and act"):
-            make(budget_feedback=0.1, **settings)
-
-
-@pytest.mark.parametrize("agent_class", [BexaCQL, BexaDiscreteCQL])
-def test_data_hold_no_budget_to_read(agent_class: Any) -> None:
-    with pytest.raises(ConfigError, match="a data set's observations hold no budget"):
-        agent_class.config_class(budget_from_observation=True)
-
-
-def test_a_budget_that_no_exit_can_keep_is_refused_at_run_time() -> None:
-    agent = make()
-    with pytest.raises(InfeasibleBudgetError, match=r"budget=-1 is below 0, the cost of the cheapest exit"):
-        agent.set_budget(-1)
-    with pytest.raises(InfeasibleBudgetError, match="budget=nan"):
-        agent.set_budget(float("nan"))
-    assert agent.teacher.budget == 0.5
