@@ -56,8 +56,12 @@ class ExitForward:
 
     def cost_of(self, counts: np.ndarray) -> float:
         """Return the mean cost of rows counted as ``counts`` are: 0 for the cheapest exit, 1 for the dearest."""
+        return self.normalised(counts @ self._matmul_flops / counts.sum())
+
+    def normalised(self, flops: float) -> float:
+        """Return what ``flops`` a row, in the ``matmul`` convention, are in the unit of budgets."""
         low, high = min(self.network.flops), max(self.network.flops)
-        return float((counts @ self._matmul_flops / counts.sum() - low) / (high - low))
+        return float((flops - low) / (high - low))
 
     def __call__(self, observation: np.ndarray, rng: np.random.Generator, threshold: bool = False) -> np.ndarray:
         """Return the output of the exits taken, ``(n, outputs)``, for ``observation`` ``(n, O)``.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from agents.common.buffers import Batch
 from agents.common.config import OffPolicyConfig
-from agents.common.networks import Critic, SquashedSample, squashed_gaussian
+from agents.common.networks import LOG_STD_MAX, LOG_STD_MIN, Critic, SquashedSample, squashed_gaussian
 from agents.recipes.bexa_config import BexaSACConfig, BexaTD3Config
 from agents.recipes.exits import ExitActorCritic
 from agents.sac import SAC
@@ -154,7 +154,7 @@ def gaussian_divergence(mean: Tensor, log_std: Tensor) -> Tensor:
         mean: shape ``(K, B, A)``.
         log_std: shape ``(K, B, A)``; bounded as in ``squashed_gaussian``.
     """
-    log_std = log_std.clamp(-20.0, 2.0)
+    log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
     taught, model = (mean[:-1], log_std[:-1]), (mean[-1].detach(), log_std[-1].detach())
     ratio = torch.exp(2.0 * (model[1] - taught[1]))
     distance = ((model[0] - taught[0]) * torch.exp(-taught[1])).square()

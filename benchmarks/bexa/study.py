@@ -143,13 +143,12 @@ def cost_of(agent: Any, result: Evaluation) -> dict[str, Any]:
     """Return the mean normalised cost of a step and the share of steps that each exit acted in; nothing for others."""
     if not hasattr(agent, "exits"):
         return {}
-    low, high = min(agent.policy.flops), max(agent.policy.flops)
     steps = np.array(result.lengths, dtype=np.float64)
     shares = {
         name: float(np.dot(steps, [report["share_steps"][name] for report in result.compute]) / steps.sum())
         for name in agent.exits.names
     }
-    return {"cost": (result.flops_per_step - low) / (high - low), "share_steps": shares}
+    return {"cost": agent.exits.normalised(result.flops_per_step), "share_steps": shares}
 
 
 def stored(task: str) -> list[dict[str, Any]]:

@@ -84,7 +84,7 @@ def gate_loss(logits: Tensor, alpha: Tensor, kind: GateLoss = "per_gate") -> Ten
 
 def one_hot(exit_index: Tensor, exits: int, like: Tensor) -> Tensor:
     """Return α that always uses one exit a state, ``(B, K)``, for ``exit_index`` ``(B,)``."""
-    return torch.zeros(len(exit_index), exits, dtype=like.dtype, device=like.device).scatter_(1, exit_index[:, None], 1)
+    return F.one_hot(exit_index, exits).to(like)
 
 
 def first_good_enough(values: Tensor, threshold: Tensor) -> Tensor:
