@@ -107,6 +107,10 @@ class OffPolicyAgent(ABC):
         """Return a name for the work that the next update does; updates of one kind cost the same."""
         return "update"
 
+    def logged(self) -> dict[str, Tensor]:
+        """Return what is logged now: scalars of the last update and what is read off the agent only when asked."""
+        return self.metrics
+
     def plain_state(self) -> dict[str, Any]:
         """Return further state for checkpoints, as JSON-able data."""
         return {}

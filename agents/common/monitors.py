@@ -67,7 +67,7 @@ class Log(Callback):
             row |= {"return": float(np.mean(self.returns)), "length": float(np.mean(self.lengths))}
             keys = set.intersection(*(set(report) for report in self.compute))
             row |= {f"compute/{key}": float(np.mean([r[key] for r in self.compute])) for key in sorted(keys)}
-        row |= {f"loss/{name}": float(value) for name, value in agent.metrics.items()}
+        row |= {f"loss/{name}": float(value) for name, value in agent.logged().items()}
         seconds = now - self.since
         rate = (agent.num_timesteps - self.from_step) / seconds if seconds > 0 else 0.0
         self.log.write(row, seconds=seconds, steps_per_second=rate)

@@ -218,7 +218,7 @@ class Asymmetric(OffPolicyAgent):
             step.truncated,
             int(step.infos[0]["duration"]),
         )
-        self.metrics = {f"{name}/{key}": value for name, a in self.parts.items() for key, value in a.metrics.items()}
+        self.metrics = {f"{name}/{key}": value for name, a in self.parts.items() for key, value in a.logged().items()}
 
     def train(self, updates: int) -> None:
         """Do nothing: everything learns once a step of the environment, within the option."""

@@ -61,6 +61,7 @@ class ExitAgent:
             rate = super().optimizers[self.actor_name].param_groups[0]["lr"]
             self.exit_optimizers = [FusedAdam([*s.parameters(), *layer.parameters()], lr=rate) for s, layer in parts]
         self.gate_metrics: dict[str, Tensor] = {}
+        self._logits: Tensor | None = None
         self._seen: np.ndarray | None = None
         self._actor_updates, self._gates_due = 0, True
         self._given_budget: float | None = None
@@ -135,9 +136,14 @@ class ExitAgent:
             self.set_budget(state["given_budget"])
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """Take one gradient step of every part; the gates' loss and cost and the exits' shares are logged, too."""
+        """Take one gradient step of every part; the gates' loss is logged, too."""
         self._note_acting()
-        return {**super().update(batch), **self.gate_metrics, **self.exit_shares()}
+        return {**super().update(batch), **self.gate_metrics}
+
+    def logged(self) -> dict[str, Tensor]:
+        """Return what is logged, with what the gates of the last batch would cost and the exits' shares."""
+        expected = {} if self._logits is None else {"gate/expected_cost": self.teacher.expected_cost(self._logits)}
+        return {**super().logged(), **expected, **self.exit_shares()}
 
     def _note_acting(self) -> None:
         """Tell the teacher what the actions since the last update cost."""
@@ -186,7 +192,7 @@ class ExitAgent:
             gates = self.teacher.losses(logits, values.detach().t(), budget)
             losses = losses + config.gate_loss_scale * nn.functional.pad(gates, (0, 1))
             self.gate_metrics = {"gate/loss": gates.detach().sum()}
-        self.gate_metrics["gate/expected_cost"] = self.teacher.expected_cost(logits)
+        self._logits = logits.detach()
         return losses
 
     def begin_actor_update(self) -> None:

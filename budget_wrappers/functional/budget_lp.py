@@ -93,7 +93,7 @@ def solve_exit_lp(values: Tensor, costs: Tensor | Sequence[float], budget: float
         below, more = (values @ ends).chunk(2, 1)
         best, vertex = torch.addcmul(below, share, more).max(1)
         _require_finite(values, best)
-        return alpha[vertex]
+        return alpha.index_select(0, vertex)
     ends, low, step, low_cost, high_cost = _vertices(listed, values.dtype, values.device)
     share = (limit - low_cost) / (high_cost - low_cost)  # 0 where one is used alone
     below, more = (values @ ends).chunk(2, 1)
@@ -247,7 +247,8 @@ def _require_feasible(budget: float, costs: tuple[float, ...]) -> None:
 
 
 def _require_finite(values: Tensor, judged: Tensor) -> None:
-    if not bool(torch.isfinite(judged).all()):
+    # One sum instead of a test of each: only finite numbers have a finite one, and few of them an infinite one.
+    if not math.isfinite(float(judged.sum())) and not bool(torch.isfinite(judged).all()):
         wrong = (~torch.isfinite(values)).nonzero().tolist()
         which = f"values[{wrong[0][0]}, {wrong[0][1]}] is {float(values[*wrong[0]])}" if wrong else "values overflow"
         raise NonFiniteError(f"{which}: expected finite numbers whose differences are finite; look at the critic")

@@ -54,7 +54,7 @@ def test_each_exit_that_acts_is_charged_by_its_name(agent_class: Any) -> None:
     assert sum(counts.values()) == 100
     assert min(counts.values()) > 0
     assert dict(agent.meter.by_name) == {name: counts[name] * flops[name] for name in flops}
-    assert sum(float(agent.metrics[f"acting/{name}"]) for name in flops) == pytest.approx(1)
+    assert sum(float(agent.logged()[f"acting/{name}"]) for name in flops) == pytest.approx(1)
 
 
 def test_the_wrapper_s_report_has_a_share_for_each_exit() -> None:

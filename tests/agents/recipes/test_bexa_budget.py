@@ -51,7 +51,7 @@ def test_gates_meet_the_budget_that_values_leave_to_them(agent_class: Any) -> No
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert float(agent.gate_metrics["gate/expected_cost"]) == pytest.approx(0.3, abs=0.01)
+    assert float(agent.logged()["gate/expected_cost"]) == pytest.approx(0.3, abs=0.01)
     agent.predict(np.repeat(x.numpy(), 40, 0))
     executed = agent.exits.counts @ np.array(agent.teacher.costs) / agent.exits.counts.sum()
     assert executed == pytest.approx(0.3, abs=0.02)
