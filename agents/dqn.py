@@ -252,11 +252,15 @@ class DQN(OffPolicyAgent):
     def act(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
         if deterministic:
             return self.values(observation, deterministic).argmax(1)
-        greedy = self.rng.random(len(observation)) >= self.exploration_rate
+        greedy = self.greedy_rows(len(observation))
         action = self.random_action(len(observation))
         if greedy.any():
             action[greedy] = self.values(observation[greedy], deterministic).argmax(1)
         return action
+
+    def greedy_rows(self, count: int) -> np.ndarray:
+        """Return which of ``count`` rows act greedily this time, ``(count,)``: each with probability 1 − ε."""
+        return self.rng.random(count) >= self.exploration_rate
 
     def values(self, observation: np.ndarray, deterministic: bool = True) -> np.ndarray:
         """Return the values ``(n, A)`` that the acting head gives to ``observation`` ``(n, O)``; metered.

@@ -5,7 +5,7 @@
 Each library trains in a process of its own on the same cores and threads; the processes take turns, segment by
 segment, so that a machine whose speed drifts slows all of them alike. What is reported is the median over segments and
 the median of the ratios within a round. ``medium`` rows run float32 products in bfloat16 where the machine can: other
-numbers, reported apart.
+numbers, reported apart. ``bexa`` is ours with three early exits, beside Stable-Baselines3's without.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.card import RESULTS, store
 
 ENVIRONMENT = "HalfCheetah-v5"
-CONTENDERS = ("ours", "sb3", "sbx", "ours-medium", "sb3-medium")
+CONTENDERS = ("ours", "sb3", "sbx", "ours-medium", "sb3-medium", "bexa")
 COMMON = {"learning_starts": 100, "batch_size": 256, "gamma": 0.99, "tau": 0.005}
 LEARNING_RATE = {"sac": 3e-4, "td3": 1e-3}
 
@@ -31,6 +31,10 @@ def build(contender: str, algorithm: str) -> Any:
 
     env = gym.make(ENVIRONMENT)
     settings: dict[str, Any] = {**COMMON, "learning_rate": LEARNING_RATE[algorithm]}
+    if contender == "bexa":
+        from agents.recipes.bexa import BexaSAC, BexaTD3
+
+        return (BexaSAC if algorithm == "sac" else BexaTD3)(env, net_arch=(256, 256), **settings)
     if contender.startswith("ours"):
         from agents.sac import SAC
         from agents.td3 import TD3
@@ -58,7 +62,7 @@ def work(contender: str, algorithm: str, threads: int) -> None:
     if contender.endswith("medium"):
         torch.set_float32_matmul_precision("medium")
     agent = build(contender, algorithm)
-    keep = {} if contender.startswith("ours") else {"reset_num_timesteps": False}
+    keep = {} if contender.startswith(("ours", "bexa")) else {"reset_num_timesteps": False}
     for line in sys.stdin:
         start = time.perf_counter()
         agent.learn(int(line), **keep)
@@ -93,12 +97,12 @@ def train(worker: subprocess.Popen, steps: int) -> float:
     return float(worker.stdout.readline())
 
 
-def compare(algorithm: str, threads: int, rounds: int, steps: int) -> dict[str, Any]:
-    """Return steps per second of each contender and its ratio to Stable-Baselines3 at the same precision."""
-    workers = {name: start_worker(name, algorithm, threads) for name in CONTENDERS}
+def compare(contenders: list[str], algorithm: str, threads: int, rounds: int, steps: int) -> dict[str, Any]:
+    """Return steps per second of each contender and its ratio to Stable-Baselines3's float32."""
+    workers = {name: start_worker(name, algorithm, threads) for name in contenders}
     for worker in workers.values():
         train(worker, COMMON["learning_starts"] + 300)
-    speeds: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    speeds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, worker in workers.items():
             speeds[name].append(steps / train(worker, steps))
@@ -119,13 +123,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--algorithms", nargs="+", default=["sac", "td3"], choices=["sac", "td3"])
+    parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
     parser.add_argument("--worker", nargs=2, metavar=("CONTENDER", "ALGORITHM"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         work(*arguments.worker, arguments.threads)
         return
+    contenders = list(dict.fromkeys(["sb3", *arguments.contenders]))
+    chosen = "" if set(contenders) == set(CONTENDERS) else "-" + "-".join(contenders)
     result = {
-        algorithm: compare(algorithm, arguments.threads, arguments.rounds, arguments.steps)
+        algorithm: compare(contenders, algorithm, arguments.threads, arguments.rounds, arguments.steps)
         for algorithm in arguments.algorithms
     }
     for algorithm, rows in result.items():
@@ -133,7 +140,7 @@ def main() -> None:
             speed, ratio = row["steps_per_second"], row["ratio_to_sb3"]
             sys.stdout.write(f"{algorithm:4s} {name:12s} {speed:7.1f} steps/s  {ratio:5.2f} x Stable-Baselines3\n")
     store(
-        RESULTS / "agent_speed" / f"threads{arguments.threads}.json",
+        RESULTS / "agent_speed" / f"threads{arguments.threads}{chosen}.json",
         {"environment": ENVIRONMENT, "threads": arguments.threads, "steps": arguments.steps, "result": result},
     )
 

@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agents.cli.arguments import parse, say
 from agents.cli.policies import PolicyOptions, open_policy
+from agents.common.agent import OffPolicyAgent
 from agents.common.evaluate import Evaluation, evaluate_policy
 
 
@@ -34,16 +35,18 @@ def run(arguments: Sequence[str]) -> int:
         result = evaluate_policy(policy, env, options.episodes, options.seed, deterministic=not options.stochastic)
     finally:
         env.close()
+    spending = policy.spending(result.shares) if isinstance(policy, OffPolicyAgent) else {}
     if options.json:
-        sys.stdout.write(json.dumps({**result.summary(), **dataclasses.asdict(result)}, default=float) + "\n")
+        everything = {**result.summary(), **spending, **dataclasses.asdict(result)}
+        sys.stdout.write(json.dumps(everything, default=float) + "\n")
     else:
-        for line in table(result, name):
+        for line in table(result, name, spending):
             say(line)
     return 0
 
 
-def table(result: Evaluation, name: str) -> list[str]:
-    """Return the lines that the terminal shows."""
+def table(result: Evaluation, name: str, spending: Mapping[str, float]) -> list[str]:
+    """Return the lines that the terminal shows; ``spending`` is the agent's own account of it."""
     summary = result.summary()
     lines = [
         f"{name}: {len(result.returns)} episodes of {summary['length']:,.1f} steps",
@@ -52,4 +55,9 @@ def table(result: Evaluation, name: str) -> list[str]:
     ]
     if result.raw_returns != result.returns:
         lines.insert(2, f"  penalised       {summary['return']:>14,.2f} ± {summary['return_std']:,.2f}")
+    if len(result.shares) > 1:
+        lines.append("  acted by        " + ", ".join(f"{who} {share:.1%}" for who, share in result.shares.items()))
+    if "cost" in spending:
+        budget = f"   (budget {spending['budget']:g})" if "budget" in spending else ""
+        lines.append(f"  executed cost   {spending['cost']:>14.3f}{budget}")
     return lines

@@ -108,8 +108,12 @@ class OffPolicyAgent(ABC):
         return "update"
 
     def logged(self) -> dict[str, Tensor]:
-        """Return what is logged now: scalars of the last update and what is read off the agent only when asked."""
+        """Return what is logged now: of the last update, and what is read off the agent only when asked."""
         return self.metrics
+
+    def spending(self, shares: Mapping[str, float]) -> dict[str, float]:
+        """Return what steps shared like ``Evaluation.shares`` cost in the agent's own terms; nothing for most."""
+        return {}
 
     def plain_state(self) -> dict[str, Any]:
         """Return further state for checkpoints, as JSON-able data."""
@@ -154,7 +158,7 @@ class OffPolicyAgent(ABC):
                 self.num_rounds += 1
                 self.after_step()
                 if self.num_rounds % self.config.train_freq == 0 and self.num_timesteps > self.config.learning_starts:
-                    self.train(self._updates_due(collector.num_envs))
+                    self.train(self.config.updates_of_round(collector.num_envs))
                 over = self.finished_episodes(step, episodes)
                 for episode in over:
                     self.num_episodes += 1
@@ -262,15 +266,8 @@ class OffPolicyAgent(ABC):
 
     def store(self, step: Step) -> None:
         """Put one step's transitions into the replay."""
-        self.replay.add(
-            step.observation,
-            step.action,
-            step.reward,
-            step.next_observation,
-            step.terminated,
-            step.truncated,
-            step.streams,
-        )
+        s = step
+        self.replay.add(s.observation, s.action, s.reward, s.next_observation, s.terminated, s.truncated, s.streams)
 
     def collector(self) -> Any:
         """Return what steps the environment; an agent that acts through wrappers of its own overrides it."""
@@ -279,10 +276,6 @@ class OffPolicyAgent(ABC):
     def finished_episodes(self, step: Step, running: RunningEpisodes) -> list[dict[str, Any]]:
         """Return what callbacks are told of each episode that ``step`` ended: return, length, the wrappers' report."""
         return running.finished_by(step)
-
-    def _updates_due(self, num_envs: int) -> int:
-        configured = self.config.gradient_steps
-        return configured if configured >= 0 else self.config.train_freq * num_envs
 
     def _reset(self, collector: Any) -> None:
         collector.reset(int(self.rng.integers(2**31)))
@@ -319,13 +312,11 @@ class OffPolicyAgent(ABC):
         config = self.config
         action_shape = () if self.discrete else self.action_space.shape
         settings = {"discrete": self.discrete, "gamma": config.gamma, "device": config.device}
+        shapes = config.buffer_size, self.observation_shape, action_shape
         if config.hindsight:
             goals = goal_slices(self.observation_space, config.n_step)
-            reward_of = goal_reward(self.env)
-            return HindsightReplay(
-                config.buffer_size, self.observation_shape, action_shape, goals, reward_of, config.hindsight, **settings
-            )
-        return ReplayBuffer(config.buffer_size, self.observation_shape, action_shape, n_step=config.n_step, **settings)
+            return HindsightReplay(*shapes, goals, goal_reward(self.env), config.hindsight, **settings)
+        return ReplayBuffer(*shapes, n_step=config.n_step, **settings)
 
     def random_action(self, rows: int) -> np.ndarray:
         """Return uniformly random actions as the replay stores them."""
@@ -341,7 +332,7 @@ class OffPolicyAgent(ABC):
         return np.clip(low + (action + 1.0) * 0.5 * (high - low), low, high).astype(self.action_space.dtype)
 
     def from_env_action(self, action: np.ndarray) -> np.ndarray:
-        """Return the environment's actions as the replay stores them: the inverse of ``to_env_action``."""
+        """Return the inverse of ``to_env_action``."""
         if self.discrete:
             return np.asarray(action, dtype=np.int64) - int(self.action_space.start)
         low, high = self.action_space.low, self.action_space.high

@@ -45,6 +45,10 @@ class ReplayBuffer:
         gamma: discount γ.
         n_step: window of the returns. A window ends early at the end of an episode.
         device: of the storage and of what is sampled.
+
+    Attributes:
+        acted_by: ``(capacity,)`` int16, which sub-policy or exit chose each action, −1 for none; ``None`` until
+            ``note_acting`` is called.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class ReplayBuffer:
         self.reward = torch.empty(capacity, device=device)
         self.terminated = torch.empty(capacity, dtype=torch.bool, device=device)
         self.follower = torch.empty(capacity, dtype=torch.int64, device=device)
+        self.acted_by: Tensor | None = None
         self.position, self.size = 0, 0
         self._newest: dict[int, tuple[int, int]] = {}
         self._added = 0
@@ -123,6 +128,17 @@ class ReplayBuffer:
             self._added += 1
             self.position = (place + 1) % self.capacity
             self.size = min(self.size + 1, self.capacity)
+
+    def note_acting(self, acted_by: np.ndarray) -> None:
+        """Remember who chose the actions of the transitions added last: a sub-policy's index, −1 for none.
+
+        Args:
+            acted_by: shape ``(n,)``, in the order of ``add``.
+        """
+        if self.acted_by is None:
+            self.acted_by = torch.full((self.capacity,), -1, dtype=torch.int16, device=self.device)
+        places = (self.position - len(acted_by) + np.arange(len(acted_by))) % self.capacity
+        self.acted_by[torch.from_numpy(places)] = torch.as_tensor(acted_by, dtype=torch.int16, device=self.device)
 
     def fill(self, transitions: Any) -> None:
         """Store a whole data set of at most ``capacity`` transitions in an empty buffer.
@@ -198,6 +214,7 @@ class ReplayBuffer:
     def state_dict(self) -> dict[str, Tensor]:
         """Return the filled part of every array and the position. Open episodes are closed."""
         state = {name: getattr(self, name)[: self.size] for name in self.arrays}
+        state |= {} if self.acted_by is None else {"acted_by": self.acted_by[: self.size]}
         return {**state, "position": torch.tensor([self.position, self.size])}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -205,6 +222,10 @@ class ReplayBuffer:
         self.position, self.size = (int(number) for number in state["position"])
         for name in self.arrays:
             getattr(self, name)[: self.size] = state[name]
+        self.acted_by = None
+        if "acted_by" in state:
+            self.acted_by = torch.full((self.capacity,), -1, dtype=torch.int16, device=self.device)
+            self.acted_by[: self.size] = state["acted_by"]
         self.forget_unfinished()
 
 

@@ -257,6 +257,10 @@ class OffPolicyConfig:
         require(0 <= self.seed <= LARGEST_SEED, "seed", self.seed, "0 or more, and below 2**63")
         object.__setattr__(self, "device", device_called(self.device))
 
+    def updates_of_round(self, num_envs: int) -> int:
+        """Return how many updates follow ``train_freq`` steps of each of ``num_envs`` environments."""
+        return self.gradient_steps if self.gradient_steps >= 0 else self.train_freq * num_envs
+
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
         """Return the configuration of ``settings``.

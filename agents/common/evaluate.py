@@ -45,14 +45,27 @@ class Evaluation:
         """FLOPs per environment step, over all episodes."""
         return sum(self.flops) / max(sum(self.lengths), 1)
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of all steps that each sub-policy or exit acted in, from the wrappers' reports; empty without them."""
+        names = list(dict.fromkeys(name for report in self.compute for name in report["share_steps"]))
+        steps = np.array(self.lengths, dtype=np.float64)
+        each = {name: [report["share_steps"].get(name, 0.0) for report in self.compute] for name in names}
+        return {name: float(np.dot(steps, values) / steps.sum()) for name, values in each.items()}
+
     def by_episode(self) -> list[dict[str, float]]:
         """Return ``return``, ``flops`` and ``length`` of each episode; the return is the one without penalties."""
         rows = zip(self.raw_returns, self.flops, self.lengths, strict=True)
         return [{"return": value, "flops": flops, "length": length} for value, flops, length in rows]
 
     def summary(self) -> dict[str, float]:
-        """Return mean and standard deviation of the returns, raw and penalised, length, FLOPs per step, successes."""
+        """Return mean and standard deviation of the returns, raw and penalised, length, FLOPs per step, successes.
+
+        ``share/<name>`` is each sub-policy's or exit's share of the steps, where there are several.
+        """
         success = {"success_rate": float(np.mean(self.successes))} if self.successes else {}
+        shares = self.shares
+        several = {f"share/{name}": value for name, value in shares.items()} if len(shares) > 1 else {}
         return {
             **success,
             "return": self.mean,
@@ -62,6 +75,7 @@ class Evaluation:
             "length": float(np.mean(self.lengths)),
             "flops_per_step": self.flops_per_step,
             "episodes": len(self.returns),
+            **several,
         }
 
 

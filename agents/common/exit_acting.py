@@ -27,6 +27,7 @@ class ExitForward:
         names: what is charged: the exits, or the one way to act where gates are not asked.
         flops: of one row, of each of them, in the meter's convention.
         counts: rows that acted through each of them, ``(len(names),)``; evaluations put it back as it was.
+        taken: index into ``names`` for each row of the last call, ``(n,)``; ``None`` before one.
     """
 
     def __init__(self, network: EarlyExitNetwork, meter: ComputeMeter, acting: Acting = "early_exit") -> None:
@@ -38,6 +39,7 @@ class ExitForward:
         self.flops = tuple(self._count(way, meter.convention) for way in ways)
         self._matmul_flops = np.array([self._count(way, "matmul") for way in ways])
         self.counts = np.zeros(len(self.names), dtype=np.int64)
+        self.taken: np.ndarray | None = None
         for name in self.names:
             meter.add(0, name, rows=0)  # known from the start: an episode of random actions costs 0 and is no mistake
 
@@ -77,10 +79,11 @@ class ExitForward:
         if self.acting != "early_exit":
             self._meter.add(self.flops[0] * len(x), self.acting, len(x))
             self.counts += len(x)
+            self.taken = np.zeros(len(x), dtype=np.int64)
             return self._last(x) if self.acting == "backbone" else self._every(x)
         draws = None if threshold else rng.random((len(x), len(self.names) - 1), dtype=np.float32)
-        output, taken = self._leave(x, draws)
-        rows = np.bincount(taken, minlength=len(self.names))
+        output, self.taken = self._leave(x, draws)
+        rows = np.bincount(self.taken, minlength=len(self.names))
         self.counts += rows
         for name, flops, count in zip(self.names, self.flops, rows.tolist(), strict=True):
             if count:

@@ -129,7 +129,7 @@ class Evaluate(Callback):
         before = time.perf_counter()
         with undisturbed(agent, self.env):
             result = evaluate_policy(agent, self.env, self.episodes, self.seed)
-        point = {"step": agent.num_timesteps, **result.summary()}
+        point = {"step": agent.num_timesteps, **result.summary(), **agent.spending(result.shares)}
         self.curve.append(point)
         if self.log is not None:
             self.log.write({**point, "kind": "evaluation"}, seconds=time.perf_counter() - before)

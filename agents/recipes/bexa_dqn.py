@@ -51,6 +51,11 @@ class ExitValues(ExitAgent):
             error = error[-1:]
         return self.with_gates(losses, logits, worth, batch.observation), error
 
+    def greedy_rows(self, count: int) -> np.ndarray:
+        """Return which of ``count`` rows act greedily this time, ``(count,)``: only they ask gates."""
+        self._gated = super().greedy_rows(count)
+        return self._gated
+
     def values_of(self, network: nn.Module, observation: Tensor) -> Tensor:
         """Return the values of every exit, ``(K, B, A)``."""
         return network(observation).output

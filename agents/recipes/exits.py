@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.common.buffers import Batch
+from agents.common.collect import Step
 from agents.common.exit_acting import ExitForward
 from agents.common.optim import FusedAdam
 from agents.common.spaces import NoEnvironment
@@ -135,6 +136,20 @@ class ExitAgent:
         if state["given_budget"] is not None and not isinstance(self.env, NoEnvironment):
             self.set_budget(state["given_budget"])
 
+    def explore(self, observation: np.ndarray) -> np.ndarray:
+        """Return the actions that training takes, and note which exits chose them; see ``OffPolicyAgent``."""
+        self.exits.taken, self._gated = None, np.ones(len(observation), dtype=bool)
+        action = super().explore(observation)
+        self._acted_by = np.full(len(observation), -1)
+        if self.exits.taken is not None:
+            self._acted_by[self._gated] = self.exits.taken
+        return action
+
+    def store(self, step: Step) -> None:
+        """Put one step's transitions into the replay, with the exits that acted."""
+        super().store(step)
+        self.replay.note_acting(self._acted_by[list(step.streams)])
+
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Take one gradient step of every part; the gates' loss is logged, too."""
         self._note_acting()
@@ -143,7 +158,7 @@ class ExitAgent:
     def logged(self) -> dict[str, Tensor]:
         """Return what is logged, with what the gates of the last batch would cost and the exits' shares."""
         expected = {} if self._logits is None else {"gate/expected_cost": self.teacher.expected_cost(self._logits)}
-        return {**super().logged(), **expected, **self.exit_shares()}
+        return {**super().logged(), **expected, **self.exit_shares(), **self.replay_shares()}
 
     def _note_acting(self) -> None:
         """Tell the teacher what the actions since the last update cost."""
@@ -176,6 +191,21 @@ class ExitAgent:
         named |= {"acting/cost": self.exits.cost_of(counts)} if counts.any() else {}
         named |= {"acting/gap": self.teacher.gap} if self.meets_budget else {}
         return {name: torch.tensor(float(value)) for name, value in named.items()}
+
+    def replay_shares(self) -> dict[str, Tensor]:
+        """Return the share of the replay's transitions that each exit chose; the rest were random."""
+        if self.replay.acted_by is None:
+            return {}
+        held = self.replay.acted_by[: self.replay.size]
+        rows = torch.bincount(held[held >= 0].long(), minlength=len(self.exits.names))
+        return {f"replay/{name}": rows[number] / len(held) for number, name in enumerate(self.exits.names)}
+
+    def spending(self, shares: Mapping[str, float]) -> dict[str, float]:
+        """Return the mean normalised cost of a step and, where one is set, the budget it is to keep."""
+        if not shares:
+            return {}
+        cost = self.exits.cost_of(np.array([shares.get(name, 0.0) for name in self.exits.names]))
+        return {"cost": cost} | ({"budget": self.teacher.budget} if self.meets_budget else {})
 
     def with_gates(self, losses: Tensor, logits: Tensor, values: Tensor, observation: Tensor) -> Tensor:
         """Return the exits' losses with the gates' added, ``(K,)``.

@@ -16,11 +16,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from agents.cli.names import agent_named
-from agents.common.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undisturbed
+from agents.common.evaluate import REPORT_SEED, evaluate_policy, undisturbed
 from agents.common.run import Run
 from agents.common.run_config import RunConfig
 from agents.recipes.bexa_config import BexaSACConfig, BexaTD3Config
@@ -136,19 +135,7 @@ def outcome_of(run: Run, budget: float | None) -> dict[str, Any]:
         run.evaluation_env.get_wrapper_attr("set_budget")(budget)
     with undisturbed(run.agent, run.evaluation_env):
         result = evaluate_policy(run.agent, run.evaluation_env, FINAL_EPISODES, REPORT_SEED)
-    return {**result.summary(), **cost_of(run.agent, result), "by_episode": result.by_episode()}
-
-
-def cost_of(agent: Any, result: Evaluation) -> dict[str, Any]:
-    """Return the mean normalised cost of a step and the share of steps that each exit acted in; nothing for others."""
-    if not hasattr(agent, "exits"):
-        return {}
-    steps = np.array(result.lengths, dtype=np.float64)
-    shares = {
-        name: float(np.dot(steps, [report["share_steps"][name] for report in result.compute]) / steps.sum())
-        for name in agent.exits.names
-    }
-    return {"cost": agent.exits.normalised(result.flops_per_step), "share_steps": shares}
+    return {**result.summary(), **run.agent.spending(result.shares), "by_episode": result.by_episode()}
 
 
 def stored(task: str) -> list[dict[str, Any]]:
