@@ -4,8 +4,9 @@
 
 Writes, for each task with stored runs, ``results/bexa/<task>.md`` and ``.json``: returns, what acting cost over the
 whole training beside the plain agent's (same steps and widths, seeds that both have), and the executed cost beside the
-budget; and ``<task>-budget.png``, executed FLOPs against the budget with a straight line through them, where a method
-has three budgets or more.
+budget; ``<task>-budget.png``, executed FLOPs against the budget with a straight line through them, where a method has
+three budgets or more; and, for each plain agent with runs of its exits beside it, ``<task>-<agent>-…-curves.png``,
+returns while training, and ``…-front.png``, return against acting FLOPs.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from agents.common.files import replacing
-from agents.common.pictures import DOTS_PER_INCH, FAINT_INK, INK, METHOD_COLOURS
+from agents.common.pictures import DOTS_PER_INCH, FAINT_INK, INK, METHOD_COLOURS, plot_curves, plot_tradeoff
+from agents.common.tradeoff import TradeoffPoint, summarise
 from benchmarks.bexa.study import FOLDER, PLAIN, TASKS, stored
 from benchmarks.card import store
 
@@ -179,6 +181,36 @@ def plot_budget(task: str, lines: Sequence[dict[str, Any]]) -> None:
         figure.savefig(partial, format="png", facecolor="white")
 
 
+def points_of(runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> list[TradeoffPoint]:
+    """Return runs as points of a comparison, each named by method, budget and speed-up."""
+    speed = {(row["method"], row["budget"]): row["speed_up"] for row in rows}
+    points = []
+    for run in runs:
+        method, found = run["method"], speed[run["method"], run["budget"]]
+        label = method if run["budget"] is None else f"{method}, b = {run['budget']:g}"
+        label += f": {found['mean']:.1f}× fewer FLOPs" if found else ""
+        curve = [(point["step"], point["return"]) for point in run["curve"]]
+        extras = {"baseline": method in PLAIN}
+        points.append(
+            TradeoffPoint.from_episodes(method, label, run["seed"], run["final"]["by_episode"], curve, extras)
+        )
+    return points
+
+
+def draw(task: str, runs: Sequence[Run], rows: Sequence[dict[str, Any]]) -> None:
+    """Draw curves and front of each plain agent and its exits, of one width and length at a time."""
+    for plain, units, steps in sorted({(plain_of(r["method"]), r["units"] or 256, r["run"]["steps"]) for r in runs}):
+        shown = (plain, f"bexa-{plain}", f"bexa-{plain}-mixture")
+        own = [r for r in runs if (r["method"] in shown, r["units"] or 256, r["run"]["steps"]) == (True, units, steps)]
+        if len({run["method"] for run in own}) < 2 or plain not in {run["method"] for run in own}:
+            continue
+        of_these = [row for row in rows if (row["units"] or 256, row["steps"]) == (units, steps)]
+        compared = summarise(points_of(own, of_these))
+        name, title = f"{task}-{plain}-units{units}-{steps}", f"{TASKS[task]}, {units} units, {steps:,} steps"
+        plot_curves(compared, FOLDER / f"{name}-curves.png", title)
+        plot_tradeoff(compared, FOLDER / f"{name}-front.png", title)
+
+
 def main() -> None:
     """Write the tables and pictures of every task with stored runs."""
     for task in TASKS:
@@ -192,6 +224,7 @@ def main() -> None:
         store(FOLDER / f"{task}.json", {"rows": rows, "lines": lines})
         if lines:
             plot_budget(task, lines)
+        draw(task, runs, rows)
         print(text)
 
 
