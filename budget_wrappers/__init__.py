@@ -27,12 +27,13 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
         WrapperOrderError,
     )
     from budget_wrappers.metering import ComputeMeter, Profile, count_flops, get_meter, profile
-    from budget_wrappers.policies import AgentPolicy, FunctionPolicy, ModulePolicy, SubPolicies
+    from budget_wrappers.policies import AgentPolicy, ExitPolicy, FunctionPolicy, ModulePolicy, SubPolicies
     from budget_wrappers.wrappers import (
         BudgetAwareObservation,
         ComputeLimit,
         ComputePenaltyReward,
         ComputeVectorReward,
+        EarlyExitAction,
         RecordComputeStatistics,
         SubPolicyAction,
         check_wrapper,
@@ -60,12 +61,13 @@ _HOMES = {
         "WrapperOrderError",
     ),
     "metering": ("ComputeMeter", "Profile", "count_flops", "get_meter", "profile"),
-    "policies": ("AgentPolicy", "FunctionPolicy", "ModulePolicy", "SubPolicies"),
+    "policies": ("AgentPolicy", "ExitPolicy", "FunctionPolicy", "ModulePolicy", "SubPolicies"),
     "wrappers": (
         "BudgetAwareObservation",
         "ComputeLimit",
         "ComputePenaltyReward",
         "ComputeVectorReward",
+        "EarlyExitAction",
         "RecordComputeStatistics",
         "SubPolicyAction",
         "check_wrapper",

@@ -96,6 +96,9 @@ class BexaSAC(ExitActorCritic, SAC):
         mean, log_std = np.split(self.leave(observation, deterministic), 2, axis=-1)
         return mean, log_std
 
+    def certain_action(self, output: np.ndarray) -> np.ndarray:
+        return np.tanh(np.split(output, 2, axis=-1)[0])
+
 
 class BexaTD3(ExitActorCritic, TD3):
     """TD3 with early exits under a budget.
@@ -141,8 +144,11 @@ class BexaTD3(ExitActorCritic, TD3):
         return self.with_gates(losses, logits, values, batch.observation)
 
     def _mean(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
-        action = np.tanh(self.leave(observation, deterministic))
+        action = self.certain_action(self.leave(observation, deterministic))
         return action if action.ndim == observation.ndim else action.mean(0)  # of an ensemble
+
+    def certain_action(self, output: np.ndarray) -> np.ndarray:
+        return np.tanh(output)
 
 
 def gaussian_divergence(mean: Tensor, log_std: Tensor) -> Tensor:

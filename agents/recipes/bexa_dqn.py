@@ -65,6 +65,9 @@ class ExitValues(ExitAgent):
         values = self.leave(observation, deterministic)
         return values if values.ndim == observation.ndim else values.mean(0)  # of an ensemble
 
+    def certain_action(self, output: np.ndarray) -> np.ndarray:
+        return output.argmax(1)
+
 
 class BexaDQN(ExitValues, DQN):
     """DQN with early exits under a budget.

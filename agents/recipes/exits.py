@@ -18,8 +18,10 @@ from agents.common.exit_acting import ExitForward
 from agents.common.optim import FusedAdam
 from agents.common.spaces import NoEnvironment
 from agents.recipes.bexa_config import ExitSettings
+from budget_wrappers.deploy.numpy_exits import NumpyExits
 from budget_wrappers.errors import ConfigError, WrapperOrderError
 from budget_wrappers.modules.exits import EarlyExitNetwork
+from budget_wrappers.policies import ExitPolicy
 from budget_wrappers.selection.gates import GateTeacher
 from budget_wrappers.wrappers import BudgetAwareObservation
 
@@ -251,6 +253,20 @@ class ExitAgent:
     def leave(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
         """Return the output of the exits that the rows of ``observation`` ``(n, O)`` leave at; metered."""
         return self.exits(observation, self.rng, deterministic and self.config.gate == "threshold")
+
+    def exit_policy(self) -> ExitPolicy:
+        """Return the exits as sub-policies that act deterministically, for ``EarlyExitAction``; no gate is asked."""
+        at = NumpyExits(self.actor).at if self.device.type == "cpu" else None
+        return ExitPolicy(
+            self.actor, lambda output: self.to_env_action(self.certain_action(output[None]))[0], self.to_array, at
+        )
+
+    def certain_action(self, output: np.ndarray) -> np.ndarray:
+        """Return the deterministic actions, as the replay stores them, of what one exit says of rows ``(n, outputs)``.
+
+        Each agent with exits has its own.
+        """
+        raise NotImplementedError
 
     def _start_metering(self) -> None:
         # Not watched: what acts is the engine in ``exits``, which charges by exit.

@@ -10,7 +10,7 @@ from budget_wrappers.modules.exits import EarlyExitNetwork
 
 
 class NumpyExits:
-    """``EarlyExitNetwork.leave`` for float32 rows, and every exit at once for comparisons.
+    """``EarlyExitNetwork.leave`` for float32 rows, one exit that somebody else has chosen, and all for comparisons.
 
     A deep copy made together with the module evaluates the module's copy.
 
@@ -22,7 +22,7 @@ class NumpyExits:
         self._stages = [[part for part in stage if hasattr(part, "weight")] for stage in network.stages]
         self._exits = list(network.exits)
         self._outputs = network.outputs
-        self._activation = ACTIVATIONS[network.activation]
+        self._activation = network.activation  # its name: a function of one line cannot be pickled
         self._read()
 
     def _read(self) -> None:
@@ -88,18 +88,28 @@ class NumpyExits:
             outputs.append(x @ weight + bias)
         return np.stack(outputs)
 
-    def last(self, x: np.ndarray) -> np.ndarray:
-        """Return the output of the last exit, ``(n, outputs)``; no gate is asked and no other head runs."""
+    def at(self, x: np.ndarray, exit_index: int) -> np.ndarray:
+        """Return the output of one exit, ``(n, outputs)``; no gate is asked, no other head and nothing deeper runs.
+
+        Args:
+            x: shape ``(n, inputs)``.
+            exit_index: 0 … K − 1.
+        """
         if self._addresses() != self._places:
             self._read()
-        for number in range(len(self._heads)):
+        for number in range(exit_index + 1):
             x = self._through(number, x)
-        weight, bias = self._heads[-1]
+        weight, bias = self._heads[exit_index]
         return x @ weight + bias
 
+    def last(self, x: np.ndarray) -> np.ndarray:
+        """Return the output of the last exit, ``(n, outputs)``; no gate is asked and no other head runs."""
+        return self.at(x, len(self._exits) - 1)
+
     def _through(self, number: int, x: np.ndarray) -> np.ndarray:
+        f = ACTIVATIONS[self._activation]
         for weight, bias in self._trunk[number]:
-            x = self._activation(x @ weight + bias)
+            x = f(x @ weight + bias)
         return x
 
 

@@ -154,11 +154,21 @@ class EarlyExitNetwork(nn.Module):
         return torch.stack(outputs)
 
     @torch.no_grad()
+    def at(self, x: Tensor, exit_index: int) -> Tensor:
+        """Return the output of one exit, ``(B, outputs)``; no gate is asked, no other head and nothing deeper runs.
+
+        Args:
+            x: shape ``(B, inputs)``.
+            exit_index: 0 … K − 1.
+        """
+        for stage in itertools.islice(self.stages, exit_index + 1):
+            x = stage(x)
+        layer = self.exits[exit_index]
+        return nn.functional.linear(x, layer.weight[: self.outputs], layer.bias[: self.outputs])
+
     def last(self, x: Tensor) -> Tensor:
         """Return the output of the last exit, ``(B, outputs)``; no gate is asked and no other head runs."""
-        for stage in self.stages:
-            x = stage(x)
-        return self.exits[-1](x)
+        return self.at(x, len(self.exits) - 1)
 
 
 def resolved_depths(layers: int, exit_after: Sequence[int] | None) -> tuple[int, ...]:

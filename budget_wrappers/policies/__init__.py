@@ -1,5 +1,6 @@
 """Adapters around acting: what makes a policy a sub-policy with a cost."""
 
+from budget_wrappers.policies.exits import ExitPolicy
 from budget_wrappers.policies.options import (
     AgentPolicy,
     FunctionPolicy,
@@ -12,6 +13,7 @@ from budget_wrappers.policies.options import (
 
 __all__ = [
     "AgentPolicy",
+    "ExitPolicy",
     "FunctionPolicy",
     "ModulePolicy",
     "SubPolicies",

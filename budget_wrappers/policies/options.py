@@ -252,12 +252,12 @@ class SubPolicies:
         return f"SubPolicies({listed})"
 
 
-def register_sub_policy(name: str, factory: Callable[[], SubPolicy]) -> None:
+def register_sub_policy(name: str, factory: Callable[[], Any]) -> None:
     """Make ``name`` a sub-policy, so that plain data (an environment's spec) can name it.
 
     Args:
         name: without a colon.
-        factory: called each time that the name is loaded.
+        factory: called each time that the name is loaded; what ``EarlyExitAction`` is to load is an ``ExitPolicy``.
 
     Raises:
         ConfigError: the name is empty, holds a colon or is taken by another factory.
@@ -265,8 +265,8 @@ def register_sub_policy(name: str, factory: Callable[[], SubPolicy]) -> None:
     _register(_named, name, factory, "sub-policy")
 
 
-def register_loader(scheme: str, loader: Callable[[str], SubPolicy]) -> None:
-    """Make ``"scheme:reference"`` a sub-policy: ``loader(reference)`` opens a checkpoint, say.
+def register_loader(scheme: str, loader: Callable[[str], Any]) -> None:
+    """Make ``"scheme:reference"`` a sub-policy, or an ``ExitPolicy``: ``loader(reference)`` opens a checkpoint, say.
 
     Raises:
         ConfigError: the scheme is empty, holds a colon or is taken by another loader.
@@ -280,11 +280,20 @@ def load_sub_policy(reference: str) -> SubPolicy:
     Raises:
         ConfigError: nobody registered it, or what was loaded is no sub-policy.
     """
+    return require_sub_policy(load_registered(reference))
+
+
+def load_registered(reference: str) -> Any:
+    """Return what a registered name or ``scheme:reference`` stands for, whatever it is.
+
+    Raises:
+        ConfigError: nobody registered it.
+    """
     scheme, colon, rest = reference.partition(":")
     if reference in _named:
-        return require_sub_policy(_named[reference]())
+        return _named[reference]()
     if colon and scheme in _loaders:
-        return require_sub_policy(_loaders[scheme](rest))
+        return _loaders[scheme](rest)
     known = [*_named, *(f"{loader}:…" for loader in _loaders)]
     nearest = get_close_matches(reference if not colon else f"{scheme}:…", known, n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
@@ -324,6 +333,7 @@ __all__ = [
     "FunctionPolicy",
     "ModulePolicy",
     "SubPolicies",
+    "load_registered",
     "load_sub_policy",
     "register_loader",
     "register_sub_policy",

@@ -1,6 +1,7 @@
 """Wrappers for single environments: they turn what a policy spends into information, penalties and limits."""
 
 from budget_wrappers.wrappers.checker import check_wrapper
+from budget_wrappers.wrappers.exits import EarlyExitAction
 from budget_wrappers.wrappers.limit import ComputeLimit
 from budget_wrappers.wrappers.observation import BudgetAwareObservation
 from budget_wrappers.wrappers.options import HELD, PrimitiveTransition, SubPolicyAction
@@ -14,6 +15,7 @@ __all__ = [
     "ComputeLimit",
     "ComputePenaltyReward",
     "ComputeVectorReward",
+    "EarlyExitAction",
     "PrimitiveTransition",
     "RecordComputeStatistics",
     "SubPolicyAction",

@@ -101,9 +101,9 @@ class OpaqueRule:
         """
         if on_exhausted == "cheapest":
             raise ConfigError(
-                f"on_exhausted='cheapest' needs a wrapper inside that chooses (SubPolicyAction), and {env} has none: "
-                "its policy has acted before step() is called. Use 'truncate', 'terminate' or 'hold', or give the "
-                "sub-policies to SubPolicyAction."
+                "on_exhausted='cheapest' needs a wrapper inside that chooses (SubPolicyAction, EarlyExitAction), and "
+                f"{env} has none: its policy has acted before step() is called. Use 'truncate', 'terminate' or 'hold', "
+                "or give the sub-policies to SubPolicyAction."
             )
         self.horizon = horizon if horizon is not None else _time_limit(env)
         _require_horizon(env, on_exhausted, self.horizon)
@@ -168,8 +168,8 @@ class ChooserRule:
         if selector > chooser.selector_flops:
             raise CostError(
                 f"The selector was charged {selector} FLOPs for one choice and {chooser.selector_flops} are declared; "
-                "a hard limit has to know them beforehand. Pass selector_flops= to SubPolicyAction, or call its "
-                "set_selector_flops: the most that one choice costs."
+                "a hard limit has to know them beforehand. Pass selector_flops= to the wrapper that chooses, or call "
+                "its set_selector_flops: the most that one choice costs."
             )
         budget.spent = collected
         remaining, left = budget.limit - collected, budget.left(self.horizon)

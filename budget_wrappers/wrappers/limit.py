@@ -16,9 +16,9 @@ from budget_wrappers.wrappers.reading import CostReader, plain
 class ComputeLimit(CostReader, RecordConstructorArgs):
     """Limits the FLOPs that one episode may spend on acting.
 
-    **Over a wrapper that chooses** (``SubPolicyAction``, through any nesting) the limit is hard: executed FLOPs, the
-    selector's included, never pass it. A choice is checked before it runs, as a whole and at its declared cost; what
-    replaces one that does not fit is ``on_exhausted``:
+    **Over a wrapper that chooses** (``SubPolicyAction``, ``EarlyExitAction``, through any nesting) the limit is hard:
+    executed FLOPs, the selector's included, never pass it. A choice is checked before it runs, as a whole and at its
+    declared cost; what replaces one that does not fit is ``on_exhausted``:
 
     * ``"cheapest"``: the cheapest sub-policy, and the cheapest path to the horizon is kept affordable all along, its
       selector calls included. With a limit below that path the cheapest runs as long as it can be paid for;

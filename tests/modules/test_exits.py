@@ -1,6 +1,7 @@
 """Early exits: acting gives what the exit taken says, and does none of the work behind it."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -54,6 +55,9 @@ def test_acting_says_what_the_exit_taken_says_in_torch_and_numpy(shape: tuple, r
     np.testing.assert_allclose(said, expected.detach().numpy(), atol=1e-5)
     np.testing.assert_allclose(engine.every(x.numpy()), output.detach().numpy(), atol=1e-5)
     np.testing.assert_allclose(engine.last(x.numpy()), output[-1].detach().numpy(), atol=1e-5)
+    for number, said in enumerate(output):
+        np.testing.assert_allclose(engine.at(x.numpy(), number), said.detach().numpy(), atol=1e-5)
+        assert torch.allclose(network.at(x, number), said, atol=1e-5)
     assert torch.allclose(network.every(x), output, atol=1e-5)
     assert torch.allclose(network.last(x), output[-1], atol=1e-5)
 
@@ -94,6 +98,22 @@ def test_nothing_behind_an_open_gate_is_computed(exit_index: int, rows: int) -> 
         assert taken.tolist() == [exit_index] * rows
 
 
+@pytest.mark.parametrize("exit_index", [0, 1, 2])
+def test_an_exit_that_is_asked_for_runs_nothing_behind_it_and_no_gate(exit_index: int) -> None:
+    network = forced(network_of([6, 6], 0, "relu"), exit_index)
+    with torch.no_grad():
+        for layer in network.exits[:-1]:  # gates, which stand in the last row, and the heads passed
+            layer.weight[OUTPUTS:].fill_(float("nan"))
+        for layer in network.exits[:exit_index]:
+            layer.weight.fill_(float("nan"))
+    x = torch.randn(4, INPUTS)
+    assert torch.isfinite(network.at(x, exit_index)).all()
+    assert np.isfinite(NumpyExits(network).at(x.numpy(), exit_index)).all()
+    # layers 2·5·6 and 2·6·6 as far as they are passed, then one head: 2·5·3 on the input, else 2·6·3
+    by_hand = (2 * 5 * 3, 2 * 5 * 6 + 2 * 6 * 3, 2 * 5 * 6 + 2 * 6 * 6 + 2 * 6 * 3)
+    assert count_flops(network.at, x[:1], exit_index) == by_hand[exit_index]
+
+
 @pytest.mark.parametrize("exit_after", [[0], [2], [0, 2], [1, 3], [0, 1, 2, 3]])
 def test_any_ascending_subset_of_depths_is_legal(exit_after: list[int]) -> None:
     network = network_of([4, 5, 6], 0, "tanh", exit_after)
@@ -123,6 +143,12 @@ def test_the_engine_follows_steps_of_the_module_and_copies_its_copy() -> None:
         expected = pair["network"](x).output.detach().numpy()
         np.testing.assert_allclose(pair["engine"].every(x.numpy()), expected, atol=1e-5)
     assert not np.allclose(both["engine"].every(x.numpy()), twin["engine"].every(x.numpy()))
+
+
+def test_a_pickled_engine_says_the_same() -> None:
+    engine = NumpyExits(network_of([4], 0, "relu"))
+    x = np.ones((2, INPUTS), np.float32)
+    assert np.array_equal(pickle.loads(pickle.dumps(engine)).every(x), engine.every(x))
 
 
 def test_gradients_reach_the_trunk_from_every_exit_and_gate() -> None:

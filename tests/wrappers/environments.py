@@ -4,9 +4,11 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium import spaces
 
-from budget_wrappers.policies import FunctionPolicy, register_sub_policy
+from budget_wrappers.modules.exits import EarlyExitNetwork
+from budget_wrappers.policies import ExitPolicy, FunctionPolicy, register_sub_policy
 
 KINDS = ("box", "discrete", "multidiscrete", "dict", "tuple")
 HORIZON = 12
@@ -98,6 +100,29 @@ def dear(kind: str) -> FunctionPolicy:
 for kind in KINDS:
     register_sub_policy(f"cheap-{kind}", lambda kind=kind: cheap(kind))
     register_sub_policy(f"dear-{kind}", lambda kind=kind: dear(kind))
+
+
+class Flat:
+    """One observation of a kind as an array; not a closure, so that it can be pickled."""
+
+    def __init__(self, kind: str) -> None:
+        self._space = space(kind)
+
+    def __call__(self, observation: Any) -> np.ndarray:
+        return spaces.flatten(self._space, observation)
+
+
+def exits(kind: str = "box", hidden: tuple[int, ...] = (4,)) -> ExitPolicy:
+    """Return the exits of one network; of the kind "box" they act by what it says, else always the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = EarlyExitNetwork(spaces.flatdim(space(kind)), 3, hidden, activation="tanh")
+    return ExitPolicy(network, np.tanh if kind == "box" else Constant(kind), Flat(kind))
+
+
+for kind in KINDS:
+    register_sub_policy(f"exits-{kind}", lambda kind=kind: exits(kind))
+register_sub_policy("deep-exits-box", lambda: exits(hidden=(4, 4)))
 
 
 def make(kind: str = "box", **kwargs: Any) -> gym.Env:

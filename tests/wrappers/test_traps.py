@@ -18,6 +18,7 @@ from budget_wrappers.wrappers import (
     ComputeLimit,
     ComputePenaltyReward,
     ComputeVectorReward,
+    EarlyExitAction,
     RecordComputeStatistics,
     SubPolicyAction,
 )
@@ -32,6 +33,7 @@ WRAPPERS: dict[str, Layer] = {
     "vector_reward": ComputeVectorReward,
     "limit": lambda env: ComputeLimit(env, 300, "truncate"),
     "options": lambda env: SubPolicyAction(env, ["cheap-box", "dear-box"], hold=2),
+    "exits": lambda env: EarlyExitAction(env, "exits-box", hold=2),
     "hard_limit": lambda env: ComputeLimit(SubPolicyAction(env, ["cheap-box", "dear-box"], hold=2), 300),
     "observation": lambda env: BudgetAwareObservation(ComputeLimit(env, 300, "truncate")),
 }

@@ -1,0 +1,150 @@
+"""The exits of one network as sub-policies, for somebody outside to choose among: ``ExitPolicy``.
+
+``K`` exits.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from budget_wrappers.errors import ConfigError, NonFiniteError, SpaceError
+from budget_wrappers.metering import count_flops
+from budget_wrappers.modules.exits import EarlyExitNetwork
+from budget_wrappers.policies.options import load_registered
+
+
+class OneExit:
+    """One exit of a network as a sub-policy; ``ExitPolicy`` makes it.
+
+    Attributes:
+        name: ``"exit 1"`` for the first.
+        flops: of the trunk up to the exit and of its head.
+    """
+
+    def __init__(self, policy: "ExitPolicy", exit_index: int, flops: int) -> None:
+        self._policy, self._exit_index = policy, exit_index
+        self.name, self.flops = f"exit {exit_index + 1}", flops
+
+    def __call__(self, observation: Any) -> Any:
+        """Return the action for ``observation``."""
+        return self._policy.action_at(observation, self._exit_index)
+
+    def __repr__(self) -> str:
+        """Return name and cost."""
+        return f"{type(self).__name__}({self.name!r}, flops={self.flops})"
+
+
+class ExitPolicy:
+    """A trained network with early exits, of which ``EarlyExitAction`` lets any agent choose one at each step.
+
+    No gate is asked: whoever chooses stands outside and pays for itself. An exit costs the trunk up to it and its head.
+    Agents with exits make one, ``agent.exit_policy()``.
+
+    It holds references: weights that change in training are followed, and a deep copy is the policy itself, so that an
+    agent goes on training the very network that acts.
+
+    Attributes:
+        network: as given.
+        exits: ``K`` sub-policies, ``"exit 1"`` to ``"exit K"``, by depth.
+    """
+
+    def __init__(
+        self,
+        network: EarlyExitNetwork,
+        act: Callable[[np.ndarray], Any],
+        to_array: Callable[[Any], np.ndarray] | None = None,
+        at: Callable[[np.ndarray, int], np.ndarray] | None = None,
+    ) -> None:
+        """Adapt ``network``.
+
+        Args:
+            network: on any device.
+            act: what one exit says, ``(outputs,)``, to one action of the environment, e.g. ``np.argmax``.
+            to_array: one observation to the network's input, ``(inputs,)``; by default the observation is that.
+            at: evaluates rows in place of ``network.at``, with the same arguments on numpy; on the CPU
+                ``NumpyExits(network).at`` does it in less than half the time.
+
+        Raises:
+            ConfigError: ``network`` is no ``EarlyExitNetwork``.
+        """
+        if not isinstance(network, EarlyExitNetwork):
+            raise ConfigError(
+                f"network={network!r}; expected an EarlyExitNetwork. Of an agent with exits make agent.exit_policy()."
+            )
+        self.network = network
+        self._act, self._to_array, self._at = act, to_array, at
+        example = next(network.parameters()).new_zeros(1, network.inputs)
+        costs = [int(count_flops(network.at, example, number)) for number in range(len(network.exits))]
+        self.exits = tuple(OneExit(self, number, flops) for number, flops in enumerate(costs))
+
+    @classmethod
+    def of(cls, given: "ExitPolicy | str") -> "tuple[ExitPolicy, ExitPolicy | str]":
+        """Return a policy, and what to record of it in a spec: a registered name as it is, as it serialises.
+
+        Raises:
+            ConfigError: the name is unknown; what was given or loaded is no ``ExitPolicy``.
+        """
+        policy = load_registered(given) if isinstance(given, str) else given
+        if isinstance(policy, cls):
+            return policy, given
+        remedy = "Make one: agent.exit_policy() of an agent with early exits, or ExitPolicy(network, act)."
+        if callable(getattr(policy, "exit_policy", None)):
+            remedy = "Pass its exit_policy()."
+        raise ConfigError(
+            f"policy={policy!r} is no ExitPolicy; expected the exits of one network. {remedy} Policies that share no "
+            "network are for SubPolicyAction."
+        )
+
+    def action_at(self, observation: Any, exit_index: int) -> Any:
+        """Return the action that one exit takes.
+
+        Args:
+            observation: one, as the environment gives it.
+            exit_index: 0 … K − 1, by depth.
+
+        Raises:
+            SpaceError: ``observation`` is none of the network's inputs.
+            NonFiniteError: it is NaN or infinite somewhere.
+        """
+        x = float_array(observation if self._to_array is None else self._to_array(observation))
+        if x.shape != (self.network.inputs,):
+            raise SpaceError(
+                f"An observation of shape {x.shape}; expected ({self.network.inputs},), one input of the network. "
+                "Pass ExitPolicy(…, to_array=): what makes one of an observation."
+            )
+        if not np.isfinite(x).all():
+            raise NonFiniteError(f"The observation {observation!r} is not finite; expected numbers. Mend its source.")
+        return self._act(self._output(x[None], exit_index)[0])
+
+    def _output(self, x: np.ndarray, exit_index: int) -> np.ndarray:
+        if self._at is not None:
+            return self._at(x, exit_index)
+        return self.network.at(torch.as_tensor(x).to(next(self.network.parameters())), exit_index).cpu().numpy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ExitPolicy":
+        """Return the policy itself, see the class."""
+        return self
+
+    def __repr__(self) -> str:
+        """Return names and costs."""
+        return f"{type(self).__name__}({', '.join(f'{one.name}: {one.flops}' for one in self.exits)})"
+
+
+def float_array(observation: Any) -> np.ndarray:
+    """Return ``observation`` as float32.
+
+    Raises:
+        SpaceError: it is no array of numbers.
+    """
+    try:
+        return np.asarray(observation, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise SpaceError(
+            f"The observation {observation!r} is no array of numbers ({error}). Pass ExitPolicy(…, to_array=): what "
+            "makes an input of the network of it."
+        ) from error
+
+
+__all__ = ["ExitPolicy", "OneExit", "float_array"]
