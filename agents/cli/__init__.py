@@ -1,4 +1,4 @@
-"""The ``budget`` command: ``train``, ``eval``, ``tradeoff``, ``sizes``, ``sweep``, ``profile``, ``report`` and more.
+"""The ``budget`` command: ``train``, ``eval``, ``tradeoff``, ``sweep``, ``retrofit``, ``profile``, ``report`` and more.
 
 Each verb is a module that is imported when it is called, so ``budget --help`` loads neither torch nor Gymnasium.
 Exit codes: 0 done, 1 a check failed, 2 bad input (one line on standard error), 130 interrupted (143 by SIGTERM).
@@ -17,6 +17,7 @@ VERBS = {
     "tradeoff": ("agents.cli.tradeoff", "train several methods at several prices of compute: table and picture"),
     "sizes": ("agents.cli.sizes", "find the widths of a small and a large sub-policy: table, and what to train next"),
     "sweep": ("agents.cli.sweep", "random search over an agent's configuration: ranking with intervals"),
+    "retrofit": ("agents.cli.retrofit", "add early exits to a trained policy and teach them budgets"),
     "profile": ("agents.cli.profiling", "FLOPs, parameters and latency of a policy; does it fit at --hz?"),
     "report": ("agents.cli.report", "HTML and PNG from run folders"),
     "play": ("agents.cli.play", "watch a trained policy, or film it with --video"),

@@ -12,6 +12,7 @@ from agents.cli.sub_policies import open_sub_policies_with
 from agents.common.checkpoint import load_agent, read_header
 from agents.common.log import BEST, CHECKPOINT, CONFIG, read_json
 from agents.common.run_config import RunConfig
+from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, is_exit_policy
 from budget_wrappers.errors import CheckpointError, ConfigError
 from budget_wrappers.integrations.sb3 import load, metered
 from budget_wrappers.metering import ComputeMeter
@@ -22,7 +23,7 @@ class PolicyOptions:
     """Which policy, in which environment.
 
     Attributes:
-        policy: a run's folder, a checkpoint, or (with --trust) a Stable-Baselines3 zip.
+        policy: a run's folder, a checkpoint, what retrofit wrote, or (with --trust) a Stable-Baselines3 zip.
         which: of a run: the last state or the one with the highest evaluation.
         env: a Gymnasium id, where it is not the run's own.
         agent: class of a Stable-Baselines3 zip, such as SAC, where the zip does not tell.
@@ -61,6 +62,9 @@ def open_policy(options: PolicyOptions, render_mode: str | None = None) -> tuple
     if zipfile.is_zipfile(path):
         policy = metered(load(path, options.agent, trust=options.trust, device="cpu"), meter)
         return policy, setup.make_env(meter, render_mode), f"{type(policy).__name__} in {env_id}"
+    if is_exit_policy(path):
+        exits = BudgetedExitPolicy.load(path, meter)
+        return exits, setup.make_env(meter, render_mode), f"a policy with exits, b = {exits.budget:g}, in {env_id}"
     agent_class = agent_called(read_header(path)["agent"], str(path))
     env = setup.make_env(meter, render_mode)
     return load_agent(agent_class, path, env, meter, replay=False), env, f"{agent_class.__name__} in {env_id}"

@@ -1,6 +1,7 @@
 """``budget sweep``: a random search over an agent's configuration, ranked by return over the whole training."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ SPACES = Path(__file__).parent.parent / "recipes" / "spaces"
 
 def run(arguments: Sequence[str]) -> int:
     """Search as ``arguments`` say; return the exit code."""
+    from agents.common.workers import run_jobs
+    from agents.recipes.ray_tasks import run_on_ray
     from agents.recipes.space import read_space
     from agents.recipes.sweep import SweepConfig, run_sweep
 
@@ -37,12 +40,21 @@ def run(arguments: Sequence[str]) -> int:
         Path | None,
         tyro.conf.arg(help="TOML file of what each key is drawn from; by default the agent's published one."),
     ]
+    ray = Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="ADDRESS",
+            help="train as Ray tasks: local starts Ray here, auto and HOST:PORT join a cluster that shares the folder; "
+            "by default processes of this machine train.",
+        ),
+    ]
     form = dataclasses.make_dataclass(
         "Options",
         [
             ("setup", flat(SweepConfig)),
             ("space", space, None),
             ("run", where, None),
+            ("ray", ray, None),
             ("file", flat(FileOptions), dataclasses.field(default_factory=FileOptions)),
         ],
         frozen=True,
@@ -55,8 +67,9 @@ def run(arguments: Sequence[str]) -> int:
         raise ConfigError(f"space=None: {name} has no published search space; pass --space FILE.toml")
     folder = options.run or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-sweep"
     drawn_from = read_space(options.space or SPACES / f"{name}.toml")
+    on = run_jobs if options.ray is None else functools.partial(run_on_ray, address=options.ray)
     try:
-        study = run_sweep(agent_class.__name__, options.setup, drawn_from, folder)
+        study = run_sweep(agent_class.__name__, options.setup, drawn_from, folder, on=on)
     except KeyboardInterrupt:
         say(f"\nWhat was trained is kept. Go on with the same options and --folder {folder}")
         raise

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from agents.common.config import require
-from agents.common.exit_acting import Acting
 from agents.cql import CQLConfig, DiscreteCQLConfig
 from agents.dqn import DQNConfig
 from agents.sac import SACConfig
 from agents.td3 import TD3Config
+from budget_wrappers.deploy.exit_acting import Acting
 from budget_wrappers.functional.gates import GateLoss
 from budget_wrappers.modules.exits import resolved_depths
 from budget_wrappers.selection.gates import GateTraining

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from agents.common.buffers import Batch
 from agents.common.collect import Step
-from agents.common.exit_acting import ExitForward
 from agents.common.optim import FusedAdam
 from agents.common.spaces import NoEnvironment
 from agents.recipes.bexa_config import ExitSettings
+from budget_wrappers.deploy.exit_acting import ExitForward
 from budget_wrappers.deploy.numpy_exits import NumpyExits
 from budget_wrappers.errors import ConfigError, WrapperOrderError
 from budget_wrappers.modules.exits import EarlyExitNetwork

@@ -132,7 +132,8 @@ def run_sweep(
         space: what keys of the agent are drawn from.
         folder: where each training has its run folder.
         progress: show a bar; by default where standard error is a terminal.
-        on: runs the trainings, as ``agents.common.workers.run_jobs`` does.
+        on: runs the trainings: ``agents.common.workers.run_jobs`` in processes of this machine,
+            ``agents.recipes.ray_tasks.run_on_ray`` on Ray.
 
     Returns:
         The ranking, with what it rests on.
@@ -140,6 +141,7 @@ def run_sweep(
     Raises:
         ConfigError: an environment or configuration that cannot be used, or a folder with trainings of other settings.
         CheckpointError: a damaged result or checkpoint.
+        MissingExtraError: Ray was asked for, and is not installed.
         NonFiniteError: a training diverged.
         KeyboardInterrupt: a training was stopped, and saved.
     """

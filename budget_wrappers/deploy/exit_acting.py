@@ -111,3 +111,6 @@ class ExitForward:
             return self._engine.last(x)
         with self._meter.paused():
             return self.network.last(torch.as_tensor(x, device=next(self.network.parameters()).device)).cpu().numpy()
+
+
+__all__ = ["Acting", "ExitForward"]

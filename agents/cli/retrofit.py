@@ -1,0 +1,76 @@
+"""``budget retrofit``: a trained policy gets early exits and keeps a budget; what was trained is not changed."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from agents.cli.arguments import parse, say
+from agents.cli.policies import PolicyOptions, open_policy
+from agents.cli.report import report
+from budget_wrappers.policies.retrofit import RetrofitConfig
+
+
+@dataclass(frozen=True)
+class RetrofitOptions(PolicyOptions):
+    """Add early exits to a trained policy, teach their gates budgets, and show what each buys.
+
+    Exits are fitted by imitation on the policy's own rollouts, gates by a linear program over what its critic says, or
+    without one (PPO, A2C) over how little an exit differs from the policy. Stable-Baselines3's SAC, TD3, DDPG, DQN, PPO
+    and A2C zips (with --trust), and this package's SAC, TD3, CQL and DQN.
+
+    Attributes:
+        budget: mean costs of acting, one policy each: 0 for the first exit only, 1 for the policy as it is.
+        exit_after: hidden layers before each exit, ascending, the last for the policy's own output; by default one
+            after every layer and one on the observation.
+        steps: environment steps of each round of imitation.
+        rounds: of imitation; from the second on exits drive, so that they learn where they lead.
+        updates: gradient steps of a round, and of the gates for a budget.
+        program: batch_budget moves budget to the states that need it, budget gives every state the same.
+        episodes: of each evaluation.
+        folder: for policies, table and picture; by default runs/<time>-retrofit.
+    """
+
+    budget: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
+    exit_after: tuple[int, ...] = RetrofitConfig.exit_after
+    steps: int = RetrofitConfig.steps
+    rounds: int = RetrofitConfig.rounds
+    updates: int = RetrofitConfig.updates
+    program: Literal["batch_budget", "budget"] = "batch_budget"
+    episodes: int = 20
+    folder: Annotated[Path | None, tyro.conf.arg(aliases=["--run"])] = None
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Retrofit as ``arguments`` say; return the exit code."""
+    options = parse(RetrofitOptions, arguments, "budget retrofit", RetrofitOptions.__doc__ or "")
+    from agents.common.agent import OffPolicyAgent
+    from agents.common.run_config import RunConfig
+    from agents.recipes.retrofit import run_retrofit, trained_actor
+    from budget_wrappers.integrations import sb3_retrofit
+
+    policy, env, name = open_policy(options)
+    env.close()
+    setup = RunConfig(env.spec.id) if options.env is None else RunConfig(options.env)
+    actor = trained_actor(policy) if isinstance(policy, OffPolicyAgent) else sb3_retrofit.trained_actor(policy)
+    config = RetrofitConfig(
+        exit_after=options.exit_after,
+        steps=options.steps,
+        rounds=options.rounds,
+        updates=options.updates,
+        program=options.program,
+    )
+    folder = options.folder or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-retrofit"
+    say(f"{name}: adding exits")
+    study = run_retrofit(policy, actor, setup, config, options.budget, folder, options.episodes, options.seed, say)
+    code = report([folder])
+    before = study.profiles["as trained"].latency.p50_us
+    for budget, file in study.files.items():
+        after = study.profiles[f"{budget:g}"].latency.p50_us
+        say(f"{file}: an action takes {after:.0f} µs at the median (p50), as trained {before:.0f} µs")
+    first = next(iter(study.files.values()))
+    say(f"Exits and gates took {study.seconds:.0f} s. Next: budget eval {first} --env {setup.env}")
+    return code

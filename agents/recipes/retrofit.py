@@ -1,0 +1,160 @@
+"""Giving a trained policy early exits, and what each budget then buys: points of a comparison, policies as files.
+
+The maths is in ``budget_wrappers.policies.retrofit``; here are the actors of our own agents, and the study.
+"""
+
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agents.common.agent import OffPolicyAgent
+from agents.common.evaluate import evaluate_policy
+from agents.common.run_config import RunConfig
+from agents.common.tradeoff import Comparison, TradeoffPoint
+from agents.common.versions import versions
+from agents.dqn import DQN, QNetwork
+from agents.sac import SAC
+from agents.td3 import TD3
+from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, Normalisation
+from budget_wrappers.errors import ConfigError
+from budget_wrappers.metering import ComputeMeter, Profile, profile
+from budget_wrappers.policies.outputs import ActionMap
+from budget_wrappers.policies.retrofit import Retrofit, RetrofitConfig, TrainedActor
+
+
+@dataclass(frozen=True)
+class RetrofitStudy:
+    """What came of it.
+
+    Attributes:
+        comparison: the policy as it was trained, and one point a budget.
+        files: the policy of each budget.
+        profiles: latency of one action, as it was trained and by budget.
+        seconds: that adding the exits took, without evaluations.
+    """
+
+    comparison: Comparison
+    files: Mapping[float, Path]
+    profiles: Mapping[str, Profile]
+    seconds: float
+
+
+def run_retrofit(
+    policy: Any,
+    actor: TrainedActor,
+    setup: RunConfig,
+    config: RetrofitConfig,
+    budgets: Sequence[float],
+    folder: Path,
+    episodes: int = 20,
+    seed: int = 20_000,
+    tell: Callable[[str], None] = lambda line: None,
+) -> RetrofitStudy:
+    """Add exits to ``policy``, teach their gates each budget, and measure all of them.
+
+    Args:
+        policy: that was trained; it has a ``meter`` and is not changed.
+        actor: what retrofitting has to know of it.
+        setup: the environment.
+        config: how exits are fitted.
+        budgets: mean cost of each policy to make, 0 for its first exit and 1 for its last.
+        folder: for the policies, ``budget-<b>.safetensors``, and the comparison.
+        episodes: of each evaluation.
+        seed: of the first of them.
+        tell: called with a line now and then.
+
+    Raises:
+        ConfigError: no budgets, or the same one twice.
+        InfeasibleBudgetError: a budget below 0.
+    """
+    if not budgets or len(set(budgets)) < len(budgets):
+        raise ConfigError(f"budgets={tuple(budgets)}: expected different ones, at least one, such as 0.1 0.3")
+    name = type(policy).__name__
+    points = [measured(policy, setup, policy.meter, f"{name} as trained", episodes, seed)]
+    profiles = {"as trained": profiled(policy, setup, seed)}
+    normalisation = actor.to_array if isinstance(actor.to_array, Normalisation) else None
+    start = time.perf_counter()
+    retrofit = Retrofit(actor, config)
+    for number, loss in enumerate(retrofit.imitate(setup.make_env())):
+        tell(f"round {number + 1} of imitation: mean square error {loss:.4f}")
+    seconds, files = time.perf_counter() - start, {}
+    for budget in sorted(budgets):
+        start = time.perf_counter()
+        retrofit.teach_gates(budget)
+        seconds += time.perf_counter() - start
+        made = BudgetedExitPolicy(copy.deepcopy(retrofit.network), actor.action_map, budget, normalisation)
+        files[budget] = made.save(folder / f"budget-{budget:g}")
+        points.append(measured(made, setup, made.meter, f"b = {budget:g}", episodes, seed))
+        profiles[f"{budget:g}"] = profiled(made, setup, seed)
+        tell(f"budget {budget:g}: return {points[-1].mean_return:.1f}, {points[-1].flops_per_step:,.0f} FLOPs a step")
+    settings = {"retrofit": dataclasses.asdict(config), "budgets": sorted(budgets), "seconds": seconds}
+    settings |= {"p50_us": {key: one.latency.p50_us for key, one in profiles.items()}}
+    comparison = Comparison(setup.env, points, versions=versions(), settings=settings)
+    comparison.write(folder)
+    return RetrofitStudy(comparison, files, profiles, seconds)
+
+
+def measured(policy: Any, setup: RunConfig, meter: ComputeMeter, label: str, episodes: int, seed: int) -> TradeoffPoint:
+    """Return an evaluation as a point of the comparison."""
+    env = setup.make_env(meter)
+    try:
+        result = evaluate_policy(policy, env, episodes, seed)
+    finally:
+        env.close()
+    baseline = not isinstance(policy, BudgetedExitPolicy)
+    extras = {"baseline": baseline} | ({} if baseline else {"budget": policy.budget, "share_steps": result.shares})
+    return TradeoffPoint.from_episodes(
+        "as trained" if baseline else "with exits", label, 0, result.by_episode(), extras=extras
+    )
+
+
+def profiled(policy: Any, setup: RunConfig, seed: int) -> Profile:
+    """Return the profile of one action on one observation of the environment."""
+    env = setup.make_env()
+    try:
+        observation, _ = env.reset(seed=seed)
+    finally:
+        env.close()
+    return profile(policy, observation, samples=500, threads=1, energy_seconds=0.05)
+
+
+def trained_actor(agent: OffPolicyAgent) -> TrainedActor:
+    """Return what retrofitting has to know of one of our agents: SAC, CQL and TD3 with their critics, DQN.
+
+    Raises:
+        ConfigError: an agent with other networks than the textbook's perceptrons.
+        SpaceError: observations that are no vector.
+    """
+    net = getattr(agent.actor, "net", None)
+    if isinstance(agent, DQN) and isinstance(agent.actor, QNetwork) and agent.actor.heads == 1:
+        return TrainedActor(net.linears, net.activation, ActionMap.of(agent.action_space), to_array=agent.to_array)
+    if not isinstance(agent, SAC | TD3) or net is None:
+        raise ConfigError(
+            f"{type(agent).__name__} acts by {type(agent.actor).__name__}: expected SAC, TD3, CQL or DQN with their "
+            "own networks and one stream; agents with exits have a budget already"
+        )
+    *hidden, last = net.linears
+    mean = rows_of(last, agent.action_space.shape[0])
+
+    def worth(observation: Tensor, action: Tensor) -> Tensor:
+        return agent.critic.smallest_of_own_actions(observation, action[None])[0]
+
+    return TrainedActor(
+        [*hidden, mean], net.activation, ActionMap.of(agent.action_space, "squash"), worth, agent.to_array
+    )
+
+
+def rows_of(layer: nn.Linear, count: int) -> nn.Linear:
+    """Return the first ``count`` outputs of ``layer`` as a layer: of a Gaussian policy the means."""
+    first = nn.Linear(layer.in_features, count).to(layer.weight)
+    with torch.no_grad():
+        first.weight.copy_(layer.weight[:count])
+        first.bias.copy_(layer.bias[:count])
+    return first

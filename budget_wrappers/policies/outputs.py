@@ -1,0 +1,117 @@
+"""What the numbers of a network's last layer mean as an action: ``ActionMap``, plain data.
+
+``B`` rows, ``A`` action size.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from budget_wrappers.errors import ConfigError, SpaceError
+
+Meaning = Literal["squash", "clip", "argmax"]
+"""``"squash"``: ``tanh`` of it, scaled to the bounds (SAC, TD3). ``"clip"``: it, clipped to the bounds (PPO, A2C).
+``"argmax"``: the index of the largest (DQN, discrete PPO)."""
+
+
+@dataclass(frozen=True)
+class ActionMap:
+    """From what a network says to actions, for networks whose file holds no code.
+
+    Attributes:
+        meaning: see ``Meaning``.
+        low: ``A`` lower bounds, empty for ``"argmax"``.
+        high: ``A`` upper bounds, empty for ``"argmax"``.
+        start: of a ``Discrete`` space, the first of its actions.
+
+    Raises:
+        ConfigError: an unknown meaning, or bounds that do not fit it.
+    """
+
+    meaning: Meaning
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        if self.meaning not in Meaning.__args__:
+            raise ConfigError(f"meaning={self.meaning!r}: expected one of {', '.join(Meaning.__args__)}")
+        bounded = len(self.low) == len(self.high) and (len(self.low) > 0) == (self.meaning != "argmax")
+        if not bounded or not all(low < high for low, high in zip(self.low, self.high, strict=True)):
+            raise ConfigError(
+                f"low={self.low}, high={self.high} with meaning={self.meaning!r}: expected as many lower as higher "
+                "bounds, none for 'argmax'"
+            )
+
+    @classmethod
+    def of(cls, space: gym.Space, meaning: Meaning | None = None) -> Self:
+        """Return the map to ``space``: ``"argmax"`` to a discrete one, ``meaning`` to a box.
+
+        Raises:
+            SpaceError: any other space, or a box that is no vector.
+            ConfigError: no meaning for a box, as both are usual.
+        """
+        if isinstance(space, spaces.Discrete):
+            return cls("argmax", start=int(space.start))
+        if not isinstance(space, spaces.Box) or len(space.shape) != 1:
+            raise SpaceError(f"{space}: expected a Discrete space or a Box of one dimension; wrap the environment")
+        if meaning is None:
+            raise ConfigError("meaning=None for a Box: expected 'squash' (SAC, TD3) or 'clip' (PPO); pass it")
+        return cls(meaning, tuple(map(float, space.low)), tuple(map(float, space.high)))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Take back what ``dataclasses.asdict`` made of one.
+
+        Raises:
+            ConfigError: other keys, or values that are none of theirs.
+        """
+        try:
+            bounds = {key: tuple(map(float, data[key])) for key in ("low", "high")}
+            return cls(data["meaning"], **bounds, start=int(data["start"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"{dict(data)}: expected meaning, low, high and start ({error!r})") from error
+
+    def compared(self, output: Tensor, clipped: bool = True) -> Tensor:
+        """Return what two networks are compared by, differentiable, the shape of ``output``.
+
+        What the environment sees of a continuous action, in units in which its bounds are −1 and 1; the values or
+        logits themselves where the action is an index.
+
+        Args:
+            output: shape ``(…, outputs)``.
+            clipped: whether to clip as the environment will. Without, what lies beyond a bound still has a gradient.
+        """
+        if self.meaning == "squash":
+            return torch.tanh(output)
+        if self.meaning == "argmax":
+            return output
+        middle, half = (self._bounds(sign, output) for sign in (1.0, -1.0))
+        scaled = (output - middle) / half
+        return scaled.clamp(-1.0, 1.0) if clipped else scaled
+
+    def _bounds(self, sign: float, like: Tensor) -> Tensor:
+        low, high = (like.new_tensor(bounds) for bounds in (self.low, self.high))
+        return 0.5 * (high + sign * low)
+
+    def actions(self, output: np.ndarray) -> np.ndarray:
+        """Return the actions of rows, ``(B, A)`` or ``(B,)``, as the environment takes them.
+
+        Args:
+            output: shape ``(B, outputs)``.
+        """
+        if self.meaning == "argmax":
+            return output.argmax(1) + self.start
+        low, high = np.array(self.low, dtype=np.float32), np.array(self.high, dtype=np.float32)
+        if self.meaning == "clip":
+            return np.clip(output, low, high)
+        return np.clip(low + (np.tanh(output) + 1.0) * 0.5 * (high - low), low, high)
+
+
+__all__ = ["ActionMap", "Meaning"]

@@ -1,0 +1,121 @@
+"""A policy with exits as a file: it acts as before it was saved, is charged by exit, and holds no code."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from agents.common.evaluate import evaluate_policy
+from budget_wrappers.deploy.exit_policy import HEADER, BudgetedExitPolicy, Normalisation, is_exit_policy
+from budget_wrappers.errors import CheckpointError, NonFiniteError, SpaceError
+from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.modules.exits import EarlyExitNetwork
+from budget_wrappers.policies.outputs import ActionMap
+from budget_wrappers.wrappers import RecordComputeStatistics
+
+NORMALISATION = Normalisation(np.array([1.0, 0.0, -1.0]), np.array([2.0, 1.0, 0.5]), 5.0)
+
+
+def made(normalisation: Normalisation | None = None, **settings: Any) -> BudgetedExitPolicy:
+    torch.manual_seed(0)
+    network = EarlyExitNetwork(3, 1, (8, 8))
+    return BudgetedExitPolicy(network, ActionMap("squash", (-2.0,), (2.0,)), 0.3, normalisation, **settings)
+
+
+@pytest.mark.parametrize("normalisation", [None, NORMALISATION])
+def test_a_saved_policy_acts_as_before(tmp_path: Path, normalisation: Normalisation | None) -> None:
+    policy = made(normalisation)
+    path = policy.save(tmp_path / "budget-0.3")
+    assert path.name == "budget-0.3.safetensors"
+    again = BudgetedExitPolicy.load(path)
+    observations = np.random.default_rng(0).standard_normal((50, 3))
+    np.testing.assert_array_equal(again.predict(observations)[0], policy.predict(observations)[0])
+    assert (again.budget, again.flops) == (policy.budget, policy.flops)
+
+
+def test_one_observation_and_a_batch_say_the_same_where_one_exit_acts() -> None:
+    policy = made()
+    with torch.no_grad():
+        policy.network.exits[0].bias[-1] = -100.0
+        policy.network.exits[1].bias[-1] = 100.0
+    observations = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    batch, state = policy.predict(observations, state="kept")
+    assert (batch.shape, state) == ((5, 1), "kept")
+    rows = [policy.predict(row)[0] for row in observations]
+    np.testing.assert_allclose(np.stack(rows), batch, rtol=1e-5)
+    expected = 2 * np.tanh(policy.network.at(torch.tensor(observations), 1).numpy())
+    np.testing.assert_allclose(batch, expected, rtol=1e-5)
+
+
+def test_observations_are_normalised_as_in_training() -> None:
+    np.testing.assert_allclose(NORMALISATION(np.array([3.0, 0.5, 9.0])), [1.0, 0.5, 5.0])  # the last is clipped
+
+
+def test_an_episode_is_charged_by_exit() -> None:
+    policy = made(meter=ComputeMeter())
+    env = RecordComputeStatistics(gym.make("Pendulum-v1"), policy.meter)
+    result = evaluate_policy(policy, env, 2)
+    flops = dict(zip(policy.exits.names, policy.flops, strict=True))
+    expected = sum(flops[name] * share for name, share in result.shares.items())
+    assert result.flops_per_step == pytest.approx(expected)
+    assert sum(result.shares.values()) == pytest.approx(1)
+
+
+def test_observations_of_another_kind_are_refused() -> None:
+    policy = made()
+    with pytest.raises(SpaceError, match=r"\(4,\): expected \(3,\)"):
+        policy.predict(np.zeros(4))
+    with pytest.raises(SpaceError):
+        policy.predict(np.zeros((1, 1, 3)))
+    with pytest.raises(NonFiniteError):
+        policy.predict(np.array([0.0, np.nan, 0.0]))
+
+
+def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
+    path = made().save(tmp_path / "policy")
+    assert is_exit_policy(path)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        BudgetedExitPolicy.load(tmp_path / "nothing.safetensors")
+    whole = path.read_bytes()
+    (tmp_path / "short.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        BudgetedExitPolicy.load(tmp_path / "short.safetensors")
+    assert not is_exit_policy(tmp_path / "short.safetensors")
+    save_file(load_file(path), tmp_path / "other.safetensors")
+    assert not is_exit_policy(tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="no exit policy"):
+        BudgetedExitPolicy.load(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change", [{"hidden": [9, 8]}, {"inputs": "three"}, {"action_map": {}}, {"activation": "gelu"}]
+)
+def test_a_header_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    import safetensors
+
+    path = made().save(tmp_path / "policy")
+    with safetensors.safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()[HEADER])
+    save_file(load_file(path), path, metadata={HEADER: json.dumps(header | change)})
+    with pytest.raises(CheckpointError, match="damaged"):
+        BudgetedExitPolicy.load(path)
+
+
+def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = made()
+    path = policy.save(tmp_path / "policy")
+    before = path.read_bytes()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("budget_wrappers.deploy.exit_policy.save_file", fail)
+    with pytest.raises(OSError, match="no space"):
+        policy.save(path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]

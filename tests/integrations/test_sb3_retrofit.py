@@ -1,0 +1,132 @@
+"""Retrofitting Stable-Baselines3's models: their layers are found, the last exit is the model, a critic says values."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("stable_baselines3")
+
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from agents.cli import main
+from agents.common.tradeoff import Comparison
+from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy
+from budget_wrappers.errors import ConfigError, SpaceError
+from budget_wrappers.integrations.sb3_retrofit import normalisation_of, trained_actor
+from budget_wrappers.policies.retrofit import Retrofit, RetrofitConfig
+
+SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [8, 8]}, "seed": 0, "device": "cpu"}
+CONTINUOUS = [SAC, TD3, DDPG, PPO, A2C]
+DISCRETE = [DQN, PPO, A2C]
+
+
+def made(algorithm: type, env_id: str) -> Any:
+    return algorithm("MlpPolicy", gym.make(env_id), **copy.deepcopy(SMALL))  # models write into their policy_kwargs
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env_id"), [(a, "Pendulum-v1") for a in CONTINUOUS] + [(a, "CartPole-v1") for a in DISCRETE]
+)
+def test_the_last_exit_is_the_model(algorithm: type, env_id: str) -> None:
+    model = made(algorithm, env_id)
+    actor = trained_actor(model)
+    network = Retrofit(actor).network
+    rng = np.random.default_rng(0)
+    observations = rng.standard_normal((30, *model.observation_space.shape)).astype(np.float32)
+    expected = model.predict(observations, deterministic=True)[0]
+    acted = actor.action_map.actions(network.last(torch.tensor(observations)).numpy())
+    np.testing.assert_allclose(acted, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", [SAC, TD3])
+def test_an_exit_is_worth_what_the_smaller_of_the_twins_says(algorithm: type) -> None:
+    model = made(algorithm, "Pendulum-v1")
+    x, said = torch.randn(6, 3), torch.rand(6, 1) * 2 - 1
+    with torch.no_grad():
+        first, second = model.critic(x, said)
+    assert torch.equal(trained_actor(model).worth(x, said), torch.minimum(first, second)[:, 0])
+
+
+def test_observations_go_through_the_model_s_normalisation() -> None:
+    env = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]))
+    model = PPO("MlpPolicy", env, n_steps=64, batch_size=32, **copy.deepcopy(SMALL)).learn(64)
+    normalisation = normalisation_of(model)
+    observation = np.array([0.3, -0.9, 4.0])
+    assert normalisation is not None
+    np.testing.assert_allclose(normalisation(observation), env.normalize_obs(observation), rtol=1e-5)
+    np.testing.assert_allclose(trained_actor(model).to_array(observation), env.normalize_obs(observation), rtol=1e-5)
+
+
+def test_the_model_is_the_same_afterwards() -> None:
+    model = made(SAC, "Pendulum-v1")
+    before = copy.deepcopy(model.policy.state_dict())
+    retrofit = Retrofit(trained_actor(model), RetrofitConfig(steps=50, rounds=2, updates=20, batch_size=16))
+    retrofit.imitate(gym.make("Pendulum-v1"))
+    retrofit.teach_gates(0.3)
+    assert all(torch.equal(value, before[key]) for key, value in model.policy.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.policy.parameters())
+
+
+def test_other_policies_are_refused() -> None:
+    class Images(gym.Env):
+        observation_space = gym.spaces.Box(0, 255, (3, 36, 36), np.uint8)
+        action_space = gym.spaces.Discrete(2)
+
+    with pytest.raises(ConfigError, match="MlpPolicy"):
+        trained_actor(DQN("CnnPolicy", Images(), buffer_size=10, device="cpu"))
+    with pytest.raises(ConfigError, match="SAC, TD3, DDPG, DQN"):
+        trained_actor(object())
+
+    class Several(gym.Env):
+        observation_space = gym.spaces.Box(-1, 1, (3,), np.float32)
+        action_space = gym.spaces.MultiDiscrete([2, 3])
+
+    with pytest.raises(SpaceError, match="Discrete"):
+        trained_actor(PPO("MlpPolicy", Several(), **copy.deepcopy(SMALL)))
+
+
+def test_from_a_zip_to_a_policy_in_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = made(SAC, "Pendulum-v1")
+    model.save(tmp_path / "model.zip")
+    command = ["retrofit", str(tmp_path / "model.zip"), "--env", "Pendulum-v1"]
+    small = ["--steps", "60", "--rounds", "1", "--updates", "30", "--episodes", "1", "--folder", str(tmp_path / "out")]
+    assert main([*command, *small]) == 2
+    assert "trust" in capsys.readouterr().err
+    assert main([*command, *small, "--trust", "--budget", "0.1", "0.6"]) == 0
+    said = capsys.readouterr().out
+    assert "as trained" in said
+    assert "µs at the median" in said
+    points = Comparison.read(tmp_path / "out").points
+    assert [point.label for point in points] == ["SAC as trained", "b = 0.1", "b = 0.6"]
+    assert points[0].flops_per_step == 2 * (3 * 8 + 8 * 8 + 8 * 2)
+    assert (tmp_path / "out" / "tradeoff.png").stat().st_size > 10_000
+    policy = BudgetedExitPolicy.load(tmp_path / "out" / "budget-0.1.safetensors")
+    assert policy.budget == 0.1
+    assert (
+        main(["eval", str(tmp_path / "out" / "budget-0.1.safetensors"), "--env", "Pendulum-v1", "--episodes", "1"]) == 0
+    )
+    assert "b = 0.1" in capsys.readouterr().out
+    assert main([*command, *small, "--trust", "--budget", "0.1", "0.1"]) == 2
+
+
+def test_our_own_agents_get_exits_too(tmp_path: Path) -> None:
+    from agents import CQL, SAC, TD3, BexaSAC
+    from agents.dqn import DQN
+    from agents.recipes.retrofit import trained_actor as own_actor
+
+    for agent_class, env_id in ((SAC, "Pendulum-v1"), (TD3, "Pendulum-v1"), (CQL, "Pendulum-v1"), (DQN, "CartPole-v1")):
+        agent = agent_class(gym.make(env_id), net_arch=(8, 8))
+        actor = own_actor(agent)
+        observations = np.random.default_rng(0).standard_normal((9, *agent.observation_space.shape)).astype(np.float32)
+        acted = actor.action_map.actions(Retrofit(actor).network.last(torch.tensor(observations)).numpy())
+        np.testing.assert_allclose(acted, agent.predict(observations)[0], atol=1e-5)
+    with pytest.raises(ConfigError, match="have a budget already"):
+        own_actor(BexaSAC(gym.make("Pendulum-v1")))
+    with pytest.raises(ConfigError, match="one stream"):
+        own_actor(DQN(gym.make("CartPole-v1"), dueling=True))
