@@ -36,7 +36,7 @@ $(VENV)/.installed-core: $(PINS)
 
 $(VENV)/.installed-dev: $(VENV)/.installed-core
 	@echo "Installing what the tests need"
-	@$(PIP_INSTALL) -e '.[dev,sb3,box2d,minari]'
+	@$(PIP_INSTALL) -e '.[dev,sb3,box2d,minari,onnx]'
 	@touch $@
 
 demo: $(VENV)/.installed-core

@@ -12,9 +12,13 @@ from torch import nn
 from agents.cli.arguments import parse, say
 from agents.cli.names import agent_named
 from agents.cli.policies import PolicyOptions, open_policy
+from agents.common.agent import OffPolicyAgent
 from agents.common.run_config import RunConfig
 from agents.recipes.asymmetric import Asymmetric
-from budget_wrappers.errors import ConfigError
+from agents.recipes.retrofit import trained_actor
+from budget_wrappers.deploy.engines import ENGINES, EnginePolicy
+from budget_wrappers.errors import BudgetError, ConfigError, MissingExtraError
+from budget_wrappers.integrations import sb3_retrofit
 from budget_wrappers.metering import ComputeMeter, Energy, Profile, profile
 from budget_wrappers.wrappers import SubPolicyAction
 
@@ -27,6 +31,7 @@ class ProfileOptions(PolicyOptions):
     """Measure what one action costs on this machine, and whether that fits a control rate.
 
     A policy that chooses among sub-policies is measured in parts, and judged by a step in which it chooses the dearest.
+    One that is a perceptron is measured by each engine that is installed, too: eager torch, numpy, ONNX Runtime.
 
     Attributes:
         policy: as for eval; without one, --env and --agent profile an untrained agent.
@@ -36,7 +41,8 @@ class ProfileOptions(PolicyOptions):
         samples: timed actions.
         threads: of torch.
         watts: power of the machine under load, for an estimate of the energy where it cannot be measured.
-        out: JSON file for the profile, which another machine can use; those of parts lie beside it under their names.
+        out: JSON file for the profile, which another machine can use; those of parts and engines lie beside it under
+            their names.
     """
 
     policy: Annotated[Path | None, tyro.conf.Positional] = None
@@ -58,8 +64,8 @@ def run(arguments: Sequence[str]) -> int:
         env.close()
     parts = parts_of(policy, env)
     if parts is None:
-        measured, files = measure(policy, observation, options, name), {}
-        lines = table(measured)
+        measured, files = measure(policy, observation, options, name), by_engine(policy, observation, options, name)
+        lines = table(measured) + engine_lines(files)
     else:
         files = {part: measure(one, observation, options, f"{part} of {name}") for part, one in parts.all().items()}
         measured, lines = together(files, parts.durations, options.hz, name)
@@ -89,6 +95,37 @@ def measure(policy: Any, observation: Any, options: ProfileOptions, name: str) -
     if measured.parameters is None and isinstance(network, nn.Module):
         return replace(measured, parameters=sum(parameter.numel() for parameter in network.parameters()))
     return measured
+
+
+# ---- engines --------------------------------------------------------------------------------------------------------
+
+
+def by_engine(policy: Any, observation: Any, options: ProfileOptions, name: str) -> dict[str, Profile]:
+    """Return the profile of ``policy`` as each engine evaluates it; none where it is no single perceptron."""
+    try:
+        ours = isinstance(policy, OffPolicyAgent)
+        actor = trained_actor(policy) if ours else sb3_retrofit.trained_actor(policy)
+    except BudgetError:
+        return {}
+    files = {}
+    for engine in ENGINES:
+        try:
+            made = EnginePolicy(actor, engine)
+        except MissingExtraError:
+            continue
+        files[engine] = measure(made, observation, options, f"{name}, {engine}")
+    return files
+
+
+def engine_lines(files: dict[str, Profile]) -> list[str]:
+    """Return the lines about engines that the terminal shows."""
+    lines = ["  by engine         (deterministic actions; µs median, p95, p99)"] if files else []
+    for engine, measured in files.items():
+        latency = measured.latency
+        verdict_here = "" if measured.fits is None else "   fits" if measured.fits else "   does not fit"
+        times = f"{latency.p50_us:>12,.1f} {latency.p95_us:>10,.1f} {latency.p99_us:>10,.1f}"
+        lines.append(f"  {engine:<16}{times}{verdict_here}")
+    return lines
 
 
 # ---- policies that choose among sub-policies ------------------------------------------------------------------------

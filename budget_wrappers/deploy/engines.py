@@ -1,0 +1,87 @@
+"""One trained actor, evaluated by torch, numpy or ONNX Runtime: the same actions, a fraction of the time.
+
+At batch 1 a control policy's time is dispatch, not arithmetic, so the engine decides more about latency than the size
+of the network does.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from budget_wrappers.deploy.numpy_engine import NumpyPerceptron
+from budget_wrappers.deploy.onnx_engine import OnnxPerceptron
+from budget_wrappers.errors import ConfigError, SpaceError
+from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.policies.retrofit import TrainedActor
+
+Engine = Literal["torch", "numpy", "onnxruntime"]
+Forward = Callable[[np.ndarray], np.ndarray]
+
+
+class TorchPerceptron:
+    """Eager torch without gradients, as a library's ``predict`` runs it; follows the layers' training."""
+
+    def __init__(self, linears: Sequence[nn.Linear], activation: str) -> None:
+        between = {"relu": nn.ReLU, "tanh": nn.Tanh}[activation]
+        parts = [part for layer in linears for part in (layer, between())]
+        self._net, self._device = nn.Sequential(*parts[:-1]), linears[0].weight.device
+
+    @torch.inference_mode()
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return the output ``(n, out)`` for ``x`` ``(n, in)``."""
+        return self._net(torch.as_tensor(x, device=self._device)).cpu().numpy()
+
+
+ENGINES: dict[Engine, Callable[[Sequence[nn.Linear], str], Forward]] = {
+    "torch": TorchPerceptron,
+    "numpy": NumpyPerceptron,
+    "onnxruntime": OnnxPerceptron,
+}
+
+
+class EnginePolicy:
+    """A trained actor that acts through an engine, deterministically; charged to ``meter``.
+
+    Args:
+        actor: see ``budget_wrappers.policies.retrofit.TrainedActor``.
+        engine: what evaluates its layers.
+        meter: charged under the name ``"actor"``; by default one of its own.
+
+    Attributes:
+        flops: of one action, ``matmul`` convention.
+
+    Raises:
+        ConfigError: an unknown engine.
+        MissingExtraError: an engine that is not installed.
+    """
+
+    def __init__(self, actor: TrainedActor, engine: Engine, meter: ComputeMeter | None = None) -> None:
+        if engine not in ENGINES:
+            raise ConfigError(f"engine={engine!r}: expected one of {', '.join(ENGINES)}")
+        self.actor, self.engine, self.meter = actor, engine, meter if meter is not None else ComputeMeter()
+        self.flops = sum(2 * layer.in_features * layer.out_features for layer in actor.layers)
+        self.name = f"{engine} engine"
+        self._forward = ENGINES[engine](actor.layers, actor.activation)
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[np.ndarray, Any]:
+        """Return the action for one observation or a batch of them, and ``state`` unchanged.
+
+        Raises:
+            SpaceError: an observation of another shape than the network's input.
+        """
+        x = np.asarray(self.actor.to_array(observation), dtype=np.float32)
+        width = self.actor.layers[0].in_features
+        if x.ndim not in (1, 2) or x.shape[-1] != width:
+            raise SpaceError(f"an observation of shape {x.shape}: expected ({width},) or (n, {width})")
+        rows = x if x.ndim == 2 else x[None]
+        self.meter.add(self.flops * len(rows), "actor", len(rows))
+        actions = self.actor.action_map.actions(self._forward(rows))
+        return (actions if x.ndim == 2 else actions[0]), state
+
+
+__all__ = ["ENGINES", "Engine", "EnginePolicy", "TorchPerceptron"]
