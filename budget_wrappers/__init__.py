@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from budget_wrappers.policies import AgentPolicy, ExitPolicy, FunctionPolicy, ModulePolicy, SubPolicies
     from budget_wrappers.wrappers import (
         BudgetAwareObservation,
+        ComputeDelayAction,
         ComputeLimit,
         ComputePenaltyReward,
         ComputeVectorReward,
@@ -64,6 +65,7 @@ _HOMES = {
     "policies": ("AgentPolicy", "ExitPolicy", "FunctionPolicy", "ModulePolicy", "SubPolicies"),
     "wrappers": (
         "BudgetAwareObservation",
+        "ComputeDelayAction",
         "ComputeLimit",
         "ComputePenaltyReward",
         "ComputeVectorReward",

@@ -136,7 +136,7 @@ class ChooserWrapper(gym.Wrapper):
         Raises:
             SpaceError: ``action`` is no index of a choice.
         """
-        duration, index = divmod(self._index(action), len(self.choice_names))
+        duration, index = divmod(index_of(action, self.action_space), len(self.choice_names))
         return index, self.durations[duration]
 
     def write_choice(self, info: dict[str, Any], duration: int, index: int) -> dict[str, Any]:
@@ -151,21 +151,37 @@ class ChooserWrapper(gym.Wrapper):
             )
         return {**info, "duration": np.float64(duration), "option": np.float64(index)}
 
-    def _index(self, action: Any) -> int:
-        try:
-            index = operator.index(action)
-        except TypeError as error:
-            raise SpaceError(
-                f"Action {action!r} is no index of a sub-policy; expected a whole number in {self.action_space}."
-            ) from error
-        if not 0 <= index < self.action_space.n:
-            raise SpaceError(f"Action {index} is no sub-policy; expected 0 … {self.action_space.n - 1}.")
-        return index
+
+def index_of(action: Any, space: gym.spaces.Discrete) -> int:
+    """Return an action as the index of a choice.
+
+    Raises:
+        SpaceError: it is no whole number in ``space``.
+    """
+    try:
+        index = operator.index(action)
+    except TypeError as error:
+        raise SpaceError(
+            f"Action {action!r} is no index of a sub-policy; expected a whole number in {space}."
+        ) from error
+    if not 0 <= index < space.n:
+        raise SpaceError(f"Action {index} is no sub-policy; expected 0 … {space.n - 1}.")
+    return index
+
+
+def wrappers_of(env: gym.Env) -> list[gym.Wrapper]:
+    """Return the wrappers of ``env``, the outermost first."""
+    found = []
+    while isinstance(env, gym.Wrapper):
+        found.append(env)
+        env = env.env
+    return found
 
 
 def _refuse_inside(wrapper: gym.Wrapper) -> None:
     env = wrapper.env
-    if env.has_wrapper_attr("compute_accounts"):
+    layers = [layer for layer in wrappers_of(env) if "compute_accounts" in vars(layer)]
+    if any(not hasattr(layer, "delay_of") for layer in layers):  # a delay reads each primitive step's cost beforehand
         raise WrapperOrderError(
             f"{env} reads costs inside {wrapper.class_name()}, which hands out the last info of an option only, and "
             "whose costs are known when all of its steps have run: put wrappers that record, penalise or limit outside."
@@ -176,4 +192,4 @@ def _refuse_inside(wrapper: gym.Wrapper) -> None:
         )
 
 
-__all__ = ["HELD", "ChooserWrapper"]
+__all__ = ["HELD", "ChooserWrapper", "index_of"]
