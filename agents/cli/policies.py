@@ -14,7 +14,8 @@ from agents.common.log import BEST, CHECKPOINT, CONFIG, read_json
 from agents.common.run_config import RunConfig
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, is_exit_policy
 from budget_wrappers.errors import CheckpointError, ConfigError
-from budget_wrappers.integrations.sb3 import load, metered
+from budget_wrappers.integrations.sb3 import NormalisedModel, load, metered
+from budget_wrappers.integrations.sb3_files import load_normaliser
 from budget_wrappers.metering import ComputeMeter
 
 
@@ -27,6 +28,7 @@ class PolicyOptions:
         which: of a run: the last state or the one with the highest evaluation.
         env: a Gymnasium id, where it is not the run's own.
         agent: class of a Stable-Baselines3 zip, such as SAC, where the zip does not tell.
+        vec_normalize: of a Stable-Baselines3 zip, the file of the VecNormalize that it was trained in; with --trust.
         trust: open a format that can run code when it is loaded. Only for files whose maker you trust.
         seed: of the first episode.
     """
@@ -35,6 +37,7 @@ class PolicyOptions:
     which: Literal["last", "best"] = "last"
     env: str | None = None
     agent: str | None = None
+    vec_normalize: Path | None = None
     trust: bool = False
     seed: int = 20_000
 
@@ -60,8 +63,17 @@ def open_policy(options: PolicyOptions, render_mode: str | None = None) -> tuple
     meter = ComputeMeter()
     open_sub_policies_with(options.trust)
     if zipfile.is_zipfile(path):
-        policy = metered(load(path, options.agent, trust=options.trust, device="cpu"), meter)
-        return policy, setup.make_env(meter, render_mode), f"{type(policy).__name__} in {env_id}"
+        model = load(path, options.agent, trust=options.trust, device="cpu")
+        env, policy = setup.make_env(meter, render_mode), metered(model, meter)
+        if options.vec_normalize is not None:
+            normaliser = load_normaliser(options.vec_normalize, model, setup.make_env(), trust=options.trust)
+            policy = NormalisedModel(model, normaliser)
+        return policy, env, f"{type(model).__name__} in {env_id}"
+    if options.vec_normalize is not None:
+        raise ConfigError(
+            f"vec_normalize={str(options.vec_normalize)!r} with {path}: expected a Stable-Baselines3 zip, as only its "
+            "models have one; leave it out"
+        )
     if is_exit_policy(path):
         exits = BudgetedExitPolicy.load(path, meter)
         return exits, setup.make_env(meter, render_mode), f"a policy with exits, b = {exits.budget:g}, in {env_id}"

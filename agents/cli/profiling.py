@@ -104,7 +104,7 @@ def by_engine(policy: Any, observation: Any, options: ProfileOptions, name: str)
     """Return the profile of ``policy`` as each engine evaluates it; none where it is no single perceptron."""
     try:
         ours = isinstance(policy, OffPolicyAgent)
-        actor = trained_actor(policy) if ours else sb3_retrofit.trained_actor(policy)
+        actor = trained_actor(policy) if ours else sb3_retrofit.trained_actor(getattr(policy, "model", policy))
     except BudgetError:
         return {}
     files = {}

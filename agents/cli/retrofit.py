@@ -55,7 +55,8 @@ def run(arguments: Sequence[str]) -> int:
     policy, env, name = open_policy(options)
     env.close()
     setup = RunConfig(env.spec.id) if options.env is None else RunConfig(options.env)
-    actor = trained_actor(policy) if isinstance(policy, OffPolicyAgent) else sb3_retrofit.trained_actor(policy)
+    ours = isinstance(policy, OffPolicyAgent)
+    actor = trained_actor(policy) if ours else sb3_retrofit.trained_actor(getattr(policy, "model", policy))
     config = RetrofitConfig(
         exit_after=options.exit_after,
         steps=options.steps,

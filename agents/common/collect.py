@@ -167,11 +167,16 @@ class VectorCollector:
         source = infos
         if "final_info" in infos and infos.get("_final_info", np.zeros(self.num_envs, bool))[row]:
             source = infos["final_info"]
-        return {
-            key: value[row]
-            for key, value in source.items()
-            if not key.startswith("_") and isinstance(value, np.ndarray) and source.get(f"_{key}", [False])[row]
-        }
+        return reported(source, row)
+
+
+def reported(infos: dict[str, Any], row: int) -> dict[str, Any]:
+    """Return the entries that environment ``row`` reported, nested ones too, by Gymnasium's masks."""
+    return {
+        key: reported(value, row) if isinstance(value, dict) else value[row]
+        for key, value in infos.items()
+        if not key.startswith("_") and isinstance(value, np.ndarray | dict) and infos.get(f"_{key}", [False])[row]
+    }
 
 
 def collector_of(

@@ -5,10 +5,13 @@ from collections.abc import Mapping
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import VectorEnv, VectorWrapper
 
 from budget_wrappers.errors import MeterError, SpaceError
 from budget_wrappers.metering import ComputeMeter, get_meter
+from budget_wrappers.wrappers.account import StepAccount
+from budget_wrappers.wrappers.vector.account import VectorAccount
+from budget_wrappers.wrappers.vector.modes import find
 
 
 def meter_for(env: gym.Env | VectorEnv | None, meter: ComputeMeter | str | None) -> ComputeMeter:
@@ -17,8 +20,8 @@ def meter_for(env: gym.Env | VectorEnv | None, meter: ComputeMeter | str | None)
         return get_meter(meter)
     if meter is not None:
         return meter
-    if has_accounts(env):
-        return env.get_wrapper_attr("compute_accounts")[0].meter
+    if accounts := accounts_of(env):
+        return accounts[0].meter
     if isinstance(env, gym.Wrapper) and env.has_wrapper_attr("meter"):
         return env.get_wrapper_attr("meter")
     return ComputeMeter()
@@ -30,7 +33,7 @@ def require_meter(env: gym.Env | VectorEnv, meter: ComputeMeter) -> None:
     Raises:
         MeterError: with both meters.
     """
-    read = env.get_wrapper_attr("compute_accounts") if has_accounts(env) else ()
+    read = accounts_of(env)
     if read and all(account.meter is not meter for account in read):
         raise MeterError(
             f"the wrappers of {env} read meter {read[0].meter.name!r} and the agent charges another one, "
@@ -38,9 +41,13 @@ def require_meter(env: gym.Env | VectorEnv, meter: ComputeMeter) -> None:
         )
 
 
-def has_accounts(env: gym.Env | VectorEnv | None) -> bool:
-    """Tell whether wrappers of ``env`` read a meter."""
-    return isinstance(env, gym.Wrapper) and env.has_wrapper_attr("compute_accounts")
+def accounts_of(env: gym.Env | VectorEnv | None) -> tuple[StepAccount | VectorAccount, ...]:
+    """Return the accounts of the wrappers of ``env`` that read a meter."""
+    if isinstance(env, VectorWrapper):
+        return find(env, "compute_accounts", ())
+    if isinstance(env, gym.Wrapper) and env.has_wrapper_attr("compute_accounts"):
+        return env.get_wrapper_attr("compute_accounts")
+    return ()
 
 
 def joined(observation: Mapping[str, np.ndarray], keys: list[str]) -> np.ndarray:

@@ -76,7 +76,7 @@ def run_retrofit(
     """
     if not budgets or len(set(budgets)) < len(budgets):
         raise ConfigError(f"budgets={tuple(budgets)}: expected different ones, at least one, such as 0.1 0.3")
-    name = type(policy).__name__
+    name = type(getattr(policy, "model", policy)).__name__
     points = [measured(policy, setup, policy.meter, f"{name} as trained", episodes, seed)]
     profiles = {"as trained": profiled(policy, setup, seed)}
     normalisation = actor.to_array if isinstance(actor.to_array, Normalisation) else None

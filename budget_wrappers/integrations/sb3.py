@@ -116,7 +116,7 @@ def as_sub_policy(model: Any, name: str | None = None, deterministic: bool = Tru
         deterministic: passed to ``predict``.
     """
     normaliser = model.get_vec_normalize_env()
-    agent = model if normaliser is None else _Normalised(model, normaliser)
+    agent = model if normaliser is None else NormalisedModel(model, normaliser)
     return AgentPolicy(agent, flops_per_action(model), name or type(model).__name__, deterministic)
 
 
@@ -318,15 +318,30 @@ def _parts(observation: Any) -> list[tuple[str, torch.Tensor]]:
     return list(observation.items()) if isinstance(observation, dict) else [("", observation)]
 
 
-class _Normalised:
-    """A model whose observations are normalised as they were in training."""
+class NormalisedModel:
+    """A model whose observations are normalised as they were in training.
+
+    Args:
+        model: of ``stable_baselines3``.
+        normaliser: the ``VecNormalize`` that it was trained in; its statistics stay as they are.
+
+    Attributes:
+        model: as given.
+    """
 
     def __init__(self, model: Any, normaliser: Any) -> None:
-        self._model, self._normaliser = model, normaliser
+        self.model, self._normaliser = model, normaliser
 
-    def predict(self, observation: Any, deterministic: bool = True) -> tuple[Any, Any]:
-        """Return the action for ``observation`` as the environment gave it."""
-        return self._model.predict(self._normaliser.normalize_obs(observation), deterministic=deterministic)
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[Any, Any]:
+        """Return the action for ``observation`` as the environment gave it, and the state."""
+        return self.model.predict(self._normaliser.normalize_obs(observation), state, episode_start, deterministic)
+
+    @property
+    def meter(self) -> ComputeMeter:
+        """The meter that the model charges; only a metered one has it."""
+        return self.model.meter
 
 
 # ---- penalties that float32 loses -----------------------------------------------------------------------------------
@@ -368,4 +383,4 @@ def _envs(model: Any) -> list[gym.Env]:
     return list(getattr(getattr(vector, "unwrapped", vector), "envs", []))
 
 
-__all__ = ["as_sub_policy", "flops_per_action", "load", "metered", "unmeter"]
+__all__ = ["NormalisedModel", "as_sub_policy", "flops_per_action", "load", "metered", "unmeter"]

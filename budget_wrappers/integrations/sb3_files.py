@@ -46,6 +46,41 @@ def load(
     return found.load(path, env=env, **options)
 
 
+def load_normaliser(path: str | Path, model: Any, env: Any, *, trust: bool = False) -> Any:
+    """Return the ``VecNormalize`` that a model was trained in, and give it to the model; its statistics stand still.
+
+    Args:
+        path: of what ``VecNormalize.save`` wrote, a pickle.
+        model: that ``load`` returned.
+        env: an environment like the one it was trained in.
+        trust: whether code in the file may run.
+
+    Raises:
+        UntrustedFileError: without ``trust``.
+        CheckpointError: no such file, or one of something else.
+        MissingExtraError: Stable-Baselines3 is not installed.
+    """
+    path = Path(path)
+    if not trust:
+        raise UntrustedFileError(
+            f"{path} is a pickle: expected trust=True to open it. It can run any code when it is loaded; pass it "
+            "only if you trust who made the file"
+        )
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist: expected what VecNormalize.save wrote; check the path")
+    _library(path)
+    vector = importlib.import_module("stable_baselines3.common.vec_env")
+    try:
+        normaliser = vector.VecNormalize.load(str(path), vector.DummyVecEnv([lambda: env]))
+    except Exception as error:  # a pickle can fail in any way
+        raise CheckpointError(
+            f"{path} cannot be loaded ({error!r}): expected what VecNormalize.save wrote, for this environment's spaces"
+        ) from error
+    normaliser.training = False
+    model.set_env(normaliser)
+    return normaliser
+
+
 def _library(path: Path) -> Any:
     try:
         return importlib.import_module("stable_baselines3")
@@ -86,4 +121,4 @@ def _algorithm_in(path: Path) -> str:
     )
 
 
-__all__ = ["load"]
+__all__ = ["load", "load_normaliser"]

@@ -130,3 +130,27 @@ def test_our_own_agents_get_exits_too(tmp_path: Path) -> None:
         own_actor(BexaSAC(gym.make("Pendulum-v1")))
     with pytest.raises(ConfigError, match="one stream"):
         own_actor(DQN(gym.make("CartPole-v1"), dueling=True))
+
+
+def test_a_normalised_model_is_retrofitted_from_its_two_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]))
+    model = PPO("MlpPolicy", env, n_steps=256, batch_size=64, **copy.deepcopy(SMALL)).learn(512)
+    model.save(tmp_path / "model.zip")
+    env.save(str(tmp_path / "normalise.pkl"))
+    files = [str(tmp_path / "model.zip"), "--env", "Pendulum-v1", "--vec-normalize", str(tmp_path / "normalise.pkl")]
+    assert main(["eval", *files]) == 2
+    small = ["--steps", "60", "--rounds", "1", "--updates", "30", "--episodes", "1", "--folder", str(tmp_path / "out")]
+    assert main(["retrofit", *files, *small, "--trust", "--budget", "1"]) == 0
+    capsys.readouterr()
+    policy = BudgetedExitPolicy.load(tmp_path / "out" / "budget-1.safetensors")
+    with torch.no_grad():  # keep the gates shut: what acts is the model
+        for layer in list(policy.network.exits)[:-1]:
+            layer.bias[-1] = -100.0
+    observations = np.random.default_rng(0).standard_normal((20, 3)) * [1, 1, 8]
+    env.training = False
+    expected = model.predict(env.normalize_obs(observations), deterministic=True)[0]
+    np.testing.assert_allclose(policy.predict(observations)[0], expected, atol=1e-4)
+    assert main(["eval", str(tmp_path / "out" / "budget-1.safetensors"), *files[1:], "--trust"]) == 2
+    assert "only its models have one" in capsys.readouterr().err

@@ -1,0 +1,147 @@
+"""Retrofit of Stable-Baselines3's SAC and PPO: trained by that library, then given exits by ``budget retrofit``.
+
+    python -m benchmarks.retrofit train sac --seed 0
+    python -m benchmarks.retrofit study sac --seed 0
+
+``train`` leaves the model in ``runs/retrofit/<name>``, from its last checkpoint where it was interrupted (the replay goes
+with it); ``study`` runs the command and stores its table, picture and time. SAC has the library's defaults; PPO the
+settings of its zoo, with ``VecNormalize``.
+"""
+
+import argparse
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import stable_baselines3 as sb3
+import torch
+from stable_baselines3.common.callbacks import CheckpointCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from agents.cli import main as budget
+from agents.common.tradeoff import Comparison
+from benchmarks.card import RESULTS, store
+
+RUNS = Path("runs") / "retrofit"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A policy to train with Stable-Baselines3.
+
+    Attributes:
+        algorithm: its class.
+        env_id: of the environment.
+        steps: of training.
+        normalise: whether observations and rewards are normalised.
+        settings: of the algorithm.
+    """
+
+    algorithm: str
+    env_id: str
+    steps: int
+    normalise: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+SOURCES = {
+    "sac": Source("SAC", "HalfCheetah-v5", 200_000, settings={"learning_starts": 10_000}),
+    "ppo": Source(
+        "PPO",
+        "Walker2d-v5",
+        1_000_000,
+        normalise=True,
+        settings={
+            "n_steps": 512,
+            "batch_size": 32,
+            "gamma": 0.99,
+            "learning_rate": 5.05041e-05,
+            "ent_coef": 0.000585045,
+            "clip_range": 0.1,
+            "n_epochs": 20,
+            "gae_lambda": 0.95,
+            "max_grad_norm": 1,
+            "vf_coef": 0.871923,
+        },
+    ),
+}
+
+
+def train(name: str, seed: int) -> None:
+    """Train to the end, from the last checkpoint where there is one."""
+    source, folder = SOURCES[name], RUNS / f"{name}-seed{seed}"
+    algorithm = getattr(sb3, source.algorithm)
+    env: Any = DummyVecEnv([lambda: gym.make(source.env_id)])
+    checkpoints = sorted(folder.glob("model_*_steps.zip"), key=lambda path: int(path.stem.split("_")[1]))
+    if checkpoints:
+        last = checkpoints[-1]
+        if source.normalise:
+            env = VecNormalize.load(str(last).replace("model_", "model_vecnormalize_").replace(".zip", ".pkl"), env)
+        model = algorithm.load(last, env=env, device="cpu")
+        replay = last.with_name(last.name.replace("model_", "model_replay_buffer_").replace(".zip", ".pkl"))
+        if replay.exists():
+            model.load_replay_buffer(replay)
+    else:
+        env = VecNormalize(env) if source.normalise else env
+        model = algorithm("MlpPolicy", env, seed=seed, device="cpu", **source.settings)
+    keep = {"save_replay_buffer": not source.normalise, "save_vecnormalize": source.normalise}
+    every = CheckpointCallback(source.steps // 10, str(folder), name_prefix="model", **keep)
+    model.learn(source.steps - model.num_timesteps, callback=every, reset_num_timesteps=False)
+    model.save(folder / "final.zip")
+    if source.normalise:
+        model.get_vec_normalize_env().save(str(folder / "vec_normalize.pkl"))
+    for left in folder.glob("model_*"):
+        left.unlink()
+
+
+def study(name: str, seed: int, budgets: list[float]) -> None:
+    """Give the trained policy exits and store what each budget buys."""
+    source, folder = SOURCES[name], RUNS / f"{name}-seed{seed}"
+    out = folder / "retrofit"
+    command = ["retrofit", str(folder / "final.zip"), "--env", source.env_id, "--trust", "--folder", str(out)]
+    command += ["--budget", *map(str, budgets)]
+    command += ["--vec-normalize", str(folder / "vec_normalize.pkl")] if source.normalise else []
+    if code := budget(command):
+        raise SystemExit(code)
+    comparison = Comparison.read(out)
+    before = comparison.points[0]
+    rows = [
+        {
+            "label": point.label,
+            "return": point.mean_return,
+            "share_of_return": point.mean_return / before.mean_return,
+            "flops_per_step": point.flops_per_step,
+            "times_fewer": before.flops_per_step / point.flops_per_step,
+            "share_steps": point.extras.get("share_steps"),
+            "returns": [episode["return"] for episode in point.episodes],
+        }
+        for point in comparison.points
+    ]
+    record = {"source": vars(source), "seed": seed, "settings": comparison.settings, "rows": rows}
+    store(RESULTS / "retrofit" / f"{name}-seed{seed}.json", record)
+    shutil.copy(out / "tradeoff.png", RESULTS / "retrofit" / f"{name}-seed{seed}.png")
+    print(
+        json.dumps([{key: row[key] for key in ("label", "share_of_return", "times_fewer")} for row in rows], indent=1)
+    )
+
+
+def main() -> None:
+    """Train or study, as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["train", "study"])
+    parser.add_argument("source", choices=SOURCES)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.4])
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.what == "train":
+        train(given.source, given.seed)
+    else:
+        study(given.source, given.seed, given.budgets)
+
+
+if __name__ == "__main__":
+    main()
