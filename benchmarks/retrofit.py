@@ -3,9 +3,9 @@
     python -m benchmarks.retrofit train sac --seed 0
     python -m benchmarks.retrofit study sac --seed 0
 
-``train`` leaves the model in ``runs/retrofit/<name>``, from its last checkpoint where it was interrupted (the replay goes
-with it); ``study`` runs the command and stores its table, picture and time. SAC has the library's defaults; PPO the
-settings of its zoo, with ``VecNormalize``.
+``train`` leaves the model in ``runs/retrofit/<name>``, from its last checkpoint where it was interrupted (the replay
+goes with it); ``study`` runs the command and stores its table, picture and time. SAC has the library's defaults; PPO
+the settings of its zoo, with ``VecNormalize``.
 """
 
 import argparse
