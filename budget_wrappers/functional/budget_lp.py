@@ -17,6 +17,7 @@ from torch import Tensor
 
 from budget_wrappers.errors import InfeasibleBudgetError, NonFiniteError, SpaceError
 from budget_wrappers.functional.costs import validate_cost
+from budget_wrappers.functional.hull import buy
 
 
 class _Vertices(NamedTuple):
@@ -128,53 +129,8 @@ def solve_batch_lp(values: Tensor, costs: Tensor | Sequence[float], budget: floa
     limit = _checked_budget(float(budget), listed, values)
     limit = math.inf if limit >= max(listed) else limit  # or sums of rounded costs might leave something to want
     _require_finite(values, values)
-    gain, extra, chain = _upgrades(values, listed)
-    states = len(values)
-    order = torch.argsort(gain.flatten(), descending=True, stable=True)
-    order = order[: int((gain > 0).sum())]
-    spent = extra.flatten()[order].double().cumsum(0)
-    left = states * (limit - min(listed))
-    whole = int(torch.searchsorted(spent, left, right=True))
-    bought = torch.bincount(order[:whole] % states, minlength=states)
-    alpha = torch.zeros_like(values)
-    alpha.scatter_(1, chain.gather(0, bought[None]).t(), 1.0)
-    if whole == len(order):
-        return alpha, values.new_zeros(())
-    last = int(order[whole])
-    step, state = divmod(last, states)
-    share = (left - (float(spent[whole - 1]) if whole else 0.0)) / float(extra[step, state])
-    alpha[state, chain[step, state]] -= share
-    alpha[state, chain[step + 1, state]] += share
-    return alpha, gain[step, state]
-
-
-def _upgrades(values: Tensor, costs: tuple[float, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what each state's upgrades gain per unit of cost and what they cost, and the chain that they lead along.
-
-    Returns:
-        Gain and cost, ``(K − 1, B)`` each, gain falling along the first axis and 0 where there is no upgrade left; the
-        indices of the chain, ``(K, B)``, from the best of the cheapest sub-policies on.
-    """
-    cost = torch.tensor(costs, dtype=values.dtype, device=values.device)
-    value = values.t()
-    cheapest = cost == cost.min()
-    now = value.masked_fill(~cheapest[:, None], -math.inf).argmax(0, keepdim=True)
-    gains, extras, chain = [], [], [now]
-    ceiling = torch.full_like(value[:1], math.inf)
-    for _ in range(len(costs) - 1):
-        further = cost[:, None] - cost[now]
-        slope = ((value - value.gather(0, now)) / further).masked_fill_(further <= 0, -math.inf)
-        best = slope.amax(0, keepdim=True)
-        # The farthest of equal slopes: the chain stays short, and slopes along it fall.
-        reached = further.masked_fill(slope < best, -math.inf).argmax(0, keepdim=True)
-        better = best > 0
-        gains.append(torch.minimum(best, ceiling).masked_fill(~better, 0.0))
-        extras.append(further.gather(0, reached).masked_fill_(~better, 0.0))
-        now, ceiling = torch.where(better, reached, now), gains[-1]
-        chain.append(now)
-    if not gains:
-        return value[:0], value[:0], torch.cat(chain)
-    return torch.cat(gains), torch.cat(extras), torch.cat(chain)
+    left = len(values) * (limit - min(listed))
+    return buy(values, torch.tensor(listed, dtype=values.dtype, device=values.device), left)
 
 
 def solve_lp_cvxpy(values: ArrayLike, costs: ArrayLike, budget: float, per_state: bool = False) -> NDArray[np.float64]:
