@@ -1,19 +1,23 @@
 # Two commands from a fresh clone, with nothing but Python 3.11 and make:
 #   make demo   trains small, large and budgeted policies, and draws what compute buys (runs/demo)
 #   make test   the whole suite
-# Also: make lint, make format, make bench, make clean.
+# Also: make lint, make format, make bench, make clean; make test-integrations, with every foreign library.
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 DEMO_DIR ?= runs/demo
+INTEGRATIONS_VENV ?= .venv-integrations
+# The libraries of budget_wrappers/integrations, as extras of setup.cfg; they are gigabytes, and so not in $(VENV).
+INTEGRATIONS := sb3,tianshou,skrl,torchrl,d3rlpy,ray
 
 # The first interpreter that is new enough and can make a virtual environment; 3.11 first, as the pins were run on it.
 FIND_PYTHON = for python in python3.11 python3 python; do \
 	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done
 PYTHON ?= $(shell $(FIND_PYTHON))
 
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+PIP_ARGUMENTS = -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+PIP_INSTALL = $(BIN)/python $(PIP_ARGUMENTS)
 PINS := setup.cfg pyproject.toml constraints.txt
 
 # Small networks run fastest on one thread each; rendering needs no display.
@@ -21,7 +25,7 @@ export OMP_NUM_THREADS ?= 1
 export MUJOCO_GL ?= egl
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench wheel clean
+.PHONY: help demo test test-integrations lint format bench wheel clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -36,7 +40,7 @@ $(VENV)/.installed-core: $(PINS)
 
 $(VENV)/.installed-dev: $(VENV)/.installed-core
 	@echo "Installing what the tests need"
-	@$(PIP_INSTALL) -e '.[dev,sb3,box2d,minari,onnx]'
+	@$(PIP_INSTALL) -e '.[dev,sb3,box2d,minari,onnx,pettingzoo]'
 	@touch $@
 
 demo: $(VENV)/.installed-core
@@ -46,6 +50,17 @@ demo: $(VENV)/.installed-core
 # steals when idle, so that shared fixtures are rarely built twice.
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --benchmark-disable --durations 15 $(ARGS)
+
+$(INTEGRATIONS_VENV)/.installed: $(PINS)
+	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 with venv found; say which one: make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(INTEGRATIONS_VENV)/bin/pip || "$(PYTHON)" -m venv $(INTEGRATIONS_VENV)
+	@echo "Installing the foreign libraries (a few minutes)"
+	@$(INTEGRATIONS_VENV)/bin/python $(PIP_ARGUMENTS) -e '.[dev,$(INTEGRATIONS)]'
+	@touch $@
+
+# In one process: several of these libraries start threads and servers of their own.
+test-integrations: $(INTEGRATIONS_VENV)/.installed
+	$(INTEGRATIONS_VENV)/bin/python -m pytest -q -n 0 --durations 15 tests/integrations tests/test_examples.py $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -67,4 +82,4 @@ wheel: $(VENV)/.installed-core
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
-	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -not -path './$(INTEGRATIONS_VENV)/*' -prune -exec rm -rf {} +

@@ -15,6 +15,7 @@ import pytest
 import agents
 import budget_wrappers
 import budget_wrappers.wrappers
+import budget_wrappers.wrappers.vector
 
 PACKAGES = (budget_wrappers, agents)
 NAMES = [(package, name) for package in PACKAGES for name in package.__all__ if not name.startswith("__")]
@@ -86,11 +87,34 @@ def test_dir_lists_what_can_be_imported(package: ModuleType) -> None:
     assert set(package.__all__) <= set(dir(package))
 
 
+def vector_wrappers() -> list[type]:
+    """Return the public wrappers of vector environments."""
+    found = vars(budget_wrappers.wrappers.vector).values()
+    return sorted(
+        {value for value in found if inspect.isclass(value) and issubclass(value, gym.vector.VectorWrapper)},
+        key=lambda value: value.__name__,
+    )
+
+
 def test_there_are_wrappers_to_check() -> None:
     assert len(wrappers()) >= 6
+    assert len(vector_wrappers()) >= 5
 
 
-@pytest.mark.parametrize("wrapper", wrappers(), ids=lambda wrapper: wrapper.__name__)
+def test_a_vector_version_is_named_where_there_is_one_and_only_there() -> None:
+    named = {wrapper.__name__ for wrapper in wrappers() if "A vector version exists" in inspect.getdoc(wrapper)}
+    assert named == {wrapper.__name__ for wrapper in vector_wrappers()}
+
+
+@pytest.mark.parametrize("wrapper", vector_wrappers(), ids=lambda wrapper: wrapper.__name__)
+def test_a_vector_wrapper_names_the_one_for_single_environments(wrapper: type) -> None:
+    doc = " ".join(inspect.getdoc(wrapper).split())
+    assert f"The vector version of ``budget_wrappers.wrappers.{wrapper.__name__}``" in doc
+
+
+@pytest.mark.parametrize(
+    "wrapper", [*wrappers(), *vector_wrappers()], ids=lambda wrapper: f"{wrapper.__module__}.{wrapper.__name__}"
+)
 class TestWrapper:
     def test_docstring_begins_with_its_catalogue_line(self, wrapper: type) -> None:
         first, *rest = inspect.getdoc(wrapper).splitlines()
@@ -103,7 +127,7 @@ class TestWrapper:
         doc = " ".join(inspect.getdoc(wrapper).split())
         named = re.search(r"A vector version exists: ``([\w.]+)\.(\w+)``", doc)
         if named is None:
-            assert "No vector version exists" in doc
+            assert "No vector version exists" in doc or "The vector version of" in doc
         else:
             assert hasattr(importlib.import_module(named[1]), named[2])
 

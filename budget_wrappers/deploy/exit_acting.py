@@ -85,10 +85,12 @@ class ExitForward:
         output, self.taken = self._leave(x, draws)
         rows = np.bincount(self.taken, minlength=len(self.names))
         self.counts += rows
-        for name, flops, count in zip(self.names, self.flops, rows.tolist(), strict=True):
+        split = len(x) > 1 and self._meter.row_ledger is not None  # a vector wrapper asks which rows cost what
+        for way, (name, flops, count) in enumerate(zip(self.names, self.flops, rows.tolist(), strict=True)):
             if count:
                 # One batch, whatever exits its rows took.
-                self._meter.add(flops * count, name, len(x))
+                by_row = np.where(self.taken == way, flops, 0) if split else None
+                self._meter.add(flops * count, name, len(x), by_row=by_row)
         return output
 
     def _leave(self, x: np.ndarray, draws: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -1,21 +1,24 @@
 """The account: policies charge it, wrappers read it and close the step. Integers only, no clock."""
 
-import os
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
 from typing import Any, NoReturn, Self
+from weakref import finalize
 
+import numpy as np
 from torch import nn
 
 from budget_wrappers.core import Convention, Phase, Spend
-from budget_wrappers.errors import CheckpointError, CostError, MeterError
+from budget_wrappers.errors import MeterError
 from budget_wrappers.metering.checks import check_convention, whole
 from budget_wrappers.metering.counting import CountingMode
 from budget_wrappers.metering.frames import Frames
-from budget_wrappers.metering.phases import in_mode, learning
-from budget_wrappers.metering.quiet import ACTING, BY_GRADIENT, METERS, SILENT
-from budget_wrappers.metering.totals import Totals
+from budget_wrappers.metering.phases import in_mode, in_phase
+from budget_wrappers.metering.processes import check_home, refuse_pickling
+from budget_wrappers.metering.quiet import BY_GRADIENT, METERS, SILENT
+from budget_wrappers.metering.rows import ByRow, RowLedger, checked_parts
+from budget_wrappers.metering.totals import Totals, checked_state
 from budget_wrappers.metering.watching import Watch, install
 
 _ACCOUNTS = ("executed", "uncharged", "learned", "pending_rows", "last_rows", "used", "_paid", "_rows", "_taken")
@@ -39,6 +42,7 @@ class ComputeMeter:
         pending_rows: observations acted on since the last ``take`` or ``discard``: the largest batch, as one step may
             charge several modules.
         last_rows: the same of what was taken last.
+        row_ledger: which rows each pending charge was for, while somebody asked by ``keep_rows``, else ``None``.
         used: whether anything was ever watched or added.
 
     Example:
@@ -54,6 +58,7 @@ class ComputeMeter:
         "__weakref__",
         "_foreign",
         "_paid",
+        "_row_readers",
         "_rows",
         "_taken",
         "_watches",
@@ -68,6 +73,7 @@ class ComputeMeter:
         "name",
         "names",
         "pending_rows",
+        "row_ledger",
         "uncharged",
         "used",
     )
@@ -83,6 +89,8 @@ class ComputeMeter:
         self.frames = Frames(self.convention)
         self.learn_counter: CountingMode | None = None
         self.learn_costs: dict[Hashable, int] = {}
+        self.row_ledger: RowLedger | None = None
+        self._row_readers = 0
         self._watches: list[Watch] = []
         self.names: dict[str, int] = {}
         self._clear()
@@ -96,6 +104,8 @@ class ComputeMeter:
         self.pending_rows = self.last_rows = 0
         self._taken = (0, 0, {})
         self._paid = 0
+        if self.row_ledger is not None:
+            self.row_ledger.charges.clear()
 
     # ---- charging ---------------------------------------------------------------------------------------------------
 
@@ -109,7 +119,8 @@ class ComputeMeter:
         ``static_flops = True``, and whatever is watched with ``static=True``. Any other module is counted by what
         really ran, forward by forward, at several microseconds an operator. One that knows says so itself: where the
         module has ``flops_of_last_forward`` (an ``int`` attribute or a method without arguments, over all rows, in the
-        ``"matmul"`` convention), that is what is charged.
+        ``"matmul"`` convention), that is what is charged, to each row what an optional
+        ``flops_by_row_of_last_forward`` says.
 
         Without a phase, a forward with gradients off is acting, whatever the training flag, and so is one that autograd
         records nothing of. A forward that it records is learning, and its backward pass is charged as twice the forward
@@ -159,7 +170,9 @@ class ComputeMeter:
                 found.setdefault(watch.name, []).append(watch.module)
         return found
 
-    def add(self, flops: int, name: str | None = None, rows: int = 1, charged: int | None = None) -> None:
+    def add(
+        self, flops: int, name: str | None = None, rows: int = 1, charged: int | None = None, by_row: ByRow = None
+    ) -> None:
         """Charge ``flops`` by hand: for an engine that torch does not run, or a cost known beforehand.
 
         Args:
@@ -167,9 +180,12 @@ class ComputeMeter:
             name: of its share in ``by_name``; the meter's name by default.
             rows: observations that they were spent on.
             charged: what the budget pays, at most ``flops``; all of it by default.
+            by_row: FLOPs of each row, ``(rows,)``, that sum to ``flops``; needed where rows cost differently and the
+                rows are the environments of a vector one, in their order. ``charged`` is then all or 0.
 
         Raises:
-            CostError: a number that is negative, NaN, infinite or no integer, or ``charged`` above ``flops``.
+            CostError: a number that is negative, NaN, infinite or no integer, ``charged`` above ``flops``, or a
+                ``by_row`` that does not fit.
         """
         if type(flops) is not int or flops < 0:
             flops = whole(flops, "flops")
@@ -180,17 +196,17 @@ class ComputeMeter:
             if self.learn_counter is not None and self.learn_counter.enabled:
                 self.learn_counter.flops += flops
             return
-        if charged is not None:
-            charged = whole(charged, "charged")
-            if charged > flops:
-                raise CostError(
-                    f"charged={charged} is above flops={flops}; a budget pays for what was executed at most"
-                )
-            self.uncharged += flops - charged
-        self.charge(self.name if name is None else name, flops, rows)
+        if charged is not None or by_row is not None:
+            charged, by_row = checked_parts(flops, rows, charged, by_row)
+            self.uncharged += 0 if charged is None else flops - charged
+        self.charge(self.name if name is None else name, flops, rows, charged, by_row)
 
-    def charge(self, name: str, flops: int, rows: int) -> None:
+    def charge(
+        self, name: str, flops: int, rows: int, charged: int | None = None, by_row: np.ndarray | None = None
+    ) -> None:
         """Add acting FLOPs without checking them: what ``add`` and the hooks end in."""
+        if self.row_ledger is not None:
+            self.row_ledger.note(name, flops, rows, charged, by_row)
         self.executed += flops
         if rows > self.pending_rows:
             self.pending_rows = rows
@@ -211,15 +227,7 @@ class ComputeMeter:
             MeterError: another phase, or a key for acting.
             UncountableError: an operator in a learning phase that nothing is known about.
         """
-        if phase == "learn":
-            return learning(self, key)
-        if phase != "act":
-            raise MeterError(f"phase={phase!r}; expected 'act' or 'learn'")
-        if key is not None:
-            raise MeterError(
-                f"phase('act', key={key!r}): only learning is measured once a key; watch the module that acts"
-            )
-        return in_mode(self, ACTING)
+        return in_phase(self, phase, key)
 
     def paused(self) -> AbstractContextManager[None]:
         """Charge nothing inside: for runs that somebody else charges, and for runs that must not count."""
@@ -229,10 +237,13 @@ class ComputeMeter:
     def aside(self) -> Iterator[Self]:
         """Charge as usual inside, then put every account back: for an action that is run to be looked at."""
         numbers = {name: getattr(self, name) for name in _ACCOUNTS}
-        names = dict(self.names)
+        names, ledger = dict(self.names), self.row_ledger
+        charges = [] if ledger is None else list(ledger.charges)
         try:
             yield self
         finally:
+            if ledger is not None:
+                ledger.charges[:] = charges
             for name, value in numbers.items():
                 setattr(self, name, value)
             self.names.clear()
@@ -261,13 +272,55 @@ class ComputeMeter:
         other fields of the next ``take`` reach back to the ``take`` or ``discard`` before.
         """
         if self._foreign:
-            self._check_home()
+            check_home(self)
         paid = self.executed - self.uncharged
         charged, self._paid = paid - self._paid, paid
         rows, self.pending_rows = self.pending_rows, 0
         self.last_rows = rows
         self._rows += rows
+        if self.row_ledger is not None:
+            self.row_ledger.charges.clear()
         return charged
+
+    def keep_rows(self, reader: object) -> finalize:
+        """Note from now on which rows each charge is for, as ``take_by_row`` needs it, while ``reader`` is alive.
+
+        Returns:
+            What ends it earlier, when called.
+        """
+        if self.row_ledger is None:
+            self.row_ledger = RowLedger(self.name)
+        self._row_readers += 1
+        release = finalize(reader, self._release_rows)
+        release.atexit = False
+        return release
+
+    def _release_rows(self) -> None:
+        self._row_readers -= 1
+        if not self._row_readers:
+            self.row_ledger = None
+
+    def take_by_row(self, n: int, pays: np.ndarray | None = None) -> np.ndarray:
+        """Close the step as ``take_flops`` does and return what the budget pays for each of ``n`` environments.
+
+        Args:
+            n: environments; see ``RowLedger`` for which rows are whose. ``row_ledger.by_name`` has their shares.
+            pays: ``(n,)`` booleans; what ran where it is False was executed and is not charged. ``None``: all pay.
+
+        Returns:
+            FLOPs, ``(n,)`` int64.
+
+        Raises:
+            MeterError: rows or FLOPs that belong to no environment, or nobody has called ``keep_rows``.
+        """
+        if self.row_ledger is None:
+            raise MeterError(f"meter {self.name!r} keeps no rows; call keep_rows(reader) before the policy acts")
+        shares = self.row_ledger.deal(n)
+        if pays is not None:
+            self.uncharged += int(shares[~pays].sum())
+            shares = np.where(pays, shares, 0)
+        self.take_flops()
+        return shares
 
     def discard(self) -> None:
         """Drop what is pending, as a reset does: it did run and stays in ``totals``, but no budget pays for it."""
@@ -276,6 +329,8 @@ class ComputeMeter:
         self._rows += self.pending_rows
         self.pending_rows = self.last_rows = 0
         self._taken = self.executed, self.learned, dict(self.names)
+        if self.row_ledger is not None:
+            self.row_ledger.charges.clear()
 
     @property
     def pending_flops(self) -> int:
@@ -318,16 +373,7 @@ class ComputeMeter:
         Raises:
             CheckpointError: missing or unknown keys, or values that are no counts.
         """
-        expected = {"act", "charged", "learn", "rows", "by_name"}
-        if set(state) != expected or not isinstance(state["by_name"], Mapping):
-            raise CheckpointError(
-                f"a meter's state has the keys {sorted(state)}; expected {sorted(expected)}, as state_dict() gives them"
-            )
-        try:
-            counts = {key: whole(state[key], key) for key in expected - {"by_name"}}
-            by_name = {str(key): whole(value, str(key)) for key, value in state["by_name"].items()}
-        except CostError as error:
-            raise CheckpointError(f"a meter's state holds a value that is no count: {error}") from error
+        counts, by_name = checked_state(state)
         self._clear()
         self.executed, self.uncharged = counts["act"], counts["act"] - counts["charged"]
         self.learned, self._rows, self._paid = counts["learn"], counts["rows"], counts["charged"]
@@ -350,33 +396,4 @@ class ComputeMeter:
         return self
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise MeterError(
-            f"meter {self.name!r} was about to be pickled, into another process or a file; it counts in the process "
-            "where the policy acts. Give wrappers the meter's name instead of the object; with environments in worker "
-            "processes leave the wrapper out of them and call meter.take() in the main process, once a vector step. To "
-            "save its numbers use state_dict()."
-        )
-
-    def _check_home(self) -> None:
-        """Accept a forked process once something has been charged in it."""
-        executed, learned, _ = self._taken
-        if (self.executed, self.learned) != (executed, learned):
-            self._foreign = False
-            return
-        raise MeterError(
-            f"meter {self.name!r} was read in a worker process that was forked from the one it counts in, and nothing "
-            "has charged it here: every cost would be 0. Leave the wrapper out of the workers' environments and call "
-            "meter.take() in the main process, once a vector step; a policy that lives in this process needs watch() "
-            "or add() here."
-        )
-
-
-def _mark_foreign() -> None:
-    """Mark every meter as another process's, with nothing pending: runs in the child after a fork."""
-    for meter in list(METERS):
-        meter.discard()
-        meter._foreign = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_mark_foreign)
+        refuse_pickling(self)

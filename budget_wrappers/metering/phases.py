@@ -1,11 +1,13 @@
 """What a meter's phases do: choose how forwards are charged, and count everything that runs while learning."""
 
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
+from budget_wrappers.core import Phase
+from budget_wrappers.errors import MeterError
 from budget_wrappers.metering.counting import CountingMode, eagerly
-from budget_wrappers.metering.quiet import SILENT
+from budget_wrappers.metering.quiet import ACTING, SILENT
 
 if TYPE_CHECKING:
     from budget_wrappers.metering.meter import ComputeMeter
@@ -54,3 +56,14 @@ def learning(meter: "ComputeMeter", key: Hashable | None) -> Iterator[None]:
         raise counter.refused
     elif key is not None:
         meter.learn_costs[key] = counter.flops
+
+
+def in_phase(meter: "ComputeMeter", phase: Phase, key: Hashable | None) -> AbstractContextManager[None]:
+    """Return the phase: see ``ComputeMeter.phase``."""
+    if phase == "learn":
+        return learning(meter, key)
+    if phase != "act":
+        raise MeterError(f"phase={phase!r}; expected 'act' or 'learn'")
+    if key is not None:
+        raise MeterError(f"phase('act', key={key!r}): only learning is measured once a key; watch the module that acts")
+    return in_mode(meter, ACTING)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 from weakref import ref
 
+import numpy as np
 from torch import Tensor, is_grad_enabled, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -13,11 +14,13 @@ from budget_wrappers.metering.calls import call_key, is_one_tensor, recorded, ro
 from budget_wrappers.metering.checks import whole
 from budget_wrappers.metering.counting import count_flops, original
 from budget_wrappers.metering.quiet import BY_GRADIENT, SILENT
+from budget_wrappers.metering.rows import checked_by_row
 
 if TYPE_CHECKING:
     from budget_wrappers.metering.meter import ComputeMeter
 
 REPORT = "flops_of_last_forward"
+REPORT_BY_ROW = "flops_by_row_of_last_forward"
 
 # Layers of torch whose FLOPs depend on more than shapes: padding that attention may drop, clusters of targets.
 _DATA_DEPENDENT = (
@@ -143,6 +146,8 @@ class Watch:
             self._learn(flops, output, flops)
             return
         # meter.charge() written out.
+        if meter.row_ledger is not None:
+            meter.row_ledger.note(self.name, flops, rows, None, self._by_row(module, flops, rows))
         meter.executed += flops
         if rows > meter.pending_rows:
             meter.pending_rows = rows
@@ -178,7 +183,10 @@ class Watch:
         if learning and meter.mode == BY_GRADIENT:
             self._learn(own, output, 0 if stack else own + frame.spent)
         else:
-            meter.charge(self.name, own, 0 if stack else rows_of(module, args, kwargs))
+            rows = 0 if stack else rows_of(module, args, kwargs)
+            # With a share for modules inside, what remains of each row is not known.
+            by_row = None if frame.inner or not rows else self._by_row(module, own, rows)
+            meter.charge(self.name, own, rows, None, by_row)
 
     # ---- what one forward costs -------------------------------------------------------------------------------------
 
@@ -197,6 +205,14 @@ class Watch:
             flops = count_flops(module, *args, convention=convention, example_kwargs=kwargs)
             self._costs[key] = flops, rows_of(module, args, kwargs)
         return self._costs[key]
+
+    def _by_row(self, module: nn.Module, flops: int, rows: int) -> np.ndarray | None:
+        """Return FLOPs of each row of a forward that has just run, where the module reports them."""
+        report = getattr(module, REPORT_BY_ROW, None) if self._reports else None
+        if report is None or self._meter.row_ledger is None:
+            return None
+        given = report() if callable(report) else report
+        return checked_by_row(given, flops, rows, None, f"{type(module).__name__}.{REPORT_BY_ROW}")
 
     def _learn(self, flops: int, output: Any, forward: int) -> None:
         """Charge ``flops`` to learning, and twice ``forward`` when a gradient reaches what the module returned."""

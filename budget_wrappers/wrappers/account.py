@@ -88,8 +88,9 @@ class StepAccount(MeterHandle):
             raise MeterError(
                 f"Meter {meter.name!r} was charged for a batch of {meter.last_rows} observations, and this wrapper "
                 "expects one: it is for single environments. Either make one environment only (n_envs=1), or leave the "
-                "wrapper out of the vector environment and call meter.take() yourself, once a vector step. If the "
-                "batch was an update with gradients off: run updates inside meter.phase('learn')."
+                "wrapper out of the vector environment and put the one of the same name around it, from "
+                "budget_wrappers.wrappers.vector. If the batch was an update with gradients off: run updates inside "
+                "meter.phase('learn')."
             )
         if flops:  # whole and positive: a meter takes no other charge
             self.total += flops
@@ -142,8 +143,8 @@ class StepAccount(MeterHandle):
             raise MeterError(
                 f"An episode has ended and meter {self.meter.name!r} never watched a module nor received a charge, in "
                 f"this process. Call get_meter({self.meter.name!r}).watch(policy_module) where the policy acts, or "
-                ".add(flops). With environments in worker processes leave the wrapper out of them and call "
-                "meter.take() in the main process, once a vector step."
+                ".add(flops). With environments in worker processes leave the wrapper out of them and wrap the vector "
+                "environment, in the main process, with the one of the same name in budget_wrappers.wrappers.vector."
             )
 
 

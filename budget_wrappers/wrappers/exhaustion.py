@@ -266,6 +266,11 @@ def _require_horizon(env: gym.Env, on_exhausted: OnExhausted, horizon: int | Non
             f"on_exhausted={on_exhausted!r} needs to know how many steps an episode can last, and {env} has no time "
             "limit. Pass horizon=, or make the environment with max_episode_steps=."
         )
+    require_whole_horizon(horizon)
+
+
+def require_whole_horizon(horizon: int | None) -> None:
+    """Check a number of steps, or ``None`` for no such end; raises ConfigError."""
     if horizon is not None and (not isinstance(horizon, int) or isinstance(horizon, bool) or horizon < 1):
         raise ConfigError(f"horizon={horizon!r}; expected a whole number of steps >= 1.")
 
@@ -279,4 +284,5 @@ __all__ = [
     "Transition",
     "make_rule",
     "merge_infos",
+    "require_whole_horizon",
 ]

@@ -33,7 +33,9 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
     step costs, and ``overshoot`` says by how much. ``truncate`` and ``terminate`` end it at the step that exhausts the
     limit, ``hold`` finishes it in that step with its action, and ``cheapest`` raises, as nothing inside can choose.
 
-    ``terminate`` is right where the policy sees what remains, else ``truncate``. No vector version exists.
+    ``terminate`` is right where the policy sees what remains, else ``truncate``.
+
+    A vector version exists: ``budget_wrappers.wrappers.vector.ComputeLimit``.
 
     Example:
         >>> import gymnasium as gym

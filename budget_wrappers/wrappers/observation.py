@@ -29,7 +29,7 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
     ``flatten=True`` (default) then makes one vector of it, the budget **last**, in the observation's own float type, or
     float32 where it has none: nothing turns into float64 by itself.
 
-    No vector version exists.
+    A vector version exists: ``budget_wrappers.wrappers.vector.BudgetAwareObservation``.
 
     Example:
         >>> import gymnasium as gym
@@ -138,13 +138,8 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
         """Return ``observation`` with the budget."""
         share = np.array([self.budget], dtype=np.float32)
         if self._flatten:
-            flat = spaces.flatten(self._inner_space, observation)
-            return np.concatenate([flat, share], dtype=self.observation_space.dtype, casting="unsafe")
-        if isinstance(self._inner_space, spaces.Dict):
-            return {**observation, self._key: share}
-        if isinstance(self._inner_space, spaces.Tuple):
-            return (*observation, share)
-        return {"obs": observation, self._key: share}
+            return flat_with(self._inner_space, observation, share, self.observation_space.dtype)
+        return nested_with(self._inner_space, observation, share, self._key)
 
 
 def require_sense(env: gym.Env, what: What, scale: Any, draw: Any, limited: bool) -> None:
@@ -233,6 +228,20 @@ def float_types(space: spaces.Space) -> list[np.dtype]:
         parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
         return [dtype for part in parts for dtype in float_types(part)]
     return [space.dtype] if space.dtype is not None and np.issubdtype(space.dtype, np.floating) else []
+
+
+def flat_with(space: spaces.Space, observation: Any, share: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return an element of ``space`` flattened, with ``share`` ``(1,)`` last."""
+    return np.concatenate([spaces.flatten(space, observation), share], dtype=dtype, casting="unsafe")
+
+
+def nested_with(space: spaces.Space, observation: Any, share: np.ndarray, key: str) -> Any:
+    """Return an element of ``space``, or a batch of such, with ``share`` beside it."""
+    if isinstance(space, spaces.Dict):
+        return {**observation, key: share}
+    if isinstance(space, spaces.Tuple):
+        return (*observation, share)
+    return {"obs": observation, key: share}
 
 
 def nested_space(space: spaces.Space, key: str) -> spaces.Dict | spaces.Tuple:

@@ -26,7 +26,7 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
 
     The convention stands in the attribute ``convention``, as text in an ``info`` breaks some trainers. Wrappers that
     repeat an action (``RepeatAction``, ``SubPolicyAction``) belong inside and this one outside, as they hand out the
-    last ``info`` only. No vector version exists.
+    last ``info`` only. A vector version exists: ``budget_wrappers.wrappers.vector.RecordComputeStatistics``.
 
     Example:
         >>> import gymnasium as gym

@@ -33,7 +33,7 @@ class ComputePenaltyReward(CostReader, RecordConstructorArgs):
     penalised one by ``RecordComputeStatistics``, inside or outside of this wrapper. A penalty below 1e-6 of the reward
     warns once, as it vanishes in trainers that store rewards as float32.
 
-    No vector version exists.
+    A vector version exists: ``budget_wrappers.wrappers.vector.ComputePenaltyReward``.
 
     Example:
         >>> import gymnasium as gym

@@ -19,7 +19,7 @@ class ComputeVectorReward(CostReader, RecordConstructorArgs):
     exactly up to 2^24 = 16.8 million a step and to 7 digits beyond.) Wrappers that need a number as reward go inside,
     this one outermost.
 
-    No vector version exists: MO-Gymnasium has vector environments of its own.
+    A vector version exists: ``budget_wrappers.wrappers.vector.ComputeVectorReward``.
 
     Example:
         >>> import gymnasium as gym
@@ -53,10 +53,7 @@ class ComputeVectorReward(CostReader, RecordConstructorArgs):
         self.open_account(meter)
         refuse_second_penalty(self, self.meter)
         inner: gym.spaces.Box | None = find(env, "reward_space")
-        low, high = ([-np.inf], [np.inf]) if inner is None else (inner.low, inner.high)
-        self.reward_space = gym.spaces.Box(
-            np.append(low, -np.inf).astype(np.float32), np.append(high, 0.0).astype(np.float32), dtype=np.float32
-        )
+        self.reward_space = reward_space_with_cost(inner)
         self._extends = inner is not None
         self._steps = 0
         self.reward_dim = self.reward_space.shape[0]
@@ -85,4 +82,12 @@ class ComputeVectorReward(CostReader, RecordConstructorArgs):
         return obs, rewards, terminated, truncated, info
 
 
-__all__ = ["ComputeVectorReward"]
+def reward_space_with_cost(inner: gym.spaces.Box | None) -> gym.spaces.Box:
+    """Return the space of ``(reward, −cost)``; ``inner`` is that of the reward, ``None`` for a number."""
+    low, high = ([-np.inf], [np.inf]) if inner is None else (inner.low, inner.high)
+    return gym.spaces.Box(
+        np.append(low, -np.inf).astype(np.float32), np.append(high, 0.0).astype(np.float32), dtype=np.float32
+    )
+
+
+__all__ = ["ComputeVectorReward", "reward_space_with_cost"]

@@ -164,7 +164,7 @@ def test_a_batch_says_what_to_do_instead(meter: ComputeMeter) -> None:
     env.reset()
     with meter.watch(actor), torch.no_grad():
         actor(torch.zeros(4, 3))
-        with pytest.raises(MeterError, match=r"batch of 4 observations.*n_envs=1.*meter\.take\(\) yourself"):
+        with pytest.raises(MeterError, match=r"batch of 4 observations.*n_envs=1.*budget_wrappers\.wrappers\.vector"):
             env.step(None)
 
 

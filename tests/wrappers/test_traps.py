@@ -176,7 +176,7 @@ def test_a_worker_process_cannot_read_the_meter_silently() -> None:
     get_meter("policy").add(0)
     envs = AsyncVectorEnv([lambda: RecordComputeStatistics(SpacesEnv(end_at=1))] * 2)
     envs.reset(seed=0)
-    with pytest.warns(UserWarning), pytest.raises(MeterError, match=r"meter\.take\(\) in the main process"):
+    with pytest.warns(UserWarning), pytest.raises(MeterError, match=r"in the main process, with .*wrappers\.vector"):
         envs.step(envs.action_space.sample())
     envs.close(terminate=True)
 

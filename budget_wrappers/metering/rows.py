@@ -1,0 +1,192 @@
+"""For which environment of a batch each charge was: kept only while a vector wrapper reads it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budget_wrappers.errors import CostError, MeterError
+from budget_wrappers.metering.checks import whole
+
+Shares = NDArray[np.int64]
+ByRow = Sequence[int] | NDArray[np.integer] | None
+
+
+class Charge(NamedTuple):
+    """One charge.
+
+    Attributes:
+        name: what was charged.
+        flops: executed, over all rows.
+        rows: observations acted on; 0 for a module inside of another one, which is charged next and has the rows.
+        charged: what the budget pays of it, ``None`` for all.
+        by_row: of each row, ``(rows,)``; ``None`` where rows cost the same.
+    """
+
+    name: str
+    flops: int
+    rows: int
+    charged: int | None = None
+    by_row: Shares | None = None
+
+
+class RowLedger:
+    """The charges of one step of a vector environment, and who they are for.
+
+    Rows are in the order of the environments. A name that was charged for ``n`` rows, in one batch or row by row, was
+    charged once for each environment, for ``2n`` rows twice; where names were charged for ``n`` rows together (each row
+    took one of several ways) every row is the next environment.
+
+    Args:
+        meter: name of the meter, for messages.
+
+    Attributes:
+        charges: since the last step was closed.
+        by_name: executed FLOPs that were dealt out last under each name, ``(n,)`` each.
+    """
+
+    __slots__ = ("_even", "_meter", "by_name", "charges")
+
+    def __init__(self, meter: str) -> None:
+        self._meter = meter
+        self.charges: list[Charge | tuple] = []
+        self.by_name: dict[str, Shares] = {}
+        self._even = 0, _even(0, 1)  # the last FLOPs that were divided, as most policies cost the same at every step
+
+    def note(self, name: str, flops: int, rows: int, charged: int | None = None, by_row: Shares | None = None) -> None:
+        """Keep one charge, see ``Charge``: as a plain tuple, which costs a tenth."""
+        self.charges.append((name, flops, rows, charged, by_row))
+
+    def deal(self, n: int) -> Shares:
+        """Return what the budget pays for each of ``n`` environments, ``(n,)``; ``by_name`` has what was executed.
+
+        Raises:
+            MeterError: rows that belong to no environment, or FLOPs that belong to no row.
+        """
+        if len(self.charges) == 1:
+            name, flops, rows, charged, by_row = self.charges[0]
+            if rows == n and charged is None:  # nearly always
+                if by_row is None:
+                    seen, by_row = self._even
+                    if flops != seen or len(by_row) != n:
+                        by_row = self._of_rows(Charge(name, flops, rows), flops, n)
+                self.by_name = {name: by_row}
+                return by_row
+        charges = list(map(Charge._make, self.charges))
+        together = self._order(charges, n)
+        paid, self.by_name = np.zeros(n, np.int64), {}
+        starts: Counter[str] = Counter()
+        enclosed: list[Charge] = []
+        for charge in charges:
+            if not charge.rows:
+                enclosed.append(charge)
+                continue
+            key = "" if together else charge.name
+            environments = np.arange(starts[key], starts[key] + charge.rows) % n
+            starts[key] += charge.rows
+            for part in (*enclosed, charge):
+                executed = self._of_rows(part, part.flops, charge.rows)
+                own = self.by_name.setdefault(part.name, np.zeros(n, np.int64))
+                np.add.at(own, environments, executed)
+                np.add.at(paid, environments, self._paid(part, executed, charge.rows))
+            enclosed.clear()
+        if any(charge.flops for charge in enclosed):
+            self._refuse(enclosed[-1], "and names no rows that it was spent on", "rows=len(observations)")
+        return paid
+
+    def _order(self, charges: list[Charge], n: int) -> bool:
+        """Return whether the names share one order of rows, and do not have one each."""
+        rows: Counter[str] = Counter()
+        for charge in charges:
+            rows[charge.name] += charge.rows
+        odd = [name for name, count in rows.items() if count % n]
+        if not odd:
+            return False
+        if rows.total() == n:
+            return True
+        raise MeterError(
+            f"meter {self._meter!r} was charged for {rows[odd[0]]} rows under the name {odd[0]!r} since the last step "
+            f"(all of them: {dict(rows)}), and {n} environments stepped: nobody knows which of them they are for. Act "
+            "on all observations in one batch, and charge what only some rows ran with meter.add(flops, name, "
+            f"rows={n}, by_row=[...]), 0 for the others; run what is no acting inside meter.paused()."
+        )
+
+    def _of_rows(self, charge: Charge, flops: int, rows: int) -> Shares:
+        if charge.by_row is not None:
+            return charge.by_row
+        if flops == self._even[0] and rows == len(self._even[1]):
+            return self._even[1]
+        each, rest = divmod(flops, rows)
+        if rest:
+            self._refuse(charge, f"for {rows} rows, which do not divide it", "by_row=[...], FLOPs of each row")
+        self._even = flops, _even(each, rows)
+        return self._even[1]
+
+    def _paid(self, charge: Charge, executed: Shares, rows: int) -> Shares:
+        if charge.charged is None:
+            return executed
+        if not charge.charged:
+            return np.zeros(rows, np.int64)
+        return self._of_rows(charge, charge.charged, rows)
+
+    def _refuse(self, charge: Charge, problem: str, remedy: str) -> NoReturn:
+        paid = "" if charge.charged is None else f" ({charge.charged} of them to be paid)"
+        raise MeterError(
+            f"meter {self._meter!r} was charged {charge.flops} FLOPs{paid} under the name {charge.name!r} {problem}, "
+            f"so no environment's share is known. Pass {remedy} to meter.add(); a module whose rows cost differently "
+            "says so in flops_by_row_of_last_forward, beside flops_of_last_forward."
+        )
+
+
+def _even(each: int, rows: int) -> Shares:
+    shares = np.full(rows, each, np.int64)
+    shares.flags.writeable = False
+    return shares
+
+
+def checked_parts(flops: int, rows: int, charged: Any, by_row: Any) -> tuple[int | None, Shares | None]:
+    """Return ``charged`` and ``by_row`` of a charge of ``flops`` for ``rows``, each ``None`` where it was not given.
+
+    Raises:
+        CostError: one of them does not fit.
+    """
+    if charged is not None:
+        charged = whole(charged, "charged")
+        if charged > flops:
+            raise CostError(f"charged={charged} is above flops={flops}; a budget pays for what was executed at most")
+    return charged, None if by_row is None else checked_by_row(by_row, flops, rows, charged, "by_row")
+
+
+def checked_by_row(by_row: Any, flops: int, rows: int, charged: int | None, what: str) -> Shares:
+    """Return the FLOPs of each row as a new ``(rows,)`` int64 array.
+
+    Args:
+        by_row: what was given.
+        flops: what it has to sum to.
+        rows: its length.
+        charged: what the budget pays: with rows of their own all of it, or nothing.
+        what: its name in messages.
+
+    Raises:
+        CostError: another length, shape, type or sum, a negative number, or ``charged`` in between.
+    """
+    given = np.asarray(by_row)
+    if given.shape != (rows,) or (rows and given.dtype.kind not in "iu"):
+        raise CostError(
+            f"{what} has shape {given.shape} and type {given.dtype}; expected {rows} whole numbers, one a row"
+        )
+    if rows and int(given.min()) < 0:
+        raise CostError(f"{what} holds {int(given.min())}; expected at least 0")
+    if int(given.sum()) != flops:
+        raise CostError(f"{what} sums to {int(given.sum())} and flops={flops}; expected the FLOPs of each row of it")
+    if charged not in (None, 0, flops):
+        raise CostError(
+            f"charged={charged} of flops={flops} with {what}; expected all or 0, as nobody knows whose rows are not "
+            "paid. Make two charges of it."
+        )
+    return given.astype(np.int64)
+
+
+__all__ = ["ByRow", "Charge", "RowLedger", "checked_by_row", "checked_parts"]

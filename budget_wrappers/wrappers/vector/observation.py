@@ -1,0 +1,179 @@
+"""Vector wrapper that shows the policy its budget: ``BudgetAwareObservation``."""
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
+from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector.utils import batch_space, iterate
+
+from budget_wrappers.errors import ConfigError
+from budget_wrappers.wrappers.observation import (
+    GivenShare,
+    What,
+    flat_space,
+    flat_with,
+    nested_space,
+    nested_with,
+    require_sense,
+)
+from budget_wrappers.wrappers.reading import plain
+from budget_wrappers.wrappers.vector.modes import NEXT_STEP, SAME_STEP, autoreset_mode, find, reset_mask
+from budget_wrappers.wrappers.vector.reading import require_vector
+
+
+class BudgetAwareObservation(VectorWrapper, RecordConstructorArgs):
+    """Adds each environment's budget to its observation, as a float32 in [0, 1].
+
+    The vector version of ``budget_wrappers.wrappers.BudgetAwareObservation``, in every autoreset mode, with the same
+    two readings of ``what``: the share of the episode's limit that is left (over a vector ``ComputeLimit``), or the
+    budget that was given. Observations are batches of what that wrapper hands out: flattened ``(n, D + 1)`` with the
+    budget last, or nested. In ``SAME_STEP`` mode ``infos["final_obs"]`` has the budget of the episode that has ended.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> from budget_wrappers.wrappers.vector import BudgetAwareObservation
+        >>> envs = gym.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync")
+        >>> envs = BudgetAwareObservation(envs, what="budget")
+        >>> obs, infos = envs.reset(seed=0, options={"budget": [0.25, 0.5]})
+        >>> obs.shape, obs[:, -1]
+        ((2, 5), array([0.25, 0.5 ], dtype=float32))
+
+    Change logs:
+     * v0.1.0 - Initially added
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        what: What = "remaining",
+        flatten: bool = True,
+        *,
+        scale: int | None = None,
+        draw: tuple[float, float] | None = None,
+        dict_key: str = "budget",
+    ) -> None:
+        """Wrap ``env``.
+
+        Args:
+            env: the vector environment; the other arguments are those of the wrapper for single environments.
+            what: the remaining share, or the budget that was given.
+            flatten: return one vector for each environment.
+            scale: FLOPs that count as a budget of 1, for ``what="budget"`` over a ``ComputeLimit``.
+            draw: ends within [0, 1] that each episode's share is drawn between.
+            dict_key: key in a Dict observation.
+
+        Raises:
+            ConfigError: an argument is out of bounds.
+            SpaceError: ``dict_key`` is taken, the observation cannot be flattened, or ``env`` is no vector one.
+            WrapperOrderError: ``remaining`` (or ``scale``) without a ``ComputeLimit`` inside.
+        """
+        if what not in get_args(What):
+            raise ConfigError(f"what={what!r}; expected one of {', '.join(get_args(What))}.")
+        RecordConstructorArgs.__init__(
+            self, what=what, flatten=plain(flatten), scale=plain(scale), draw=plain(draw), dict_key=dict_key
+        )
+        require_vector(env, type(self).__name__)
+        VectorWrapper.__init__(self, env)
+        self._limited = find(env, "limit_report") is not None
+        require_sense(env, what, scale, draw, self._limited)
+        self._rows = range(env.num_envs)
+        self._given = [GivenShare(draw) for _ in self._rows]
+        self._what, self._flatten, self._key = what, flatten, dict_key
+        self._scale = scale if scale is not None or not self._limited else find(env, "budget_unit")
+        self._mode, self._ended = autoreset_mode(env), np.zeros(env.num_envs, bool)
+        self._single = env.single_observation_space
+        self.single_observation_space = flat_space(self._single) if flatten else nested_space(self._single, dict_key)
+        self.observation_space = batch_space(self.single_observation_space, env.num_envs)
+
+    @property
+    def adds_share_last(self) -> bool:
+        """Whether the last number of an observation is a share that was given or drawn."""
+        return self._what == "budget" and self._flatten and not self._limited
+
+    @property
+    def budget(self) -> np.ndarray:
+        """The numbers that are added, ``(n,)`` in [0, 1]."""
+        if not self._limited:
+            return np.array([given.value for given in self._given])
+        limits = find(self.env, "limits")
+        return (
+            find(self.env, "remaining") / limits if self._what == "remaining" else np.minimum(limits / self._scale, 1)
+        )
+
+    def set_budget(self, budget: float | Sequence[float] | np.ndarray | None) -> None:
+        """Set the budget from the next reset on: one for all environments, or ``(n,)``; see the scalar wrapper.
+
+        Raises:
+            ConfigError: it is out of bounds, or of another length.
+        """
+        if self._limited:
+            return find(self.env, "set_budget")(budget)
+        for given, share in zip(self._given, for_each(budget, self.num_envs), strict=True):
+            given.give(share)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset; ``options["budget"]``, one or ``(n,)``, which is passed on too, is ``set_budget`` just before."""
+        options, mask = reset_mask(options)
+        if not self._limited and options is not None and "budget" in options:
+            self.set_budget(options["budget"])
+        obs, infos = self.env.reset(seed=seed, options=options)
+        seeds = seed if isinstance(seed, Sequence) else [None if seed is None else seed + row for row in self._rows]
+        for row in self._rows if mask is None else np.flatnonzero(mask):
+            self._given[row].begin(seeds[row])
+            self._ended[row] = False
+        return self.observations(obs), infos
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step, and add the budgets as they are after this step."""
+        obs, rewards, terminations, truncations, infos = self.env.step(actions)
+        before, self._ended = self._ended, np.logical_or(terminations, truncations)
+        starts = {NEXT_STEP: before, SAME_STEP: self._ended}.get(self._mode)
+        if starts is not None and np.count_nonzero(starts):
+            if "final_obs" in infos:
+                infos = self._with_final(infos)
+            for row in np.flatnonzero(starts):
+                self._given[row].begin(None)
+        return self.observations(obs), rewards, terminations, truncations, infos
+
+    def _with_final(self, infos: dict[str, Any]) -> dict[str, Any]:
+        final, shares = infos["final_obs"].copy(), self.budget.astype(np.float32)[:, None]
+        for row in np.flatnonzero(self._ended):
+            if self._flatten:
+                final[row] = flat_with(self._single, final[row], shares[row], self.single_observation_space.dtype)
+            else:
+                final[row] = nested_with(self._single, final[row], shares[row], self._key)
+        return {**infos, "final_obs": final}
+
+    def observations(self, observations: Any) -> Any:
+        """Return a batch of observations with the budgets."""
+        shares = self.budget.astype(np.float32)[:, None]
+        if not self._flatten:
+            return nested_with(self._single, observations, shares, self._key)
+        flat = flat_batch(self._single, self.env.observation_space, observations)
+        return np.concatenate([flat, shares], axis=1, dtype=self.single_observation_space.dtype, casting="unsafe")
+
+
+def flat_batch(single: spaces.Space, batch: spaces.Space, observations: Any) -> np.ndarray:
+    """Return a batch of observations flattened, ``(n, D)``; Boxes as a whole, other spaces row by row."""
+    if isinstance(single, spaces.Box):
+        return np.asarray(observations, dtype=single.dtype).reshape(len(observations), -1)
+    return np.stack([spaces.flatten(single, row) for row in iterate(batch, observations)])
+
+
+def for_each(value: Any, n: int) -> list[Any]:
+    """Return ``value`` for each of ``n`` environments: the same, or the elements of a sequence.
+
+    Raises:
+        ConfigError: a sequence of another length.
+    """
+    if np.ndim(value) == 0:
+        return [value] * n
+    if len(value) != n:
+        raise ConfigError(f"Budgets {value!r}; expected one number for all, or one for each of {n} environments.")
+    return list(value)
+
+
+__all__ = ["BudgetAwareObservation", "for_each"]

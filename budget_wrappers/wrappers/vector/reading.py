@@ -1,0 +1,162 @@
+"""What every vector wrapper that reads a meter shares."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import VectorEnv, VectorWrapper
+
+from budget_wrappers.errors import NonFiniteError, SpaceError, WrapperOrderError
+from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.wrappers.reading import SUMMARY_KEY
+from budget_wrappers.wrappers.vector.account import VectorAccount, join_accounts
+from budget_wrappers.wrappers.vector.infos import put
+from budget_wrappers.wrappers.vector.modes import SAME_STEP, autoreset_mode, find, reset_mask
+
+
+class VectorCostReader(VectorWrapper):
+    """Base of the vector wrappers that read what a step cost each environment.
+
+    Attributes:
+        compute_accounts: every account of the stack up to here, for the wrappers further out.
+    """
+
+    compute_accounts: tuple[VectorAccount, ...]
+
+    def __init__(self, env: VectorEnv) -> None:
+        require_vector(env, type(self).__name__)
+        super().__init__(env)
+        self._n, self._mode = env.num_envs, autoreset_mode(env)
+
+    def open_account(self, meter: str | ComputeMeter) -> None:
+        """Share the account that a wrapper inside owns, or own a new one."""
+        self.compute_accounts, self._account, self._closes = join_accounts(self.env, meter)
+        self._amends = find(self.env, "cost_key") is not None  # a RecordComputeStatistics inside
+
+    @property
+    def meter(self) -> ComputeMeter:
+        """The meter whose cost is read."""
+        return self._account.meter
+
+    def reset_rows(self, seed: Any, options: dict[str, Any] | None) -> tuple[Any, dict[str, Any], np.ndarray | None]:
+        """Reset the environments, or those of ``options["reset_mask"]``, and their accounts.
+
+        Returns:
+            Observations, infos, and the mask, ``None`` where everything was reset.
+        """
+        options, mask = reset_mask(options)
+        obs, infos = self.env.reset(seed=seed, options=options)
+        if self._closes:
+            self._account.restart(mask)
+        return obs, infos, mask
+
+    def read_cost(self, terminations: Any, truncations: Any) -> np.ndarray:
+        """Return the FLOPs of the step, ``(n,)`` int64; called once after each inner step.
+
+        Raises:
+            MeterError: they cannot be told apart by environment, or an episode has ended and nothing was ever charged.
+        """
+        account = self._account
+        if self._closes:
+            account.close(np.logical_or(terminations, truncations))
+        if account.ended is not None:
+            account.require_use()
+        return account.cost
+
+    def close(self, **kwargs: Any) -> None:
+        """Close the environments and let go of the meter."""
+        if self._closes:
+            self._account.release()
+        super().close(**kwargs)
+
+    def report(self) -> dict[str, np.ndarray]:
+        """Return what this wrapper knows better than a recorder inside of it, ``(n,)`` each."""
+        return {}
+
+    def compute_summary(self) -> dict[str, Any]:
+        """Return the account of each episode, ``(n,)`` each, as the recorder inside and this wrapper see it."""
+        return {**find(self.env, "compute_summary")(), **self.report()}
+
+    def amend(self, infos: dict[str, Any]) -> dict[str, Any]:
+        """Return ``infos`` with our report in the recorder's account of the episodes that this step has ended."""
+        if not self._amends or self._account.ended is None:
+            return infos
+        return put(infos, {SUMMARY_KEY: self.compute_summary()}, self._account.ended, self._mode == SAME_STEP)
+
+
+def require_vector(env: Any, name: str) -> None:
+    """Check that ``env`` is a vector environment of Gymnasium's kind.
+
+    Raises:
+        SpaceError: it is not.
+    """
+    if not isinstance(env, VectorEnv):
+        raise SpaceError(
+            f"{name} got a {type(env).__name__}; expected a gymnasium.vector.VectorEnv. For a single environment use "
+            f"budget_wrappers.wrappers.{name}, for another library's vector environment as_vector_env(env) first."
+        )
+
+
+def refuse_second_penalty(wrapper: VectorWrapper, meter: ComputeMeter) -> None:
+    """Check that no layer inside ``wrapper`` makes the same cost reward already.
+
+    Raises:
+        WrapperOrderError: one does, so the cost would be subtracted twice.
+    """
+    layer = wrapper.env
+    while isinstance(layer, VectorWrapper):
+        if hasattr(layer, "raw_return") and layer.meter is meter and layer.weight > 0:
+            raise WrapperOrderError(
+                f"{type(wrapper).__name__} would charge the rewards for meter {meter.name!r} a second time: "
+                f"{type(layer).__name__} inside has weight={layer.weight!r}. Keep one, or set the inner weight to 0."
+            )
+        layer = layer.env
+
+
+def refuse_vector_reward(wrapper: VectorWrapper) -> None:
+    """Check that rewards are one number for each environment.
+
+    Raises:
+        WrapperOrderError: a layer inside hands out vector rewards.
+    """
+    space = find(wrapper.env, "reward_space")
+    if space is not None:
+        raise WrapperOrderError(
+            f"{type(wrapper).__name__} needs a number as reward, and {wrapper.env} hands out vectors in {space}. "
+            "Put ComputeVectorReward outermost."
+        )
+
+
+def finite_rewards(rewards: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return ``rewards`` as an array.
+
+    Args:
+        rewards: what the environments handed out.
+        shape: ``(n,)``, or ``(n, m)`` for vector rewards.
+
+    Raises:
+        NonFiniteError: one of them is NaN or infinite.
+        SpaceError: they are no numbers, or of another shape.
+    """
+    values = np.asarray(rewards)
+    if values.shape != shape or values.dtype.kind not in "fiub":
+        raise SpaceError(
+            f"The rewards are {rewards!r}: shape {values.shape}, type {values.dtype}; expected {shape} numbers. They "
+            "come from the environments: hand out float(reward) there."
+        )
+    finite = np.isfinite(values)
+    if np.count_nonzero(finite) < values.size:
+        first = tuple(np.argwhere(~finite)[0])
+        raise NonFiniteError(
+            f"The reward of environment {first[0]} is {values[first]}; expected a finite number. It comes from the "
+            "environment: look for a division by zero or a state that has left its bounds."
+        )
+    return values
+
+
+__all__ = [
+    "VectorCostReader",
+    "finite_rewards",
+    "refuse_second_penalty",
+    "refuse_vector_reward",
+    "require_vector",
+]

@@ -1,0 +1,53 @@
+"""Agents in wrapped vector environments: they charge the meter that the wrappers read, and infos reach their logs."""
+
+from typing import Any
+
+import pytest
+
+from agents.common.callbacks import Callback
+from agents.common.interface import accounts_of
+from budget_wrappers.errors import MeterError
+from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.wrappers.vector import BudgetAwareObservation, ComputePenaltyReward, RecordComputeStatistics
+from tests.agents.small import EPISODE, make_agent, make_env, make_vector
+
+MODES = ("NEXT_STEP", "SAME_STEP", "DISABLED")
+
+
+class Episodes(Callback):
+    """Keeps what the loop says of each episode."""
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, Any]] = []
+
+    def on_episode_end(self, agent: Any, episode: dict[str, Any]) -> None:
+        self.found.append(episode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_agent_charges_what_the_wrappers_read(mode: str) -> None:
+    meter = ComputeMeter("tests.vector_agent")
+    envs = ComputePenaltyReward(RecordComputeStatistics(make_vector("Pendulum-v1", mode), meter), 1e-4, meter=meter)
+    agent = make_agent("sac", BudgetAwareObservation(envs, "budget", draw=(0.2, 0.9)), learning_starts=0)
+    assert agent.meter is meter
+    episodes = Episodes()
+    agent.learn(4 * 3 * EPISODE, callback=episodes)
+    accounts = [episode["compute"] for episode in episodes.found]
+    # 3 observations, a budget; actor 4·8·8·(mean and log-deviation)
+    each = 2 * (4 * 8 + 8 * 8 + 8 * 2)
+    assert accounts
+    assert {account["steps"] for account in accounts} == {float(EPISODE)}
+    assert {account["flops"] for account in accounts} == {float(each * EPISODE)}
+    assert all(account["return_penalised"] < account["return_raw"] for account in accounts)
+
+
+def test_another_meter_than_the_wrappers_is_refused() -> None:
+    envs = RecordComputeStatistics(make_vector("Pendulum-v1", "SAME_STEP"), ComputeMeter("theirs"))
+    agent = make_agent("sac")
+    with pytest.raises(MeterError, match="read meter 'theirs' and the agent charges another one"):
+        agent.set_env(envs)
+
+
+def test_an_environment_without_wrappers_has_no_accounts() -> None:
+    assert accounts_of(make_vector("Pendulum-v1", "SAME_STEP")) == accounts_of(make_env("Pendulum-v1")) == ()
+    assert accounts_of(None) == ()
