@@ -260,7 +260,7 @@ def test_scalar_wrapper_in_a_vector_env_of_one_works() -> None:
 def test_scalar_wrapper_in_a_vector_env_of_two_says_what_to_do_instead() -> None:
     env = make_vec_env("Pendulum-v1", n_envs=2, wrapper_class=recorded)
     model = metered(model_of(SAC, env), "test.sb3.vector")
-    with pytest.raises(MeterError, match=r"n_envs=1.*meter\.take\(\) yourself"):
+    with pytest.raises(MeterError, match=r"n_envs=1.*wrappers\.vector"):
         model.learn(40)
     unmeter(model)
 
