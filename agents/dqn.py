@@ -254,6 +254,8 @@ class DQN(OffPolicyAgent):
             return self.values(observation, deterministic).argmax(1)
         greedy = self.greedy_rows(len(observation))
         action = self.random_action(len(observation))
+        if self.meter.row_ledger is not None:  # a vector wrapper asks what each row costs: all of them run
+            return np.where(greedy, self.values(observation, deterministic).argmax(1), action)
         if greedy.any():
             action[greedy] = self.values(observation[greedy], deterministic).argmax(1)
         return action

@@ -10,6 +10,8 @@ import tyro
 from agents.cli.names import agent_called
 from agents.cli.sub_policies import open_sub_policies_with
 from agents.common.checkpoint import load_agent, read_header
+from agents.common.config import require
+from agents.common.interface import require_same_spaces
 from agents.common.log import BEST, CHECKPOINT, CONFIG, read_json
 from agents.common.run_config import RunConfig
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, is_exit_policy
@@ -42,6 +44,29 @@ class PolicyOptions:
     seed: int = 20_000
 
 
+def setup_of(options: PolicyOptions) -> tuple[Path, RunConfig]:
+    """Return the file that ``options`` name, and what its environment is: the run's own, or the one given.
+
+    Raises:
+        ConfigError: no environment, a run folder without a configuration, a seed below 0.
+        CheckpointError: no such file.
+    """
+    require(options.seed >= 0, "seed", options.seed, "0 or more")
+    path, config = options.policy, None
+    if path.is_dir():
+        told = read_json(path / CONFIG).get("run")
+        if not isinstance(told, dict):
+            raise ConfigError(f"{path / CONFIG} has no entry 'run': expected what `budget train` wrote")
+        config = RunConfig.of(told)
+        path = path / (BEST if options.which == "best" else CHECKPOINT)
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}: expected a run's folder or a checkpoint; check the path")
+    env_id = options.env or (config.env if config else None)
+    if env_id is None:
+        raise ConfigError(f"env=None: expected a Gymnasium id to run {path} in; pass --env")
+    return path, RunConfig(env_id) if config is None or options.env else config
+
+
 def open_policy(options: PolicyOptions, render_mode: str | None = None) -> tuple[Any, Any, str]:
     """Return the policy, its environment (wrapped, so that FLOPs are counted) and a name for both.
 
@@ -50,16 +75,8 @@ def open_policy(options: PolicyOptions, render_mode: str | None = None) -> tuple
         CheckpointError: a file that holds no policy.
         UntrustedFileError: a pickle, or a zip without ``trust``.
     """
-    path, config = options.policy, None
-    if path.is_dir():
-        config = RunConfig.of(read_json(path / CONFIG)["run"])
-        path = path / (BEST if options.which == "best" else CHECKPOINT)
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}: expected a run's folder or a checkpoint; check the path")
-    env_id = options.env or (config.env if config else None)
-    if env_id is None:
-        raise ConfigError(f"env=None: expected a Gymnasium id to run {path} in; pass --env")
-    setup = RunConfig(env_id) if config is None or options.env else config
+    path, setup = setup_of(options)
+    env_id = setup.env
     meter = ComputeMeter()
     open_sub_policies_with(options.trust)
     if zipfile.is_zipfile(path):
@@ -68,6 +85,7 @@ def open_policy(options: PolicyOptions, render_mode: str | None = None) -> tuple
         if options.vec_normalize is not None:
             normaliser = load_normaliser(options.vec_normalize, model, setup.make_env(), trust=options.trust)
             policy = NormalisedModel(model, normaliser)
+        require_same_spaces(env, model.observation_space, model.action_space)
         return policy, env, f"{type(model).__name__} in {env_id}"
     if options.vec_normalize is not None:
         raise ConfigError(
@@ -75,8 +93,9 @@ def open_policy(options: PolicyOptions, render_mode: str | None = None) -> tuple
             "models have one; leave it out"
         )
     if is_exit_policy(path):
-        exits = BudgetedExitPolicy.load(path, meter)
-        return exits, setup.make_env(meter, render_mode), f"a policy with exits, b = {exits.budget:g}, in {env_id}"
+        exits, env = BudgetedExitPolicy.load(path, meter), setup.make_env(meter, render_mode)
+        exits.require_spaces(env.observation_space, env.action_space)
+        return exits, env, f"a policy with exits, b = {exits.budget:g}, in {env_id}"
     agent_class = agent_called(read_header(path)["agent"], str(path))
     env = setup.make_env(meter, render_mode)
     return load_agent(agent_class, path, env, meter, replay=False), env, f"{agent_class.__name__} in {env_id}"

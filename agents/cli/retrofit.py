@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from agents.cli.arguments import parse, say
-from agents.cli.policies import PolicyOptions, open_policy
+from agents.cli.policies import PolicyOptions, open_policy, setup_of
 from agents.cli.report import report
 from budget_wrappers.policies.retrofit import RetrofitConfig
 
@@ -48,13 +48,12 @@ def run(arguments: Sequence[str]) -> int:
     """Retrofit as ``arguments`` say; return the exit code."""
     options = parse(RetrofitOptions, arguments, "budget retrofit", RetrofitOptions.__doc__ or "")
     from agents.common.agent import OffPolicyAgent
-    from agents.common.run_config import RunConfig
     from agents.recipes.retrofit import run_retrofit, trained_actor
     from budget_wrappers.integrations import sb3_retrofit
 
     policy, env, name = open_policy(options)
     env.close()
-    setup = RunConfig(env.spec.id) if options.env is None else RunConfig(options.env)
+    setup = setup_of(options)[1]
     ours = isinstance(policy, OffPolicyAgent)
     actor = trained_actor(policy) if ours else sb3_retrofit.trained_actor(getattr(policy, "model", policy))
     config = RetrofitConfig(

@@ -144,7 +144,8 @@ class ExitAgent:
         action = super().explore(observation)
         self._acted_by = np.full(len(observation), -1)
         if self.exits.taken is not None:
-            self._acted_by[self._gated] = self.exits.taken
+            every = len(self.exits.taken) == len(observation)
+            self._acted_by[self._gated] = self.exits.taken[self._gated] if every else self.exits.taken
         return action
 
     def store(self, step: Step) -> None:

@@ -5,12 +5,14 @@ The maths is in ``budget_wrappers.policies.retrofit``; here are the actors of ou
 
 import copy
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,7 @@ from agents.dqn import DQN, QNetwork
 from agents.sac import SAC
 from agents.td3 import TD3
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, Normalisation
-from budget_wrappers.errors import ConfigError
+from budget_wrappers.errors import ConfigError, SpaceError
 from budget_wrappers.metering import ComputeMeter, Profile, profile
 from budget_wrappers.policies.outputs import ActionMap
 from budget_wrappers.policies.retrofit import Retrofit, RetrofitConfig, TrainedActor
@@ -71,19 +73,27 @@ def run_retrofit(
         tell: called with a line now and then.
 
     Raises:
-        ConfigError: no budgets, or the same one twice.
-        InfeasibleBudgetError: a budget below 0.
+        ConfigError: no budgets, one below 0 or infinite, the same one twice, or a folder that cannot be made.
     """
-    if not budgets or len(set(budgets)) < len(budgets):
-        raise ConfigError(f"budgets={tuple(budgets)}: expected different ones, at least one, such as 0.1 0.3")
+    named = {f"{budget:g}" for budget in budgets}
+    if not budgets or len(named) < len(budgets) or not all(0 <= budget < math.inf for budget in budgets):
+        raise ConfigError(f"budgets={tuple(budgets)}: expected one or several different ones of 0 or more, such as 0.1")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"folder={str(folder)!r} cannot be made ({error}): expected a new folder's path") from error
     name = type(getattr(policy, "model", policy)).__name__
     points = [measured(policy, setup, policy.meter, f"{name} as trained", episodes, seed)]
     profiles = {"as trained": profiled(policy, setup, seed)}
     normalisation = actor.to_array if isinstance(actor.to_array, Normalisation) else None
     start = time.perf_counter()
     retrofit = Retrofit(actor, config)
-    for number, loss in enumerate(retrofit.imitate(setup.make_env())):
-        tell(f"round {number + 1} of imitation: mean square error {loss:.4f}")
+    env = setup.make_env()
+    try:
+        for number, loss in enumerate(retrofit.imitate(env)):
+            tell(f"round {number + 1} of imitation: mean square error {loss:.4f}")
+    finally:
+        env.close()
     seconds, files = time.perf_counter() - start, {}
     for budget in sorted(budgets):
         start = time.perf_counter()
@@ -132,6 +142,11 @@ def trained_actor(agent: OffPolicyAgent) -> TrainedActor:
         ConfigError: an agent with other networks than the textbook's perceptrons.
         SpaceError: observations that are no vector.
     """
+    if not isinstance(agent.observation_space, gym.spaces.Box):
+        raise SpaceError(
+            f"{type(agent).__name__} observes {agent.observation_space}: expected one box; policies with exits are "
+            "files that know no dictionaries. Wrap the environment in FlattenObservation and train there"
+        )
     net = getattr(agent.actor, "net", None)
     if isinstance(agent, DQN) and isinstance(agent.actor, QNetwork) and agent.actor.heads == 1:
         return TrainedActor(net.linears, net.activation, ActionMap.of(agent.action_space), to_array=agent.to_array)

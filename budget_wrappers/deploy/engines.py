@@ -13,7 +13,8 @@ from torch import nn
 
 from budget_wrappers.deploy.numpy_engine import NumpyPerceptron
 from budget_wrappers.deploy.onnx_engine import OnnxPerceptron
-from budget_wrappers.errors import ConfigError, SpaceError
+from budget_wrappers.deploy.rows import rows_of
+from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies.retrofit import TrainedActor
 
@@ -27,12 +28,12 @@ class TorchPerceptron:
     def __init__(self, linears: Sequence[nn.Linear], activation: str) -> None:
         between = {"relu": nn.ReLU, "tanh": nn.Tanh}[activation]
         parts = [part for layer in linears for part in (layer, between())]
-        self._net, self._device = nn.Sequential(*parts[:-1]), linears[0].weight.device
+        self._net, self._like = nn.Sequential(*parts[:-1]), linears[0].weight
 
     @torch.inference_mode()
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the output ``(n, out)`` for ``x`` ``(n, in)``."""
-        return self._net(torch.as_tensor(x, device=self._device)).cpu().numpy()
+        return self._net(torch.as_tensor(x).to(self._like)).cpu().numpy()
 
 
 ENGINES: dict[Engine, Callable[[Sequence[nn.Linear], str], Forward]] = {
@@ -73,15 +74,12 @@ class EnginePolicy:
 
         Raises:
             SpaceError: an observation of another shape than the network's input.
+            NonFiniteError: one with NaN or infinity.
         """
-        x = np.asarray(self.actor.to_array(observation), dtype=np.float32)
-        width = self.actor.layers[0].in_features
-        if x.ndim not in (1, 2) or x.shape[-1] != width:
-            raise SpaceError(f"an observation of shape {x.shape}: expected ({width},) or (n, {width})")
-        rows = x if x.ndim == 2 else x[None]
+        rows, batched = rows_of(self.actor.to_array(observation), self.actor.layers[0].in_features)
         self.meter.add(self.flops * len(rows), "actor", len(rows))
         actions = self.actor.action_map.actions(self._forward(rows))
-        return (actions if x.ndim == 2 else actions[0]), state
+        return (actions if batched else actions[0]), state
 
 
 __all__ = ["ENGINES", "Engine", "EnginePolicy", "TorchPerceptron"]

@@ -46,7 +46,7 @@ class ExitForward:
     def _count(self, way: int | None, convention: Convention) -> int:
         """Return the FLOPs of one row that leaves at exit ``way``, or that acts without gates."""
         parameter = next(self.network.parameters())
-        x = torch.zeros(1, self.network.inputs, device=parameter.device)
+        x = parameter.new_zeros(1, self.network.inputs)
         # No probability is above 1 and every one above −1: each gate before the exit stays closed, its own opens.
         draws = torch.tensor([[-1.0 if gate == way else 1.0 for gate in range(len(self.network.exits) - 1)]])
         act = {

@@ -5,17 +5,20 @@ The file is safetensors with a JSON header: weights and what they mean, no code.
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import gymnasium as gym
 import numpy as np
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
 from budget_wrappers.deploy.exit_acting import ExitForward
-from budget_wrappers.errors import CheckpointError, ConfigError, NonFiniteError, SpaceError
+from budget_wrappers.deploy.rows import rows_of
+from budget_wrappers.errors import BudgetError, CheckpointError, ConfigError, SpaceError
 from budget_wrappers.metering import ComputeMeter, get_meter
 from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.policies.outputs import ActionMap
@@ -32,11 +35,24 @@ class Normalisation:
         mean: shape ``(inputs,)``.
         std: shape ``(inputs,)``, above 0.
         bound: above 0.
+
+    Raises:
+        ConfigError: numbers that are none of these.
     """
 
     mean: np.ndarray
     std: np.ndarray
     bound: float = 10.0
+
+    def __post_init__(self) -> None:
+        mean, std = np.asarray(self.mean), np.asarray(self.std)
+        numbers = np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()
+        bounded = isinstance(self.bound, int | float) and 0 < self.bound < math.inf
+        if mean.ndim != 1 or mean.shape != std.shape or not numbers or not bounded:
+            raise ConfigError(
+                f"a normalisation by mean {mean}, std {std} and bound {self.bound!r}: expected vectors of one length, "
+                "finite, std and bound above 0"
+            )
 
     def __call__(self, observation: Any) -> np.ndarray:
         """Return ``observation``, one or rows, normalised, float32."""
@@ -91,18 +107,25 @@ class BudgetedExitPolicy:
             SpaceError: an observation of another shape than the network's input.
             NonFiniteError: one with NaN or infinity.
         """
-        x = np.asarray(observation) if self.normalisation is None else self.normalisation(observation)
-        batched = x.ndim == 2
-        if x.ndim > 2 or x.shape[-1:] != (self.network.inputs,):
-            raise SpaceError(
-                f"an observation of shape {x.shape}: expected ({self.network.inputs},) or (n, {self.network.inputs}); "
-                "pass what the environment that the policy was made for returns"
-            )
-        if not np.isfinite(x).all():
-            raise NonFiniteError(f"the observation {observation!r} is not finite: expected numbers; mend its source")
-        rows = x if batched else x[None]
-        actions = self.action_map.actions(self.exits(rows.astype(np.float32, copy=False), self.rng))
+        rows, batched = rows_of(observation, self.network.inputs)
+        rows = rows if self.normalisation is None else self.normalisation(rows)
+        actions = self.action_map.actions(self.exits(rows, self.rng))
         return (actions if batched else actions[0]), state
+
+    def require_spaces(self, observation: gym.Space, action: gym.Space) -> None:
+        """Raise unless the policy can act in an environment of these spaces.
+
+        Raises:
+            SpaceError: with both.
+        """
+        sizes = {"argmax": (getattr(action, "n", None), self.network.outputs)}
+        same = sizes.get(self.action_map.meaning, (action.shape, (len(self.action_map.low),)))
+        if observation.shape != (self.network.inputs,) or same[0] != same[1]:
+            raise SpaceError(
+                f"an environment of the spaces {observation} and {action}: expected {self.network.inputs} numbers to "
+                f"observe and actions of the kind {self.action_map.meaning!r} of size {self.network.outputs}, for "
+                "which the policy was made; name its own environment"
+            )
 
     def save(self, path: str | Path) -> Path:
         """Write the policy, whole or not at all, and return the file; ``.safetensors`` is added where it is missing."""
@@ -117,7 +140,7 @@ class BudgetedExitPolicy:
             "hidden": widths,
             "exit_after": list(network.depths),
             "activation": network.activation,
-            "budget": self.budget,
+            "budget": float(self.budget),
             "action_map": dataclasses.asdict(self.action_map),
             "bound": None if self.normalisation is None else self.normalisation.bound,
         }
@@ -144,16 +167,23 @@ class BudgetedExitPolicy:
         header = read_header(path)
         try:
             tensors = load_file(path)
-            network = EarlyExitNetwork(
-                header["inputs"], header["outputs"], header["hidden"], header["exit_after"], header["activation"]
-            )
+            with torch.random.fork_rng(devices=[]):
+                network = EarlyExitNetwork(
+                    header["inputs"], header["outputs"], header["hidden"], header["exit_after"], header["activation"]
+                )
             own = {n.removeprefix("network/"): value for n, value in tensors.items() if n.startswith("network/")}
             network.load_state_dict(own)
-            mean, std = (tensors.get(f"normalisation/{name}") for name in ("mean", "std"))
-            normalisation = None if mean is None else Normalisation(mean.numpy(), std.numpy(), header["bound"])
-            action_map = ActionMap.from_dict(header["action_map"])
-            return cls(network, action_map, float(header["budget"]), normalisation, meter, seed)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ConfigError) as error:
+            parts = [tensors.get(f"normalisation/{name}") for name in ("mean", "std")]
+            normalisation = None
+            if parts != [None, None] or header["bound"] is not None:
+                normalisation = Normalisation(*(part.numpy() for part in parts), header["bound"])
+            action_map, budget = ActionMap.from_dict(header["action_map"]), float(header["budget"])
+            finite = all(bool(value.isfinite().all()) for value in own.values())
+            fitting = len(action_map.low) in (0, network.outputs) and 0 <= budget < math.inf
+            if not finite or not fitting or (normalisation and len(normalisation.mean) != network.inputs):
+                raise ConfigError("weights, bounds, normalisation or budget that do not fit each other")
+            return cls(network, action_map, budget, normalisation, meter, seed)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError, BudgetError) as error:
             raise CheckpointError(
                 f"{path} is damaged ({error}): expected what BudgetedExitPolicy.save wrote; take another copy"
             ) from error

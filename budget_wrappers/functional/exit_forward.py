@@ -67,8 +67,8 @@ class _EveryExit(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, to_output: Tensor, to_logits: Tensor) -> tuple[Tensor | None, ...]:
-        layers = len(ctx.saved_tensors) // 2
-        inputs, weights = list(ctx.saved_tensors[:layers]), list(ctx.saved_tensors[layers:])
+        saved = ctx.saved_tensors  # unpacked once: checkpointing allows no more
+        inputs, weights = list(saved[: len(saved) // 2]), list(saved[len(saved) // 2 :])
         back = _RELU_BACKWARD if ctx.activation == "relu" else _TANH_BACKWARD
         gradients: list[Tensor] = []
         flowing: Tensor | None = None  # dL/d(what an exit and the stage behind it were given)

@@ -43,7 +43,13 @@ def load(
     found = getattr(_library(path), name, None)
     if not (inspect.isclass(found) and hasattr(found, "load")):
         raise ConfigError(f"algorithm={name!r}: expected a class of stable_baselines3, such as 'SAC'; pass its name")
-    return found.load(path, env=env, **options)
+    try:
+        return found.load(path, env=env, **options)
+    except Exception as error:  # what a pickle holds can fail in any way
+        raise CheckpointError(
+            f"{path} cannot be loaded as {name} ({error!r}): expected a file that {name}.save wrote; check the "
+            "file and the algorithm"
+        ) from error
 
 
 def load_normaliser(path: str | Path, model: Any, env: Any, *, trust: bool = False) -> Any:
@@ -72,12 +78,13 @@ def load_normaliser(path: str | Path, model: Any, env: Any, *, trust: bool = Fal
     vector = importlib.import_module("stable_baselines3.common.vec_env")
     try:
         normaliser = vector.VecNormalize.load(str(path), vector.DummyVecEnv([lambda: env]))
+        model.n_envs = 1  # however many it was trained in
+        model.set_env(normaliser)
     except Exception as error:  # a pickle can fail in any way
         raise CheckpointError(
             f"{path} cannot be loaded ({error!r}): expected what VecNormalize.save wrote, for this environment's spaces"
         ) from error
     normaliser.training = False
-    model.set_env(normaliser)
     return normaliser
 
 
@@ -108,8 +115,13 @@ def _algorithm_in(path: Path) -> str:
             raise CheckpointError(
                 f"{path} holds {archive.namelist()[:5]}: expected an entry 'data', as a model's save writes"
             )
-        data = json.loads(archive.read("data"))
-    module = data.get("policy_class", {}).get("__module__", "")
+        try:
+            data = json.loads(archive.read("data"))
+            module = data.get("policy_class", {}).get("__module__", "")
+        except (ValueError, AttributeError, zipfile.BadZipFile) as error:
+            raise CheckpointError(
+                f"{path}: its entry 'data' is damaged ({error!r}); expected JSON, as a model's save writes it"
+            ) from error
     if module == "stable_baselines3.common.policies":
         return "PPO" if "n_epochs" in data else "A2C"
     for name in ("sac", "td3", "dqn"):

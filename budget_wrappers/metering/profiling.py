@@ -102,6 +102,10 @@ class Profile:
         return cls.from_json(text)
 
 
+COUNTED_CALLS = 100
+"""Calls whose FLOPs are averaged where a meter counts them."""
+
+
 def fits(latency: Latency, hz: float) -> bool:
     """Tell whether the 99th percentile of ``latency`` is at most one period of ``hz``.
 
@@ -213,11 +217,12 @@ def _acting(
 
 
 def _flops_by(meter: ComputeMeter, call: Callable[[], Any], policy: Any) -> int:
-    """Return what the policy's own meter is charged for one call."""
+    """Return what the policy's own meter is charged for a call: the mean of some, as gates may be drawn."""
     with meter.aside(), meter.phase("act"), torch.no_grad():
         before = meter.executed
-        call()
-        flops = meter.executed - before
+        for _ in range(COUNTED_CALLS):
+            call()
+        flops = round((meter.executed - before) / COUNTED_CALLS)
     if flops == 0:
         raise UncountableError(
             f"the meter of this {type(policy).__name__} was not charged while it acted; expected it to watch the "

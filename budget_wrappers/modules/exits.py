@@ -106,13 +106,18 @@ class EarlyExitNetwork(nn.Module):
 
         A hook is to see its layer run, and a parametrised layer makes its weight when it runs.
         """
+        if torch.is_autocast_enabled() or torch.is_autocast_enabled("cpu"):
+            return None
         found: list[Tensor] = []
+        kinds = (nn.Linear, _ACTIVATIONS[self.activation])
         for stage, layer in zip(self.stages, self.exits, strict=True):
             for part in (*stage._modules.values(), layer):
-                if part._forward_pre_hooks or part._forward_hooks:
+                hooked = part._forward_pre_hooks or part._forward_hooks or part._backward_hooks
+                if hooked or part._backward_pre_hooks or type(part) not in kinds:
                     return None
                 found += part._parameters.values()
-        return found if len(found) == 2 * (sum(self._layers) + len(self._layers)) else None
+        plain = len(found) == 2 * (sum(self._layers) + len(self._layers)) and all(one is not None for one in found)
+        return found if plain else None
 
     @torch.no_grad()
     def leave(self, x: Tensor, draws: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 ``B`` rows, ``A`` action size.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -29,6 +30,7 @@ class ActionMap:
         low: ``A`` lower bounds, empty for ``"argmax"``.
         high: ``A`` upper bounds, empty for ``"argmax"``.
         start: of a ``Discrete`` space, the first of its actions.
+        dtype: of actions between bounds.
 
     Raises:
         ConfigError: an unknown meaning, or bounds that do not fit it.
@@ -38,16 +40,20 @@ class ActionMap:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     start: int = 0
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
         if self.meaning not in Meaning.__args__:
             raise ConfigError(f"meaning={self.meaning!r}: expected one of {', '.join(Meaning.__args__)}")
         bounded = len(self.low) == len(self.high) and (len(self.low) > 0) == (self.meaning != "argmax")
-        if not bounded or not all(low < high for low, high in zip(self.low, self.high, strict=True)):
+        pairs = zip(self.low, self.high, strict=True) if bounded else ()
+        if not bounded or not all(-math.inf < low < high < math.inf for low, high in pairs):
             raise ConfigError(
-                f"low={self.low}, high={self.high} with meaning={self.meaning!r}: expected as many lower as higher "
-                "bounds, none for 'argmax'"
+                f"low={self.low}, high={self.high} with meaning={self.meaning!r}: expected as many finite lower bounds "
+                "as higher ones above them, none for 'argmax'; RescaleAction makes finite ones"
             )
+        if self.dtype not in ("float32", "float64"):
+            raise ConfigError(f"dtype={self.dtype!r}: expected 'float32' or 'float64'")
 
     @classmethod
     def of(cls, space: gym.Space, meaning: Meaning | None = None) -> Self:
@@ -63,7 +69,8 @@ class ActionMap:
             raise SpaceError(f"{space}: expected a Discrete space or a Box of one dimension; wrap the environment")
         if meaning is None:
             raise ConfigError("meaning=None for a Box: expected 'squash' (SAC, TD3) or 'clip' (PPO); pass it")
-        return cls(meaning, tuple(map(float, space.low)), tuple(map(float, space.high)))
+        bounds = tuple(map(float, space.low)), tuple(map(float, space.high))
+        return cls(meaning, *bounds, dtype=str(space.dtype))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -74,9 +81,9 @@ class ActionMap:
         """
         try:
             bounds = {key: tuple(map(float, data[key])) for key in ("low", "high")}
-            return cls(data["meaning"], **bounds, start=int(data["start"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{dict(data)}: expected meaning, low, high and start ({error!r})") from error
+            return cls(data["meaning"], **bounds, start=int(data["start"]), dtype=data["dtype"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ConfigError(f"{dict(data)}: expected meaning, low, high, start and dtype ({error!r})") from error
 
     def compared(self, output: Tensor, clipped: bool = True) -> Tensor:
         """Return what two networks are compared by, differentiable, the shape of ``output``.
@@ -108,10 +115,10 @@ class ActionMap:
         """
         if self.meaning == "argmax":
             return output.argmax(1) + self.start
-        low, high = np.array(self.low, dtype=np.float32), np.array(self.high, dtype=np.float32)
-        if self.meaning == "clip":
-            return np.clip(output, low, high)
-        return np.clip(low + (np.tanh(output) + 1.0) * 0.5 * (high - low), low, high)
+        low, high = (np.array(bounds, dtype=self.dtype) for bounds in (self.low, self.high))
+        if self.meaning == "squash":
+            output = low + (np.tanh(output) + 1.0) * 0.5 * (high - low)
+        return np.clip(output.astype(self.dtype, copy=False), low, high)
 
 
 __all__ = ["ActionMap", "Meaning"]

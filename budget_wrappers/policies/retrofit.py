@@ -55,6 +55,9 @@ class TrainedActor:
             )
         if self.activation not in ("relu", "tanh"):
             raise ConfigError(f"activation={self.activation!r}: expected 'relu' or 'tanh' between all layers")
+        wanted = len(self.action_map.low) or widths[-1][1]
+        if widths[-1][1] != wanted:
+            raise ConfigError(f"a last layer of {widths[-1][1]} outputs for {wanted} actions: expected as many")
 
     @classmethod
     def of_module(cls, module: nn.Sequential, space: gym.Space, meaning: Meaning | None = None) -> Self:

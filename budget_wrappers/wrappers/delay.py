@@ -1,5 +1,6 @@
 """Wrapper in which actions arrive as late as their compute takes: ``ComputeDelayAction``."""
 
+import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Literal, get_args
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
+from gymnasium.utils.env_checker import data_equivalence
 
 from budget_wrappers.errors import ConfigError, InfoKeyError, SpaceError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter, Profile
@@ -106,6 +108,7 @@ class ComputeDelayAction(CostReader, RecordConstructorArgs):
         self._flops, self._microseconds = (np.array(column, dtype=np.float64) for column in zip(*points, strict=True))
         self._initial, self.applied = first, first
         self._step, self._computed_at, self._under_way = 0, -1, []
+        self._newest, self._late = None, 0
 
     def delay_of(self, flops: int) -> int:
         """Return how many control periods late an action of ``flops`` FLOPs arrives."""
@@ -118,6 +121,7 @@ class ComputeDelayAction(CostReader, RecordConstructorArgs):
         """Reset; no action is under way, and the initial one acts."""
         obs, info = super().reset(seed=seed, options=options)
         self.applied, self._step, self._computed_at, self._under_way = self._initial, 0, -1, []
+        self._newest, self._late = None, 0
         return obs, {**self.amend(info, ended=False), DELAY_KEY: np.float64(0)}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -127,16 +131,20 @@ class ComputeDelayAction(CostReader, RecordConstructorArgs):
             MeterError: the meter was charged for a batch.
         """
         # Before the inner step: what this action cost decides when it arrives.
-        late = self.delay_of(self._pending())
-        self._under_way.append((self._step + late, self._step, action))
+        cost = self._pending()
+        # A wrapper outside that repeats an action hands it in again, for nothing: it is under way already.
+        if cost or not data_equivalence(action, self._newest):
+            self._late = self.delay_of(cost)
+            self._newest = copy.deepcopy(action)  # policies reuse their buffers
+            self._under_way.append((self._step + self._late, self._step, self._newest))
         for arrives, computed_at, one in self._under_way:
             if arrives <= self._step and computed_at > self._computed_at:
                 self.applied, self._computed_at = one, computed_at
         self._under_way = [one for one in self._under_way if one[0] > self._step and one[1] > self._computed_at]
         self._step += 1
-        obs, reward, terminated, truncated, info = self.env.step(self.applied)
+        obs, reward, terminated, truncated, info = self.env.step(copy.deepcopy(self.applied))
         self._pending()  # what was spent inside delays nothing
-        return obs, reward, terminated, truncated, {**self.amend(info, ended=False), DELAY_KEY: np.float64(late)}
+        return obs, reward, terminated, truncated, {**self.amend(info, ended=False), DELAY_KEY: np.float64(self._late)}
 
     def _pending(self) -> int:
         """Return what was spent since the last call; collecting early does not disturb who closes the account."""
@@ -180,8 +188,12 @@ def initial_of(space: gym.Space, action: Any) -> Any:
     Raises:
         SpaceError: it is none of ``space``.
     """
-    given = zeros_in(space) if action is None else as_action(space, action)
-    if not space.contains(given):
+    try:
+        given = zeros_in(space) if action is None else as_action(space, action)
+        fits = bool(space.contains(given))
+    except (TypeError, ValueError, KeyError) as error:
+        raise SpaceError(f"initial_action={action!r} ({error!r}); expected an action in {space}.") from error
+    if not fits:
         raise SpaceError(f"initial_action={action!r}; expected an action in {space}.")
     return given
 

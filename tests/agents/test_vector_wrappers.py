@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import gymnasium as gym
 import pytest
 
+from agents import DQN, BexaDQN
 from agents.common.callbacks import Callback
 from agents.common.interface import accounts_of
 from budget_wrappers.errors import MeterError
@@ -51,3 +53,15 @@ def test_another_meter_than_the_wrappers_is_refused() -> None:
 def test_an_environment_without_wrappers_has_no_accounts() -> None:
     assert accounts_of(make_vector("Pendulum-v1", "SAME_STEP")) == accounts_of(make_env("Pendulum-v1")) == ()
     assert accounts_of(None) == ()
+
+
+@pytest.mark.parametrize("agent_class", [DQN, BexaDQN])
+def test_exploring_rows_of_dqn_are_charged_with_the_others(agent_class: Any) -> None:
+    meter = ComputeMeter("tests.dqn")
+    envs = gym.make_vec("CartPole-v1", num_envs=3, vectorization_mode="sync")
+    envs = RecordComputeStatistics(envs, meter)
+    agent = agent_class(envs, net_arch=(8, 8), batch_size=16, buffer_size=500, learning_starts=20, seed=3)
+    agent.learn(200)
+    assert meter.totals["act"] > 0
+    if agent_class is BexaDQN:
+        assert (agent.replay.acted_by[: agent.replay.size] >= 0).any()

@@ -72,8 +72,15 @@ def test_observations_of_another_kind_are_refused() -> None:
         policy.predict(np.zeros(4))
     with pytest.raises(SpaceError):
         policy.predict(np.zeros((1, 1, 3)))
+    for bad in ([0.0, np.nan, 0.0], [1e300, 0.0, 0.0]):  # the second is beyond float32
+        with pytest.raises(NonFiniteError):
+            policy.predict(np.array(bad))
+    normalised = made(NORMALISATION)
+    for wrong in (0.5, np.zeros(1), np.zeros((3, 1)), np.zeros(5), {"a": 1}, "text"):
+        with pytest.raises(SpaceError):
+            normalised.predict(wrong)
     with pytest.raises(NonFiniteError):
-        policy.predict(np.array([0.0, np.nan, 0.0]))
+        normalised.predict(np.array([np.inf, 0.0, 0.0]))
 
 
 def test_files_of_something_else_are_refused(tmp_path: Path) -> None:

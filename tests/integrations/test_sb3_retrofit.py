@@ -135,7 +135,7 @@ def test_our_own_agents_get_exits_too(tmp_path: Path) -> None:
 def test_a_normalised_model_is_retrofitted_from_its_two_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    env = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]))
+    env = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")] * 2))  # trained in two, opened in one
     model = PPO("MlpPolicy", env, n_steps=256, batch_size=64, **copy.deepcopy(SMALL)).learn(512)
     model.save(tmp_path / "model.zip")
     env.save(str(tmp_path / "normalise.pkl"))

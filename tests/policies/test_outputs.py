@@ -68,5 +68,5 @@ def test_what_makes_no_sense_is_refused() -> None:
         ActionMap("clip", (1.0,), (0.0,))
     with pytest.raises(ConfigError, match="meaning"):
         ActionMap("softmax")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="meaning, low, high and start"):
+    with pytest.raises(ConfigError, match="meaning, low, high, start and dtype"):
         ActionMap.from_dict({"meaning": "argmax"})

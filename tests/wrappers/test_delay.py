@@ -183,3 +183,25 @@ def test_two_of_them_or_one_around_a_chooser_are_refused(meter: ComputeMeter) ->
         ComputeDelayAction(inner, DEVICE, period=0.02, meter=meter)
     with pytest.raises(WrapperOrderError, match="inside"):
         ComputeDelayAction(SubPolicyAction(make(), ["cheap-box", "dear-box"], meter=meter), DEVICE, 0.02, meter=meter)
+
+
+def test_a_policy_may_reuse_its_buffer(meter: ComputeMeter) -> None:
+    env = ComputeDelayAction(SpacesEnv("box"), DEVICE, period=0.02, meter=meter)
+    env.reset(seed=0)
+    action = np.zeros(3, dtype=np.float32)
+    for number in range(5):
+        meter.add(1_000)
+        action[:] = number / 10
+        env.step(action)
+    assert [round(float(one[0]), 1) for one in env.unwrapped.actions] == [0.0, 0.0, 0.0, 0.1, 0.2]
+
+
+def test_repetitions_outside_do_not_overtake_the_action(meter: ComputeMeter) -> None:
+    env = ComputeDelayAction(SpacesEnv("box"), DEVICE, period=0.01, meter=meter)  # 50 ms are five periods
+    env.reset(seed=0)
+    for number in (1, 2):
+        meter.add(1_000)
+        for _ in range(4):
+            *_, info = env.step(np.full(3, number / 10, dtype=np.float32))
+            assert info["delay"] == 5
+    assert [round(float(one[0]), 1) for one in env.unwrapped.actions] == [0.0] * 5 + [0.1] * 3

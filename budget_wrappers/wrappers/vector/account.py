@@ -62,7 +62,10 @@ class VectorAccount:
             self._paid: dict[str, np.ndarray] = {}
             return
         if self.meter.pending_rows:  # the policy has acted already, for the others too
-            cost = self.meter.take_by_row(self.n, ~mask)
+            pays = ~mask
+            if self._resets_late and self.ended is not None:
+                pays &= ~self.ended  # the next step of these rows only resets
+            cost = self.meter.take_by_row(self.n, pays)
             self._carried.append({**self.meter.row_ledger.by_name, "": cost})
         for sums in (self.total, self._free, *self._flops.values(), *self._paid.values()):
             sums[mask] = 0

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
@@ -353,3 +354,18 @@ def test_worker_processes_need_no_meter() -> None:
     step(envs, meter, [3, 4])
     assert step(envs, meter, [3, 4])[4]["compute"]["flops"].tolist() == [6.0, 8.0]
     envs.close()
+
+
+def test_a_row_that_will_only_reset_pays_nothing_after_a_masked_reset_of_another() -> None:
+    meter = ComputeMeter("tests.masked")
+    ends = (1, 9)
+    envs: Any = SyncVectorEnv([lambda n=n: gym.make("CartPole-v1", max_episode_steps=n) for n in ends])
+    envs = RecordComputeStatistics(envs, meter)
+    envs.reset(seed=0)
+    meter.add(20, rows=2)
+    envs.step(np.array([0, 1]))  # row 0 has ended
+    meter.add(20, rows=2)  # the policy has acted
+    envs.reset(options={"reset_mask": np.array([False, True])})
+    cost = envs.step(np.array([0, 1]))[-1]["cost"]
+    assert cost.tolist() == [0.0, 0.0]
+    assert meter.totals["charged"] == 20
