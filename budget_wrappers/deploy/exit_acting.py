@@ -40,6 +40,7 @@ class ExitForward:
         self._matmul_flops = np.array([self._count(way, "matmul") for way in ways])
         self.counts = np.zeros(len(self.names), dtype=np.int64)
         self.taken: np.ndarray | None = None
+        self._cheapest, self._dearest = min(network.flops), max(network.flops)  # asked for at every update
         for name in self.names:
             meter.add(0, name, rows=0)  # known from the start: an episode of random actions costs 0 and is no mistake
 
@@ -62,8 +63,7 @@ class ExitForward:
 
     def normalised(self, flops: float) -> float:
         """Return what ``flops`` a row, in the ``matmul`` convention, are in the unit of budgets."""
-        low, high = min(self.network.flops), max(self.network.flops)
-        return float((flops - low) / (high - low))
+        return float((flops - self._cheapest) / (self._dearest - self._cheapest))
 
     def __call__(self, observation: np.ndarray, rng: np.random.Generator, threshold: bool = False) -> np.ndarray:
         """Return the output of the exits taken, ``(n, outputs)``, for ``observation`` ``(n, O)``.
