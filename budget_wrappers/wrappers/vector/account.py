@@ -35,6 +35,7 @@ class VectorAccount:
         total: of the episode that this step belongs to, ``(n,)`` int64.
         ended: where the last step ended an episode, ``(n,)``, or ``None`` for nowhere.
         fresh: where the step before it did, ``(n,)``, or ``None``.
+        autoresetting: whether resets are those of episodes that ``end`` was told of.
     """
 
     def __init__(self, meter: str | ComputeMeter, n: int, mode: str) -> None:
@@ -42,6 +43,7 @@ class VectorAccount:
         self.release = self.meter.keep_rows(self)
         self._resets_late, self._resets_at_once = mode == NEXT_STEP, mode == SAME_STEP
         self._names = self.meter.by_name  # a live view
+        self.autoresetting = False
         self.restart(None)
 
     @property
@@ -51,6 +53,8 @@ class VectorAccount:
 
     def restart(self, mask: np.ndarray | None) -> None:
         """Start an episode where ``mask`` is, everywhere for ``None``; what is pending there is nobody's cost."""
+        if self.autoresetting:
+            return
         if mask is None:
             self.meter.discard()
             self._clock = 0
@@ -125,6 +129,11 @@ class VectorAccount:
         sums += values
         if fresh is not None and self._resets_late:
             sums[fresh] = 0
+
+    def clear(self, sums: np.ndarray, mask: np.ndarray | None) -> None:
+        """Begin ``sums`` over an episode, ``(n,)``, anew where a reset's ``mask`` is, in place."""
+        if not self.autoresetting:
+            sums[slice(None) if mask is None else mask] = 0
 
     def by_name(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Return FLOPs, and steps that were not free, of each watched module or named charge, ``(n,)`` each."""

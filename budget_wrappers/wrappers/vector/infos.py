@@ -38,6 +38,38 @@ def put(infos: dict[str, Any], entries: dict[str, Any], mask: np.ndarray, final:
     return {"_final_info": mask.copy(), **infos, FINAL_INFO: inside}
 
 
+def only(infos: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
+    """Return ``infos`` of ``rows``, ``(n,)`` booleans: its masks are false elsewhere; what nobody has is left out."""
+    kept: dict[str, Any] = {}
+    for key, value in infos.items():
+        if key.startswith("_"):
+            continue
+        mask = infos.get(f"_{key}")
+        if mask is not None:
+            mask = mask & rows
+            if not mask.any():
+                continue
+            kept[f"_{key}"] = mask
+        kept[key] = only(value, rows) if isinstance(value, dict) else value
+    return kept
+
+
+def joined(one: dict[str, Any], other: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
+    """Return two infos as one: those of ``rows``, ``(n,)`` booleans, are ``other``'s."""
+    result = dict(one)
+    for key, value in other.items():
+        before = one.get(key)
+        if before is None:
+            result[key] = value
+        elif isinstance(value, dict):
+            result[key] = joined(before, value, rows)
+        elif key.startswith("_"):
+            result[key] = before | value
+        else:
+            result[key] = np.where(rows.reshape(-1, *[1] * (np.ndim(value) - 1)), value, before)
+    return result
+
+
 def require_free(infos: dict[str, Any], keys: tuple[str, ...], env: Any) -> None:
     """Check that nobody inside has written ``keys``, at the top or into the infos of last steps.
 
@@ -52,4 +84,4 @@ def require_free(infos: dict[str, Any], keys: tuple[str, ...], env: Any) -> None
             )
 
 
-__all__ = ["FINAL_INFO", "masked", "put", "require_free"]
+__all__ = ["FINAL_INFO", "joined", "masked", "only", "put", "require_free"]

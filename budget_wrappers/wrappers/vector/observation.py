@@ -1,6 +1,7 @@
 """Vector wrapper that shows the policy its budget: ``BudgetAwareObservation``."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -96,29 +97,31 @@ class BudgetAwareObservation(VectorWrapper, RecordConstructorArgs):
     @property
     def budget(self) -> np.ndarray:
         """The numbers that are added, ``(n,)`` in [0, 1]."""
+        return self._shares("limits", "remaining")
+
+    def _shares(self, limits: str, remaining: str) -> np.ndarray:
         if not self._limited:
             return np.array([given.value for given in self._given])
-        limits = find(self.env, "limits")
-        return (
-            find(self.env, "remaining") / limits if self._what == "remaining" else np.minimum(limits / self._scale, 1)
-        )
+        limits = find(self.env, limits)
+        return find(self.env, remaining) / limits if self._what == "remaining" else np.minimum(limits / self._scale, 1)
 
-    def set_budget(self, budget: float | Sequence[float] | np.ndarray | None) -> None:
-        """Set the budget from the next reset on: one for all environments, or ``(n,)``; see the scalar wrapper.
+    def set_budget(self, budget: float | Sequence[float] | np.ndarray | None, mask: np.ndarray | None = None) -> None:
+        """Set the budget from the next reset on: one, or ``(n,)``, for all or where ``mask`` is, ``(n,)`` booleans.
 
         Raises:
             ConfigError: it is out of bounds, or of another length.
         """
         if self._limited:
-            return find(self.env, "set_budget")(budget)
-        for given, share in zip(self._given, for_each(budget, self.num_envs), strict=True):
-            given.give(share)
+            return find(self.env, "set_budget")(budget, mask)
+        shares = for_each(budget, self.num_envs)
+        for row in self._rows if mask is None else np.flatnonzero(mask):
+            self._given[row].give(shares[row])
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset; ``options["budget"]``, one or ``(n,)``, which is passed on too, is ``set_budget`` just before."""
+        """Reset; ``options["budget"]``, one or ``(n,)``, which is passed on too, is ``set_budget`` of what is reset."""
         options, mask = reset_mask(options)
         if not self._limited and options is not None and "budget" in options:
-            self.set_budget(options["budget"])
+            self.set_budget(options["budget"], mask)
         obs, infos = self.env.reset(seed=seed, options=options)
         seeds = seed if isinstance(seed, Sequence) else [None if seed is None else seed + row for row in self._rows]
         for row in self._rows if mask is None else np.flatnonzero(mask):
@@ -139,12 +142,15 @@ class BudgetAwareObservation(VectorWrapper, RecordConstructorArgs):
         return self.observations(obs), rewards, terminations, truncations, infos
 
     def _with_final(self, infos: dict[str, Any]) -> dict[str, Any]:
-        final, shares = infos["final_obs"].copy(), self.budget.astype(np.float32)[:, None]
+        final = infos["final_obs"].copy()
+        last = self._shares("last_limits", "last_remaining").astype(np.float32)[:, None]
+        add = (
+            partial(flat_with, dtype=self.single_observation_space.dtype)
+            if self._flatten
+            else partial(nested_with, key=self._key)
+        )
         for row in np.flatnonzero(self._ended):
-            if self._flatten:
-                final[row] = flat_with(self._single, final[row], shares[row], self.single_observation_space.dtype)
-            else:
-                final[row] = nested_with(self._single, final[row], shares[row], self._key)
+            final[row] = add(self._single, final[row], last[row])
         return {**infos, "final_obs": final}
 
     def observations(self, observations: Any) -> Any:

@@ -76,8 +76,8 @@ class RecordComputeStatistics(VectorCostReader, RecordConstructorArgs):
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environments, or those of ``options["reset_mask"]``, drop what is pending and start accounts."""
         obs, infos, mask = self.reset_rows(seed, options)
+        self._account.clear(self._return, mask)
         mask = self._everywhere if mask is None else mask
-        self._return[mask] = 0.0
         require_free(infos, (self.cost_key, SUMMARY_KEY), self.env)
         return obs, put(infos, {self.cost_key: np.zeros(self._n)}, mask, final=False)
 

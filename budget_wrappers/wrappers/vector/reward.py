@@ -91,10 +91,9 @@ class ComputePenaltyReward(VectorCostReader, RecordConstructorArgs):
         """Reset the environments, or those of ``options["reset_mask"]``, drop what is pending and start accounts."""
         refuse_second_penalty(self, self.meter)  # a weight inside may have been set since
         obs, infos, mask = self.reset_rows(seed, options)
-        rows = slice(None) if mask is None else mask
-        self._return[rows] = 0.0
+        self._account.clear(self._return, mask)
         if self._writes_raw:
-            self.raw_return.value[rows] = 0.0
+            self._account.clear(self.raw_return.value, mask)
         return obs, infos
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, Any, Any, dict[str, Any]]:

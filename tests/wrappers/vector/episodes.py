@@ -22,7 +22,10 @@ Event = tuple[Any, ...]
 
 
 class RandomLengthEnv(gym.Env):
-    """Episodes of 1 to ``longest`` steps, ended in both ways; observations, rewards and one info are random."""
+    """Episodes of 1 to ``longest`` steps, ended in both ways; observations, rewards and one info are random.
+
+    Each reset draws all that its episode will draw, so an episode is the same however far the one before was stepped.
+    """
 
     def __init__(self, longest: int = 9, space: spaces.Space | None = None) -> None:
         self.observation_space = spaces.Box(0.0, 1.0, (2,), np.float32) if space is None else space
@@ -30,19 +33,20 @@ class RandomLengthEnv(gym.Env):
         self._longest, self._left = longest, 0
 
     def _observe(self) -> Any:
-        self.observation_space.seed(int(self.np_random.integers(2**31)))
+        self.observation_space.seed(int(self._random.integers(2**31)))
         return self.observation_space.sample()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        self._left = int(self.np_random.integers(1, self._longest + 1))
-        return self._observe(), {"own": np.float64(self.np_random.random())}
+        self._random = np.random.default_rng(int(self.np_random.integers(2**31)))
+        self._left = int(self._random.integers(1, self._longest + 1))
+        return self._observe(), {"own": np.float64(self._random.random())}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self._left -= 1
-        over, cut = self._left == 0, bool(self.np_random.random() < 0.5)
-        reward = float(self.np_random.normal())
-        return self._observe(), reward, over and not cut, over and cut, {"own": np.float64(self.np_random.random())}
+        over, cut = self._left == 0, bool(self._random.random() < 0.5)
+        reward = float(self._random.normal())
+        return self._observe(), reward, over and not cut, over and cut, {"own": np.float64(self._random.random())}
 
 
 def first_number(observation: Any) -> float:

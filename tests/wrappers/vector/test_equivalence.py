@@ -1,6 +1,6 @@
 """The law of all vector wrappers: what each environment tells is what the scalar wrapper tells, to the digit.
 
-No stack, no mode and no way to charge is exempt, but for a limit where environments reset themselves, which is refused.
+No stack, no mode and no way to charge is exempt.
 """
 
 from collections.abc import Callable
@@ -104,7 +104,7 @@ LIMITS = {
     "record, limit, remaining": (record, terminating, remaining),
     "limit, limit as budget, penalty, record": (terminating, limit_as_budget, penalty, record),
 }
-CASES = [(name, mode) for mode in MODES for name in (*STACKS, *(LIMITS if mode == "Disabled" else ()))]
+CASES = [(name, mode) for mode in MODES for name in (*STACKS, *LIMITS)]
 
 
 def sync(functions: list[Callable[[], gym.Env]], mode: str) -> VectorEnv:
@@ -148,7 +148,7 @@ def test_an_environment_that_hands_out_the_same_arrays_again(mode: str) -> None:
     assert_same("record, nested budget", mode, reusing_sync)
 
 
-@pytest.mark.parametrize("name", ["record, penalty", "drawn budget, record"])
+@pytest.mark.parametrize("name", ["record, penalty", "drawn budget, record", "record, limit, remaining"])
 @pytest.mark.parametrize("mode", MODES)
 def test_environments_in_worker_processes(name: str, mode: str) -> None:
     assert_same(name, mode, asynchronous, n=2, steps=25)
@@ -165,7 +165,7 @@ SPACES = {
 
 
 @pytest.mark.parametrize("kind", SPACES)
-@pytest.mark.parametrize("name", ["drawn budget, record", "record, nested budget"])
+@pytest.mark.parametrize("name", ["drawn budget, record", "record, nested budget", "limit, record"])
 @pytest.mark.parametrize("mode", MODES)
 def test_observations_of_every_kind(mode: str, name: str, kind: str) -> None:
     assert_same(name, mode, make_env=lambda: RandomLengthEnv(4, SPACES[kind]), steps=15)

@@ -25,7 +25,6 @@ from budget_wrappers.wrappers.vector import (
     ComputeVectorReward,
     RecordComputeStatistics,
 )
-from budget_wrappers.wrappers.vector.modes import find
 from tests.wrappers.environments import SpacesEnv
 
 NEXT, SAME, DISABLED = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED
@@ -205,49 +204,6 @@ def test_gymnasiums_own_recorder_agrees_on_either_side(mode: AutoresetMode, mete
     assert infos["episode"]["r"][0] == account["return_raw"][0] == 6.0
     assert infos["episode"]["l"][0] == account["steps"][0] == 3.0
     assert account["return_penalised"][0] == 0.0  # a penalty outside reports into the account inside
-
-
-# ---- budgets ---------------------------------------------------------------------------------------------------------
-
-
-def test_budgets_are_for_all_or_for_each(meter: ComputeMeter) -> None:
-    """By a method and by reset, as ``set_attr`` splits lists over environments."""
-    envs = BudgetAwareObservation(ComputeLimit(make(), 300, meter=meter))
-    envs.reset(options={"budget": [100, 200]})
-    assert find(envs, "remaining").tolist() == [100, 200]
-    envs.set_budget(400)
-    assert find(envs, "remaining").tolist() == [100, 200]  # a limit holds for a whole episode
-    envs.reset(options={"reset_mask": np.array([True, False])})
-    assert find(envs, "remaining").tolist() == [400, 200]
-    observations = step(envs, meter, [100, 50])[0]
-    assert observations[:, -1].tolist() == [0.75, 0.75]
-
-
-@pytest.mark.parametrize("budget", [[0.1], [0.1, 0.2, 0.3], [0.1, 1.2], 2.0, float("nan")])
-def test_budgets_that_cannot_be_are_refused(budget: Any) -> None:
-    with pytest.raises(ConfigError, match=r"expected (one number for all|a share)"):
-        BudgetAwareObservation(make(), "budget").set_budget(budget)
-
-
-@pytest.mark.parametrize("mode", [NEXT, SAME])
-def test_a_limit_where_environments_reset_themselves_is_refused_with_the_remedy(mode: AutoresetMode) -> None:
-    with pytest.raises(ConfigError, match=r"resets its environments by itself.*AutoresetMode\.DISABLED"):
-        ComputeLimit(make(mode), 300)
-
-
-@pytest.mark.parametrize("what", ["cheapest", "hold", "stop"])
-def test_a_limit_that_would_choose_belongs_inside(what: Any) -> None:
-    with pytest.raises(ConfigError, match="around each environment"):
-        ComputeLimit(make(), 300, what)
-
-
-@pytest.mark.parametrize("kind", ["truncate", "terminate"])
-def test_an_exhausted_limit_ends_its_own_row(kind: Any, meter: ComputeMeter) -> None:
-    envs = ComputeLimit(make(), 100, kind, meter)
-    envs.reset()
-    _, _, terminations, truncations, _ = step(envs, meter, [100, 99])
-    ended = terminations if kind == "terminate" else truncations
-    assert (ended.tolist(), (terminations & truncations).any()) == ([True, False], False)
 
 
 # ---- stacks and errors -----------------------------------------------------------------------------------------------

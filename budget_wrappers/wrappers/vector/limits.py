@@ -1,0 +1,84 @@
+"""What each episode of a batch may spend: ``EpisodeLimits``, the base of the vector wrapper that limits it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from budget_wrappers.wrappers.limit import feasible_limit
+from budget_wrappers.wrappers.vector.modes import NEXT_STEP, SAME_STEP
+from budget_wrappers.wrappers.vector.observation import for_each
+from budget_wrappers.wrappers.vector.reading import VectorCostReader
+
+
+class EpisodeLimits(VectorCostReader):
+    """Holds the limits of ``n`` environments' episodes. All numbers are FLOPs of the meter's convention, ``(n,)``.
+
+    In ``SAME_STEP`` mode one step ends an episode and begins the next, so there are two limits: that of the episode
+    which the step belongs to, and that of the one which the observation belongs to. Elsewhere these are the same.
+
+    Attributes:
+        max_flops: limits of the episodes that the next resets begin.
+        limits: of the episodes that the last observations belong to.
+        last_limits: of those that the last step belongs to.
+    """
+
+    max_flops: np.ndarray
+    limits: np.ndarray
+    last_limits: np.ndarray
+
+    @property
+    def remaining(self) -> np.ndarray:
+        """FLOPs that are left of the limit of each episode that an observation belongs to, ``(n,)``."""
+        ended = self._account.ended
+        return self.last_remaining if ended is None or self._mode != SAME_STEP else np.where(
+            ended, self.limits, self.last_remaining
+        )  # fmt: skip
+
+    @property
+    def last_remaining(self) -> np.ndarray:
+        """The same of the episode that the last step belongs to, ``(n,)``: of the ended one where it ended one."""
+        return np.maximum(self.last_limits - self._account.total, 0)
+
+    @property
+    def overshoot(self) -> np.ndarray:
+        """FLOPs by which each episode that the last step belongs to has passed its limit, ``(n,)``."""
+        return np.maximum(self._account.total - self.last_limits, 0)
+
+    def set_budget(self, flops: int | Sequence[int] | np.ndarray, mask: np.ndarray | None = None) -> None:
+        """Set the limit of all episodes, or ``(n,)`` of each environment's, from the next reset on.
+
+        Args:
+            flops: one for all, or ``(n,)``.
+            mask: the environments whose limit is meant, ``(n,)`` booleans; None for all.
+
+        Raises:
+            ConfigError: one is not a positive whole number, or there are not ``n``.
+        """
+        limits = np.array([feasible_limit(limit, 0) for limit in for_each(flops, self._n)], np.int64)
+        self.max_flops = limits if mask is None else np.where(mask, limits, self.max_flops)
+
+    def begin(self, mask: np.ndarray | None) -> None:
+        """Begin episodes where ``mask`` is, ``(n,)`` booleans, everywhere for ``None``."""
+        self.limits = self.max_flops.copy() if mask is None else np.where(mask, self.max_flops, self.limits)
+        self.last_limits = self.limits
+
+    def follow(self) -> None:
+        """Note that a step was made, which has begun episodes in ``NEXT_STEP`` mode where the one before ended some."""
+        self.last_limits, fresh = self.limits, self._account.fresh
+        if fresh is not None and self._mode == NEXT_STEP:
+            self.begin(fresh)
+
+    def begin_next(self, over: np.ndarray) -> None:
+        """Begin the episodes that follow those which this step has ended, ``(n,)``, where it does both."""
+        if self._mode == SAME_STEP:
+            self.limits = np.where(over, self.max_flops, self.limits)
+
+    def limit_report(self) -> dict[str, np.ndarray]:
+        """Return what ``infos["compute"]`` says about the limits, ``(n,)`` each."""
+        numbers = {"limit": self.last_limits, "overshoot": self.overshoot, "held_steps": np.zeros(self._n)}
+        return {key: number.astype(np.float64) for key, number in numbers.items()}
+
+    report = limit_report
+
+
+__all__ = ["EpisodeLimits"]
