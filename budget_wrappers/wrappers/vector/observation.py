@@ -80,8 +80,7 @@ class BudgetAwareObservation(VectorWrapper, RecordConstructorArgs):
         VectorWrapper.__init__(self, env)
         self._limited = find(env, "limit_report") is not None
         require_sense(env, what, scale, draw, self._limited)
-        self._rows = range(env.num_envs)
-        self._given = [GivenShare(draw) for _ in self._rows]
+        self._given = GivenShares(env.num_envs, draw)
         self._what, self._flatten, self._key = what, flatten, dict_key
         self._scale = scale if scale is not None or not self._limited else find(env, "budget_unit")
         self._mode, self._ended = autoreset_mode(env), np.zeros(env.num_envs, bool)
@@ -101,7 +100,7 @@ class BudgetAwareObservation(VectorWrapper, RecordConstructorArgs):
 
     def _shares(self, limits: str, remaining: str) -> np.ndarray:
         if not self._limited:
-            return np.array([given.value for given in self._given])
+            return self._given.values()
         limits = find(self.env, limits)
         return find(self.env, remaining) / limits if self._what == "remaining" else np.minimum(limits / self._scale, 1)
 
@@ -113,9 +112,7 @@ class BudgetAwareObservation(VectorWrapper, RecordConstructorArgs):
         """
         if self._limited:
             return find(self.env, "set_budget")(budget, mask)
-        shares = for_each(budget, self.num_envs)
-        for row in self._rows if mask is None else np.flatnonzero(mask):
-            self._given[row].give(shares[row])
+        self._given.give(budget, mask)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset; ``options["budget"]``, one or ``(n,)``, which is passed on too, is ``set_budget`` of what is reset."""
@@ -123,10 +120,8 @@ class BudgetAwareObservation(VectorWrapper, RecordConstructorArgs):
         if not self._limited and options is not None and "budget" in options:
             self.set_budget(options["budget"], mask)
         obs, infos = self.env.reset(seed=seed, options=options)
-        seeds = seed if isinstance(seed, Sequence) else [None if seed is None else seed + row for row in self._rows]
-        for row in self._rows if mask is None else np.flatnonzero(mask):
-            self._given[row].begin(seeds[row])
-            self._ended[row] = False
+        self._given.begin(mask, seed)
+        self._ended[slice(None) if mask is None else mask] = False
         return self.observations(obs), infos
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -137,8 +132,7 @@ class BudgetAwareObservation(VectorWrapper, RecordConstructorArgs):
         if starts is not None and np.count_nonzero(starts):
             if "final_obs" in infos:
                 infos = self._with_final(infos)
-            for row in np.flatnonzero(starts):
-                self._given[row].begin(None)
+            self._given.begin(starts, None)
         return self.observations(obs), rewards, terminations, truncations, infos
 
     def _with_final(self, infos: dict[str, Any]) -> dict[str, Any]:
@@ -160,6 +154,35 @@ class BudgetAwareObservation(VectorWrapper, RecordConstructorArgs):
             return nested_with(self._single, observations, shares, self._key)
         flat = flat_batch(self._single, self.env.observation_space, observations)
         return np.concatenate([flat, shares], axis=1, dtype=self.single_observation_space.dtype, casting="unsafe")
+
+
+class GivenShares:
+    """A share that is given or drawn for each of ``n`` environments; see ``GivenShare``."""
+
+    def __init__(self, n: int, draw: Any) -> None:
+        self._rows = [GivenShare(draw) for _ in range(n)]
+
+    def values(self) -> np.ndarray:
+        """Return those of the running episodes, ``(n,)``."""
+        return np.array([row.value for row in self._rows])
+
+    def give(self, budget: Any, mask: np.ndarray | None) -> None:
+        """Have one share, or each its own, from the next episode on where ``mask`` is, everywhere for ``None``."""
+        for row, share, given in zip(self._rows, for_each(budget, len(self._rows)), self._masked(mask), strict=True):
+            if given:
+                row.give(share)
+
+    def begin(self, mask: np.ndarray | None, seed: Any) -> None:
+        """Start episodes where ``mask`` is, everywhere for ``None``, seeded as Gymnasium seeds environments."""
+        seeds = (
+            seed if isinstance(seed, Sequence) else [None if seed is None else seed + i for i in range(len(self._rows))]
+        )
+        for row, row_seed, begins in zip(self._rows, seeds, self._masked(mask), strict=True):
+            if begins:
+                row.begin(row_seed)
+
+    def _masked(self, mask: np.ndarray | None) -> Sequence[bool]:
+        return [True] * len(self._rows) if mask is None else np.asarray(mask, bool).tolist()
 
 
 def flat_batch(single: spaces.Space, batch: spaces.Space, observations: Any) -> np.ndarray:
