@@ -1,12 +1,15 @@
 # Two commands from a fresh clone, with nothing but Python 3.11 and make:
 #   make demo   trains small, large and budgeted policies, and draws what compute buys (runs/demo)
 #   make test   the whole suite
-# Also: make lint, make format, make bench, make clean; make test-integrations, with every foreign library.
+# Also: make lint, make format, make bench, make clean; make test-gymnasium, with older versions of it, and
+# make test-integrations, with every foreign library.
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 DEMO_DIR ?= runs/demo
+GYMNASIUMS := 1.0.0 1.2.2
+GYMNASIUM_TESTS := tests/wrappers tests/contracts tests/agents/test_dqn.py tests/agents/test_hindsight.py tests/agents/test_resume.py
 INTEGRATIONS_VENV ?= .venv-integrations
 # The libraries of budget_wrappers/integrations, as extras of setup.cfg; they are gigabytes, and so not in $(VENV).
 INTEGRATIONS := sb3,tianshou,skrl,torchrl,d3rlpy,ray
@@ -25,7 +28,7 @@ export OMP_NUM_THREADS ?= 1
 export MUJOCO_GL ?= egl
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-integrations lint format bench wheel clean
+.PHONY: help demo test test-gymnasium test-integrations lint format bench wheel clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -50,6 +53,17 @@ demo: $(VENV)/.installed-core
 # steals when idle, so that shared fixtures are rarely built twice.
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --benchmark-disable --durations 15 $(ARGS)
+
+# What touches Gymnasium, with the oldest version that setup.cfg allows and one in between; make test has the newest.
+# Each lies in a folder of its own that comes before the one installed.
+test-gymnasium: $(VENV)/.installed-dev
+	@set -e; for version in $(GYMNASIUMS); do \
+		folder=$(CURDIR)/$(VENV)/gymnasium-$$version; export PYTHONPATH=$$folder; \
+		test -d $$folder || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+			--target $$folder gymnasium==$$version; \
+		$(BIN)/python -c "import gymnasium; print('Gymnasium', v := gymnasium.__version__); assert v == '$$version'"; \
+		$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --benchmark-disable $(GYMNASIUM_TESTS) $(ARGS); \
+	done
 
 $(INTEGRATIONS_VENV)/.installed: $(PINS)
 	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 with venv found; say which one: make PYTHON=/path/to/python3.11"; exit 1; }

@@ -16,7 +16,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.wrappers import RepeatAction, StickyAction, TimeLimit
+from gymnasium.wrappers import StickyAction, TimeLimit
 
 from benchmarks.card import RESULTS, store
 from budget_wrappers.functional.options import path_flops
@@ -28,6 +28,8 @@ from budget_wrappers.wrappers import (
     RecordComputeStatistics,
     SubPolicyAction,
 )
+
+RepeatAction = getattr(gym.wrappers, "RepeatAction", None)  # from Gymnasium 1.3 on
 
 MODES = ("cheapest", "hold", "truncate", "terminate")
 
@@ -136,7 +138,8 @@ def chooser_stack(
     )
     between = str(rng.choice(["nothing", "repeat", "sticky", "record", "penalty"], p=[0.4, 0.15, 0.15, 0.15, 0.15]))
     if between == "repeat":
-        env = RepeatAction(env, int(rng.integers(1, 4)))
+        times = int(rng.integers(1, 4))
+        env = env if RepeatAction is None else RepeatAction(env, times)
     elif between == "sticky":
         env = StickyAction(env, 0.5)
     elif between == "record":

@@ -11,9 +11,10 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 
 from budget_wrappers.errors import NonFiniteError, SpaceError
+from budget_wrappers.wrappers.vector.modes import DISABLED, NEXT_STEP, SAME_STEP, autoreset_mode
 
 
 @dataclass(slots=True)
@@ -119,7 +120,7 @@ class VectorCollector:
 
     def __init__(self, env: VectorEnv, to_array: Callable[[Any], np.ndarray] = np.asarray) -> None:
         self.env, self.num_envs, self.to_array = env, env.num_envs, to_array
-        self.mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+        self.mode = autoreset_mode(env)
         self.observation = np.empty(0)
         self.steps = 0
         self._resetting = np.zeros(self.num_envs, dtype=bool)
@@ -141,14 +142,14 @@ class VectorCollector:
         over = np.logical_or(terminated, truncated)
         rows = np.flatnonzero(~self._resetting)
         after = next_observation
-        if self.mode is AutoresetMode.SAME_STEP and over.any():
+        if self.mode == SAME_STEP and over.any():
             after = next_observation.copy()
             for row in np.flatnonzero(over):
                 after[row] = self.to_array(infos["final_obs"][row])
-        elif self.mode is AutoresetMode.DISABLED and over.any():
+        elif self.mode == DISABLED and over.any():
             fresh = self.to_array(self.env.reset(options={"reset_mask": over.copy()})[0])
             next_observation = np.where(over.reshape(-1, *[1] * (after.ndim - 1)), fresh, after)
-        if self.mode is AutoresetMode.NEXT_STEP:
+        if self.mode == NEXT_STEP:
             self._resetting = over
         before, self.observation = self.observation, next_observation
         return Step(

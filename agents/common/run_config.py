@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import gymnasium as gym
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 
 from agents.common.config import require, unknown_key
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.wrappers.vector.modes import SAME_STEP, mode_arguments
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class RunConfig:
             self.env,
             num_envs=self.n_envs,
             vectorization_mode="sync",
-            vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
+            vector_kwargs=mode_arguments(SAME_STEP),
             max_episode_steps=self.max_episode_steps,
         )
 

@@ -1,6 +1,7 @@
 """Wrapper that shows the policy its budget: ``BudgetAwareObservation``."""
 
 import math
+from collections import OrderedDict
 from typing import Any, Literal, get_args
 
 import gymnasium as gym
@@ -256,7 +257,18 @@ def nested_space(space: spaces.Space, key: str) -> spaces.Dict | spaces.Tuple:
     entries = space.spaces if isinstance(space, spaces.Dict) else {"obs": space}
     if key in entries:
         raise SpaceError(f"dict_key={key!r} is taken in {space}; choose another dict_key.")
-    return spaces.Dict({**entries, key: share}, sort_keys=getattr(space, "sort_keys", True))
+    return dict_space({**entries, key: share}, space)
 
 
-__all__ = ["BudgetAwareObservation"]
+def dict_space(entries: dict[str, spaces.Space], like: spaces.Space) -> spaces.Dict:
+    """Return a Dict space whose keys are sorted, or kept in order, as those of ``like`` are; sorted if it is no Dict.
+
+    Gymnasium before 1.4 knows no ``sort_keys``: it sorts what is no ``OrderedDict``.
+    """
+    if hasattr(like, "sort_keys"):
+        return spaces.Dict(entries, sort_keys=like.sort_keys)
+    in_order = isinstance(like, spaces.Dict) and list(like.spaces) != sorted(like.spaces)
+    return spaces.Dict(OrderedDict(entries) if in_order else entries)
+
+
+__all__ = ["BudgetAwareObservation", "dict_space"]

@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium as gym
 
 from agents import DQN, SAC, TD3
+from tests.gymnasium_versions import AutoresetMode, mode_arguments
 
 SETTINGS: dict[str, Any] = {
     "net_arch": (8, 8),
@@ -33,7 +34,7 @@ def make_vector(env_id: str, mode: str) -> gym.vector.VectorEnv:
         num_envs=3,
         vectorization_mode="sync",
         max_episode_steps=EPISODE,
-        vector_kwargs={"autoreset_mode": gym.vector.AutoresetMode[mode]},
+        vector_kwargs=mode_arguments(AutoresetMode[mode]),
     )
 
 

@@ -6,7 +6,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import SyncVectorEnv
 from torch import Tensor, nn
 
 from agents import DQN
@@ -14,6 +13,7 @@ from agents.common.buffers import Batch
 from agents.dqn import DuelingQNetwork, QNetwork, chosen, weighted_huber
 from budget_wrappers.errors import ConfigError
 from tests.contracts.agent import Countdown
+from tests.gymnasium_versions import sync
 
 GAMMA = 0.9
 
@@ -166,7 +166,7 @@ def test_random_actions_have_the_share_of_epsilon_and_cost_nothing() -> None:
 def test_target_follows_every_interval_of_environment_steps(envs: int, interval: int, expected: list[int]) -> None:
     # Stable-Baselines3: every max(interval // n_envs, 1) rounds, counted from the first, whether or not it learns yet.
     one = Countdown(discrete=True)
-    env = one if envs == 1 else SyncVectorEnv([lambda: one] * envs, autoreset_mode="SameStep")
+    env = one if envs == 1 else sync([lambda: one] * envs, "SameStep")
     agent = make(env, target_update_interval=interval, learning_starts=1000)
     moved = []
     agent.average.update = lambda: moved.append(agent.num_rounds)
@@ -188,7 +188,7 @@ def test_updates_are_as_many_as_in_stable_baselines3(
     train_freq: int, gradient_steps: int, envs: int, expected: int
 ) -> None:
     length = gym.wrappers.TimeLimit(Countdown(discrete=True), 1000)
-    env = length if envs == 1 else SyncVectorEnv([lambda: Countdown(discrete=True)] * envs, autoreset_mode="SameStep")
+    env = length if envs == 1 else sync([lambda: Countdown(discrete=True)] * envs, "SameStep")
     agent = make(env, train_freq=train_freq, gradient_steps=gradient_steps, learning_starts=10).learn(40)
     assert agent.num_updates == expected
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents import DQN, SAC, TD3
 from agents.common.hindsight import GoalSlices, HindsightReplay, goal_slices
 from budget_wrappers.errors import ConfigError, SpaceError
+from tests.gymnasium_versions import AutoresetMode, sync
 
 GOALS = GoalSlices(slice(0, 1), slice(1, 2))
 
@@ -183,7 +183,7 @@ def test_agent_that_never_saw_a_goal_learns_to_reach_one() -> None:
 @pytest.mark.parametrize("agent_class", [SAC, TD3])
 @pytest.mark.parametrize("mode", AutoresetMode)
 def test_continuous_agents_learn_from_goals_of_a_vector_environment(agent_class: type, mode: AutoresetMode) -> None:
-    env = SyncVectorEnv([lambda: Line(discrete=False)] * 2, autoreset_mode=mode)
+    env = sync([lambda: Line(discrete=False)] * 2, mode)
     agent = agent_class(env, hindsight=4, net_arch=(8,), batch_size=10, learning_starts=4, buffer_size=100).learn(40)
     assert agent.num_updates > 0
     held = agent.replay.observation[: agent.replay.size], agent.replay.next_observation[: agent.replay.size]

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor, nn
 
 from agents.common.agent import OffPolicyAgent
 from agents.common.buffers import Batch
 from budget_wrappers.errors import ConfigError, NonFiniteError, SpaceError
+from tests.gymnasium_versions import AutoresetMode, sync
 
 LENGTHS = (3, 5, 4)
 """Steps after which the episodes of environment 0, 1 and 2 end."""
@@ -223,7 +223,7 @@ class OnlineContract(AgentContract):
     def test_replay_holds_exactly_what_happened(self, mode: AutoresetMode) -> None:
         rounds = 13
         envs = [lambda which=which: Countdown(which, self.discrete) for which in range(3)]
-        agent = self.make(SyncVectorEnv(envs, autoreset_mode=mode))
+        agent = self.make(sync(envs, mode))
         # NEXT_STEP spends rounds on resets: environment 0 needs 4 of them for an episode of 3 steps.
         lost = int(mode is AutoresetMode.NEXT_STEP)
         expected = [

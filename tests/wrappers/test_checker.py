@@ -6,11 +6,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.wrappers import RecordEpisodeStatistics, RepeatAction, StickyAction
+from gymnasium.wrappers import RecordEpisodeStatistics, StickyAction
 
 from budget_wrappers.errors import BudgetError, ContractError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers import ComputeLimit, RecordComputeStatistics, check_wrapper
+from tests.gymnasium_versions import VERSION, RepeatAction
 from tests.wrappers.environments import make
 
 
@@ -223,6 +224,8 @@ def test_a_fault_is_named(fault: Any, message: str) -> None:
 
 @pytest.mark.parametrize("wrapper", [Faulty, lambda env: RepeatAction(env, 2), lambda env: StickyAction(env, 0.5)])
 def test_what_has_no_fault_passes(wrapper: Any) -> None:
+    if VERSION < (1, 3) and isinstance(wrapper(make()), StickyAction):
+        pytest.skip("it forgot to record an argument before 1.3")
     check_wrapper(make, wrapper, steps=16)
 
 

@@ -5,13 +5,14 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.wrappers import FlattenObservation, RepeatAction, StickyAction, TimeLimit
+from gymnasium.wrappers import FlattenObservation, StickyAction, TimeLimit
 
 from benchmarks.limit_adversary import campaign, hard_episode, opaque_episode
 from budget_wrappers.errors import ConfigError, CostError, InfeasibleBudgetError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter, get_meter
 from budget_wrappers.wrappers import ComputeLimit, ComputePenaltyReward, RecordComputeStatistics, SubPolicyAction
 from tests.contracts.wrapper import WrapperContract
+from tests.gymnasium_versions import RepeatAction
 from tests.wrappers.environments import CHEAP, DEAR, HORIZON, SpacesEnv, cheap, dear, make
 
 MODES = ("cheapest", "hold", "truncate", "terminate")

@@ -9,7 +9,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.wrappers import RepeatAction
 
 from budget_wrappers.errors import MeterError
 from budget_wrappers.metering import ComputeMeter, get_meter
@@ -22,6 +21,7 @@ from budget_wrappers.wrappers import (
     SubPolicyAction,
     check_wrapper,
 )
+from tests.gymnasium_versions import RepeatAction
 from tests.wrappers.environments import HORIZON, make
 
 Layer = Callable[[gym.Env], gym.Env]

@@ -6,12 +6,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.wrappers import RecordEpisodeStatistics, RepeatAction
+from gymnasium.wrappers import RecordEpisodeStatistics
 
 from budget_wrappers.errors import ConfigError, CostError, InfoKeyError, MeterError
 from budget_wrappers.metering import ComputeMeter, get_meter
 from budget_wrappers.wrappers import RecordComputeStatistics, SubPolicyAction
 from tests.contracts.wrapper import WrapperContract
+from tests.gymnasium_versions import RepeatAction
 from tests.wrappers.environments import HORIZON, SpacesEnv, cheap, dear, make
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 import budget_wrappers.wrappers
 from budget_wrappers.errors import MeterError
@@ -24,6 +24,7 @@ from budget_wrappers.wrappers import (
 )
 from budget_wrappers.wrappers.account import find
 from tests import contracts
+from tests.gymnasium_versions import AutoresetMode, sync
 from tests.wrappers.environments import HORIZON, SpacesEnv, make
 
 Layer = Callable[[gym.Env], gym.Env]
@@ -148,9 +149,7 @@ def test_infos_of_a_sync_vector_env_are_floats(name: str) -> None:
 
 def test_costs_of_a_sync_vector_env_stand_in_the_final_info() -> None:
     """SAME_STEP: the last step's cost is in ``final_info``, and the top level holds the reset's 0."""
-    envs = SyncVectorEnv(
-        [lambda: RecordComputeStatistics(SpacesEnv(end_at=2))] * 2, autoreset_mode=AutoresetMode.SAME_STEP
-    )
+    envs = sync([lambda: RecordComputeStatistics(SpacesEnv(end_at=2))] * 2, AutoresetMode.SAME_STEP)
     envs.reset(seed=0)
     for _ in range(2):
         get_meter("policy").add(8)  # whoever is stepped first closes it

@@ -15,6 +15,7 @@ from budget_wrappers.policies.options import SubPolicies
 from budget_wrappers.wrappers.choosing import HELD, index_of
 from budget_wrappers.wrappers.multi_agent.accounts import MeterSource, TeamAccount
 from budget_wrappers.wrappers.multi_agent.layers import Agent, each, find, require_agents, require_each
+from budget_wrappers.wrappers.observation import dict_space
 from budget_wrappers.wrappers.options import checked_action
 from budget_wrappers.wrappers.reading import plain
 
@@ -155,7 +156,7 @@ class TeamChoices:
         if not _masked(space):
             return space
         mask = spaces.Box(0, 1, (len(self.flops[agent]),), np.int8)
-        return spaces.Dict({**space.spaces, MASK: mask}, sort_keys=space.sort_keys)
+        return dict_space({**space.spaces, MASK: mask}, space)
 
     def outside(self, agent: Agent, observation: Any, space: spaces.Space) -> Any:
         """Return an observation in ``outside_space``."""

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from budget_wrappers.errors import ConfigError, SpaceError, WrapperOrderError
 from budget_wrappers.wrappers.multi_agent.layers import Agent, find
 from budget_wrappers.wrappers.multi_agent.limits import TeamLimits
+from budget_wrappers.wrappers.observation import dict_space
 
 Whose = Literal["agent", "team", "both"]
 
@@ -68,7 +69,7 @@ class BudgetShares:
         if self._key in entries:
             raise SpaceError(f"dict_key={self._key!r} is taken in {inner}; choose another dict_key.")
         share = spaces.Box(0.0, 1.0, (count,), np.float32)
-        return spaces.Dict({**entries, self._key: share}, sort_keys=getattr(inner, "sort_keys", True))
+        return dict_space({**entries, self._key: share}, inner)
 
     def widen(self, agent: Agent, observation: Any, inner: spaces.Space) -> Any:
         """Return ``observation`` with the shares as they are now; None stays None."""

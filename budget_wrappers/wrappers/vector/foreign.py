@@ -45,6 +45,8 @@ class ForeignVectorEnv(VectorEnv):
         foreign: the environment inside.
     """
 
+    foreign: Any = None  # older Gymnasiums close what was refused, too
+
     def __init__(self, env: Any, autoreset_mode: Any = NEXT_STEP) -> None:
         mode = getattr(autoreset_mode, "value", autoreset_mode)
         if mode not in (NEXT_STEP, SAME_STEP, DISABLED):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
@@ -29,6 +30,12 @@ def autoreset_mode(env: VectorEnv) -> str:
     return mode
 
 
+def mode_arguments(mode: str) -> dict[str, Any]:
+    """Return the arguments with which Gymnasium makes environments in ``mode``: none before 1.1, see above."""
+    known = getattr(gym.vector, "AutoresetMode", None)
+    return {} if known is None else {"autoreset_mode": known(mode)}
+
+
 def reset_mask(options: dict[str, Any] | None) -> tuple[dict[str, Any] | None, np.ndarray | None]:
     """Return a copy of ``options`` and of the mask in it, ``(n,)`` booleans, ``None`` where everything is reset.
 
@@ -53,4 +60,4 @@ def find(env: VectorEnv, name: str, default: Any = None) -> Any:
     return getattr(layer, name)
 
 
-__all__ = ["DISABLED", "NEXT_STEP", "RESET_MASK", "SAME_STEP", "autoreset_mode", "find", "reset_mask"]
+__all__ = ["DISABLED", "NEXT_STEP", "RESET_MASK", "SAME_STEP", "autoreset_mode", "find", "mode_arguments", "reset_mask"]

@@ -21,6 +21,7 @@ class VectorCostReader(VectorWrapper):
     """
 
     compute_accounts: tuple[VectorAccount, ...]
+    _closes = False  # Gymnasium before 1.4 closes what was refused in its making, too
 
     def __init__(self, env: VectorEnv) -> None:
         require_vector(env, type(self).__name__)

@@ -8,7 +8,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from agents import BexaDQN, BexaSAC, BexaTD3
 from agents.cli.evaluation import table
@@ -16,6 +15,7 @@ from agents.common.buffers import ReplayBuffer
 from agents.common.evaluate import Evaluation, evaluate_policy
 from agents.common.monitors import Evaluate
 from budget_wrappers.wrappers import RecordComputeStatistics
+from tests.gymnasium_versions import AutoresetMode, sync
 
 SETTINGS: dict[str, Any] = {"net_arch": (8, 8), "batch_size": 8, "learning_starts": 20, "buffer_size": 500, "seed": 3}
 
@@ -58,7 +58,7 @@ def test_what_the_noted_exit_says_is_the_action_of_its_row() -> None:
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 def test_rows_of_a_vector_environment_that_only_reset_are_left_out(mode: AutoresetMode) -> None:
-    env = SyncVectorEnv([lambda: gym.make("Pendulum-v1", max_episode_steps=7)] * 3, autoreset_mode=mode)
+    env = sync([lambda: gym.make("Pendulum-v1", max_episode_steps=7)] * 3, mode)
     agent = BexaTD3(env, exploration_noise=0.0, **SETTINGS)
     agent.learn(150)
     # A row that only resets has acted, and is charged, but is no transition.

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.utils.env_checker import data_equivalence
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import VectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import budget_wrappers.wrappers as scalar
 from budget_wrappers.wrappers import vector
+from tests.gymnasium_versions import HAS_MASKS, asynchronous, sync
 from tests.wrappers.vector.episodes import MODES, Make, RandomLengthEnv, both_stories
 
 WEIGHT, FLOOR, LIMIT = 1e-9, -0.5, 10**9
@@ -107,19 +108,13 @@ LIMITS = {
 CASES = [(name, mode) for mode in MODES for name in (*STACKS, *LIMITS)]
 
 
-def sync(functions: list[Callable[[], gym.Env]], mode: str) -> VectorEnv:
-    return SyncVectorEnv(functions, autoreset_mode=AutoresetMode(mode))
-
-
 def reusing_sync(functions: list[Callable[[], gym.Env]], mode: str) -> VectorEnv:
-    return SyncVectorEnv(functions, copy=False, autoreset_mode=AutoresetMode(mode))
-
-
-def asynchronous(functions: list[Callable[[], gym.Env]], mode: str) -> VectorEnv:
-    return AsyncVectorEnv(functions, autoreset_mode=AutoresetMode(mode))
+    return sync(functions, mode, copy=False)
 
 
 def assert_same(name: str, mode: str, make_envs: Any = sync, make_env: Any = RandomLengthEnv, **arguments: Any) -> None:
+    if name in LIMITS and not HAS_MASKS:
+        pytest.skip("Gymnasium 1.0 resets no environments by a mask, so a limit cannot end their episodes")
     layers = {**STACKS, **LIMITS}[name]
     batch, singles, policy = both_stories(
         stack(scalar, *layers), stack(vector, *layers), make_env, make_envs, mode, **arguments
@@ -173,7 +168,7 @@ def test_observations_of_every_kind(mode: str, name: str, kind: str) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    case=st.sampled_from(CASES),
+    case=st.sampled_from(CASES if HAS_MASKS else [(name, "NextStep") for name in STACKS]),
     n=st.integers(1, 6),
     longest=st.integers(1, 12),
     seed=st.integers(0, 2**16),

@@ -8,12 +8,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import data_equivalence
-from gymnasium.vector import AutoresetMode
 
 from budget_wrappers.errors import ConfigError, SpaceError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers import RecordComputeStatistics as ScalarRecord
 from budget_wrappers.wrappers.vector import ComputePenaltyReward, RecordComputeStatistics, as_vector_env
+from budget_wrappers.wrappers.vector.modes import autoreset_mode
+from tests.gymnasium_versions import AutoresetMode
 from tests.wrappers.vector.episodes import Policy, RandomLengthEnv, batch_stories, single_story
 
 SEED, N = 5, 3
@@ -101,7 +102,7 @@ def test_rewards_stay_float32(meter: ComputeMeter) -> None:
 def test_spaces_are_batched_and_infos_get_masks() -> None:
     envs = as_vector_env(pool())
     assert envs.num_envs == N
-    assert envs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+    assert autoreset_mode(envs) == "NextStep"
     assert envs.observation_space.shape == (N, *envs.single_observation_space.shape)
     observations, infos = envs.reset()
     assert observations in envs.observation_space
@@ -149,7 +150,7 @@ def test_seed_and_options_go_where_they_are_taken() -> None:
 
 def test_a_mode_is_said_by_value_or_member() -> None:
     for mode in (AutoresetMode.SAME_STEP, "SameStep"):
-        assert as_vector_env(pool(), mode).metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+        assert autoreset_mode(as_vector_env(pool(), mode)) == "SameStep"
     with pytest.raises(ConfigError, match="expected 'NextStep', 'SameStep' or 'Disabled'"):
         as_vector_env(pool(), "later")
 

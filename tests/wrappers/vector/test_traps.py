@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from budget_wrappers.errors import (
@@ -25,6 +25,7 @@ from budget_wrappers.wrappers.vector import (
     ComputeVectorReward,
     RecordComputeStatistics,
 )
+from tests.gymnasium_versions import AutoresetMode, sync
 from tests.wrappers.environments import SpacesEnv
 
 NEXT, SAME, DISABLED = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED
@@ -45,9 +46,9 @@ def meter() -> ComputeMeter:
     return ComputeMeter("tests")
 
 
-def make(mode: AutoresetMode = DISABLED, ends: tuple[int | None, ...] = (None, None), **kwargs: Any) -> SyncVectorEnv:
+def make(mode: AutoresetMode = DISABLED, ends: tuple[int | None, ...] = (None, None), **kwargs: Any) -> VectorEnv:
     """Return two environments, with rewards 1, 2, 3 in each, that end after so many steps."""
-    return SyncVectorEnv([lambda end=end: SpacesEnv(end_at=end, **kwargs) for end in ends], autoreset_mode=mode)
+    return sync([lambda end=end: SpacesEnv(end_at=end, **kwargs) for end in ends], mode)
 
 
 def step(envs: VectorEnv, meter: ComputeMeter, costs: list[int]) -> Any:
@@ -296,7 +297,7 @@ def test_a_mode_that_nobody_knows_is_refused(meter: ComputeMeter) -> None:
 def test_without_a_declared_mode_it_is_the_one_of_old_gymnasium(meter: ComputeMeter) -> None:
     """Gymnasium 1.0 declares none and behaves like NEXT_STEP."""
     base = make(NEXT, ends=(1, None))
-    del base.metadata["autoreset_mode"]
+    base.metadata.pop("autoreset_mode", None)
     envs = RecordComputeStatistics(base, meter)
     envs.reset(seed=0)
     assert [step(envs, meter, [8, 5])[4]["cost"].tolist() for _ in range(2)] == [[8.0, 5.0], [0.0, 5.0]]
