@@ -11,6 +11,7 @@ from budget_wrappers.errors import ConfigError, InfoKeyError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.account import find
 from budget_wrappers.wrappers.reading import NO_NUMBER, SUMMARY_KEY, CostReader, finite_reward, refuse_vector_reward
+from budget_wrappers.wrappers.repeats import RepeatWatch
 
 
 class RecordComputeStatistics(CostReader, RecordConstructorArgs):
@@ -76,6 +77,7 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
         self._raw, self._limit = find(env, "raw_return"), find(env, "limit_report")
         self._options = find(env, "option_report")
         self._last_cost, self._cost, self._return, self._steps = 0, np.float64(0), 0.0, 0
+        self._repeats = RepeatWatch()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment, drop what is pending on the meter and start an account."""
@@ -92,6 +94,7 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
             InfoKeyError: the environment has put something else under the key.
             NonFiniteError, SpaceError: the environment's reward is NaN or infinite, or no number.
             MeterError: the episode has ended and the meter was never used, or it was charged for a batch.
+            WrapperOrderError: a wrapper outside repeats actions and hands out the last info only.
         """
         obs, reward, terminated, truncated, info = self.env.step(action)
         account, seen = self._account, self._seen
@@ -106,10 +109,11 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
         if terminated or truncated:
             self._account.require_use()
             return obs, reward, terminated, truncated, self._write(info, cost, True)
+        if cost != self._last_cost:  # most policies cost the same at every step
+            self._repeats.changed(self, cost)
+            self._last_cost, self._cost = cost, np.float64(cost)
         if self._stable_info or self.cost_key in info:
             return obs, reward, terminated, truncated, self._write(info, cost, self._stable_info)
-        if cost != self._last_cost:  # most policies cost the same at every step
-            self._last_cost, self._cost = cost, np.float64(cost)
         info = info.copy()  # as some environments hand out one dict again and again
         info[self.cost_key] = self._cost
         return obs, reward, terminated, truncated, info

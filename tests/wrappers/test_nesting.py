@@ -9,8 +9,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.wrappers import OrderEnforcing, TimeLimit
 
-from budget_wrappers.errors import MeterError
+from budget_wrappers.errors import MeterError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter, get_meter
 from budget_wrappers.wrappers import (
     BudgetAwareObservation,
@@ -133,6 +134,47 @@ def test_repeating_around_a_recorder_loses_costs_which_is_why_it_belongs_inside(
         env.reset()
         costs.append(env.step(env.action_space.sample())[4]["cost"])
     assert costs == [4.0, 12.0]
+
+
+def repeated(times: int) -> gym.Env:
+    return RepeatAction(RecordComputeStatistics(TimeLimit(make(), HORIZON), METER), times)
+
+
+@pytest.mark.parametrize("times", [2, 3, 5])
+def test_a_recorder_inside_a_frame_skip_raises_before_it_loses_a_second_cost(times: int) -> None:
+    """The policy pays once for ``times`` steps, of which the last, free one is all that is handed out."""
+    env = repeated(times)
+    env.reset(seed=0)
+    with pytest.raises(
+        WrapperOrderError, match=r"RepeatAction steps RecordComputeStatistics several .*lost\. Put"
+    ):
+        for _ in range(2):
+            get_meter(METER).add(9)
+            env.step(env.action_space.sample())
+
+
+def test_who_holds_an_action_by_himself_sees_every_info() -> None:
+    """Also through wrappers that step once, and in a program that is itself called ``step``."""
+    env = OrderEnforcing(TimeLimit(RecordComputeStatistics(make(), METER), HORIZON))
+    env.reset(seed=0)
+    action, costs = env.action_space.sample(), []
+
+    def step(charge: int) -> None:
+        for flops in (charge, 0):
+            get_meter(METER).add(flops)
+            costs.append(env.step(action)[4]["cost"])
+
+    for _ in range(3):
+        step(9)
+    assert costs == [9.0, 0.0] * 3
+
+
+def test_a_recorder_that_watches_for_repeats_is_copied_and_pickled() -> None:
+    env = repeated(2)
+    env.reset(seed=0)
+    get_meter(METER).add(9)
+    env.step(env.action_space.sample())
+    assert copy.deepcopy(env).reset(seed=1)[1]["cost"] == 0.0
 
 
 def test_train_and_evaluation_environments_share_a_meter_and_nothing_else() -> None:

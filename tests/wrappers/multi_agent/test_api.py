@@ -29,8 +29,8 @@ AEC: dict[str, Callable[[], Any]] = {
     "simple_spread": lambda: simple_spread_v3.env(max_cycles=5),
     "pursuit": lambda: pettingzoo.make("aec", "sisl/pursuit-v5", max_cycles=5, n_pursuers=3),
 }
-# About spaces that BudgetAwareObservation makes a Dict of, an environment's own lists of what is excused for it, and what
-# random actions happened to play.
+# About spaces that BudgetAwareObservation makes a Dict of, an environment's own lists of what is excused for it, and
+# what random actions happened to play.
 EXPECTED = ("probably should be", "not a NumPy array", "Observations are different shapes", "is all zeros")
 
 
