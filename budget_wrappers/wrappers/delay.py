@@ -9,10 +9,10 @@ from typing import Any, Literal, get_args
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.utils.env_checker import data_equivalence
 
 from budget_wrappers.errors import ConfigError, InfoKeyError, SpaceError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter, Profile
+from budget_wrappers.wrappers.arrivals import Arrivals, Delays
 from budget_wrappers.wrappers.reading import CostReader, find_chooser, plain
 
 Percentile = Literal["p50", "p95", "p99"]
@@ -82,8 +82,6 @@ class ComputeDelayAction(CostReader, RecordConstructorArgs):
             InfoKeyError: a wrapper inside delays actions already.
             WrapperOrderError: a wrapper inside chooses what acts, so that nothing is known yet when it is to be late.
         """
-        if percentile not in get_args(Percentile):
-            raise ConfigError(f"percentile={percentile!r}; expected one of {', '.join(get_args(Percentile))}.")
         points = points_of(profile, percentile)
         period, first = plain(period), initial_of(env.action_space, initial_action)
         RecordConstructorArgs.__init__(
@@ -105,23 +103,22 @@ class ComputeDelayAction(CostReader, RecordConstructorArgs):
             )
         self.open_account(meter)
         self.period = period_of(env) if period is None else checked_period(period)
-        self._flops, self._microseconds = (np.array(column, dtype=np.float64) for column in zip(*points, strict=True))
-        self._initial, self.applied = first, first
-        self._step, self._computed_at, self._under_way = 0, -1, []
-        self._newest, self._late = None, 0
+        self._delays = Delays(points, self.period)
+        self._arrivals = Arrivals(self._delays, first)
+
+    @property
+    def applied(self) -> Any:
+        """The action that acts."""
+        return self._arrivals.applied
 
     def delay_of(self, flops: int) -> int:
         """Return how many control periods late an action of ``flops`` FLOPs arrives."""
-        if not flops:
-            return 0
-        seconds = 1e-6 * float(np.interp(flops, self._flops, self._microseconds))
-        return math.floor(seconds / self.period + 1e-9)  # a whole period stays one in spite of rounding
+        return self._delays.of(flops)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset; no action is under way, and the initial one acts."""
         obs, info = super().reset(seed=seed, options=options)
-        self.applied, self._step, self._computed_at, self._under_way = self._initial, 0, -1, []
-        self._newest, self._late = None, 0
+        self._arrivals.restart()
         return obs, {**self.amend(info, ended=False), DELAY_KEY: np.float64(0)}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -130,21 +127,12 @@ class ComputeDelayAction(CostReader, RecordConstructorArgs):
         Raises:
             MeterError: the meter was charged for a batch.
         """
-        # Before the inner step: what this action cost decides when it arrives.
-        cost = self._pending()
-        # A wrapper outside that repeats an action hands it in again, for nothing: it is under way already.
-        if cost or not data_equivalence(action, self._newest):
-            self._late = self.delay_of(cost)
-            self._newest = copy.deepcopy(action)  # policies reuse their buffers
-            self._under_way.append((self._step + self._late, self._step, self._newest))
-        for arrives, computed_at, one in self._under_way:
-            if arrives <= self._step and computed_at > self._computed_at:
-                self.applied, self._computed_at = one, computed_at
-        self._under_way = [one for one in self._under_way if one[0] > self._step and one[1] > self._computed_at]
-        self._step += 1
-        obs, reward, terminated, truncated, info = self.env.step(copy.deepcopy(self.applied))
+        arrivals = self._arrivals
+        arrivals.step(action, self._pending())  # before the inner step: what an action cost decides when it arrives
+        obs, reward, terminated, truncated, info = self.env.step(copy.deepcopy(arrivals.applied))
         self._pending()  # what was spent inside delays nothing
-        return obs, reward, terminated, truncated, {**self.amend(info, ended=False), DELAY_KEY: np.float64(self._late)}
+        info = {**self.amend(info, ended=False), DELAY_KEY: np.float64(arrivals.late)}
+        return obs, reward, terminated, truncated, info
 
     def _pending(self) -> int:
         """Return what was spent since the last call; collecting early does not disturb who closes the account."""
@@ -157,9 +145,11 @@ def points_of(profile: Profiles, percentile: Percentile) -> list[tuple[float, fl
     """Return FLOPs and microseconds of each profile, by FLOPs, each amount once.
 
     Raises:
-        ConfigError: none, no numbers, or an amount of FLOPs with two latencies.
+        ConfigError: none, no numbers, an amount of FLOPs with two latencies, or a percentile that none has.
         CheckpointError: a file that is no profile.
     """
+    if percentile not in get_args(Percentile):
+        raise ConfigError(f"percentile={percentile!r}; expected one of {', '.join(get_args(Percentile))}.")
     listed = [profile] if isinstance(profile, Profile | str | Path) else list(profile)
     points = []
     for one in listed:
@@ -260,4 +250,13 @@ def checked_period(period: Any) -> float:
     return float(period)
 
 
-__all__ = ["ComputeDelayAction", "Profiles", "points_of"]
+__all__ = [
+    "DELAY_KEY",
+    "ComputeDelayAction",
+    "Percentile",
+    "Profiles",
+    "as_plain",
+    "checked_period",
+    "initial_of",
+    "points_of",
+]
