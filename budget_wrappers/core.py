@@ -3,7 +3,7 @@
 Nothing here computes. ``K`` is the number of sub-policies, ``B`` a batch size.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -87,6 +87,21 @@ class SubPolicy(Protocol):
 
 
 @runtime_checkable
+class BatchSubPolicy(SubPolicy, Protocol):
+    """A sub-policy that may act on several observations at once: vector wrappers hand it all rows that chose it.
+
+    Attributes:
+        batched: whether it can; where it cannot, it is called with one after the other.
+    """
+
+    batched: bool
+
+    def batch(self, observations: Sequence[Any]) -> Sequence[Any]:
+        """Return an action for each of ``observations``, at the cost of as many calls."""
+        ...
+
+
+@runtime_checkable
 class Selector(Protocol):
     """Picks a sub-policy for an observation."""
 
@@ -142,6 +157,7 @@ class Chooser(Protocol):
 
 __all__ = [
     "Allowance",
+    "BatchSubPolicy",
     "Choice",
     "Chooser",
     "Convention",

@@ -136,7 +136,9 @@ class Asymmetric(OffPolicyAgent):
     def sub_policies(self) -> SubPolicies:
         """The sub-policies as they act when evaluated, for a ``SubPolicyAction`` with another master."""
         agents = {"small": self.small, "large": self.large}
-        return SubPolicies([AgentPolicy(agent, agent.flops_per_action, name) for name, agent in agents.items()])
+        return SubPolicies(
+            [AgentPolicy(agent, agent.flops_per_action, name, batched=True) for name, agent in agents.items()]
+        )
 
     def choices_in(self, env: gym.Env, sub_policies: Any = None) -> SubPolicyAction:
         """Return ``env`` with the sub-policies as its actions, by default as they act when evaluated."""

@@ -117,7 +117,7 @@ def as_sub_policy(model: Any, name: str | None = None, deterministic: bool = Tru
     """
     normaliser = model.get_vec_normalize_env()
     agent = model if normaliser is None else NormalisedModel(model, normaliser)
-    return AgentPolicy(agent, flops_per_action(model), name or type(model).__name__, deterministic)
+    return AgentPolicy(agent, flops_per_action(model), name or type(model).__name__, deterministic, batched=True)
 
 
 # ---- the meter's hold on a model ------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 ``K`` exits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,10 @@ class OneExit:
     Attributes:
         name: ``"exit 1"`` for the first.
         flops: of the trunk up to the exit and of its head.
+        batched: several observations can be one batch.
     """
+
+    batched = True
 
     def __init__(self, policy: "ExitPolicy", exit_index: int, flops: int) -> None:
         self._policy, self._exit_index = policy, exit_index
@@ -30,6 +33,10 @@ class OneExit:
     def __call__(self, observation: Any) -> Any:
         """Return the action for ``observation``."""
         return self._policy.action_at(observation, self._exit_index)
+
+    def batch(self, observations: Sequence[Any]) -> list[Any]:
+        """Return the action for each of ``observations``; a product of rows may round in another way."""
+        return self._policy.actions_at(observations, self._exit_index)
 
     def __repr__(self) -> str:
         """Return name and cost."""
@@ -98,16 +105,24 @@ class ExitPolicy:
         )
 
     def action_at(self, observation: Any, exit_index: int) -> Any:
-        """Return the action that one exit takes.
+        """Return the action that one exit takes, see ``actions_at``."""
+        return self._act(self._output(self._input(observation)[None], exit_index)[0])
+
+    def actions_at(self, observations: Sequence[Any], exit_index: int) -> list[Any]:
+        """Return the actions that one exit takes.
 
         Args:
-            observation: one, as the environment gives it.
+            observations: each as the environment gives it.
             exit_index: 0 … K − 1, by depth.
 
         Raises:
-            SpaceError: ``observation`` is none of the network's inputs.
-            NonFiniteError: it is NaN or infinite somewhere.
+            SpaceError: one is none of the network's inputs.
+            NonFiniteError: one is NaN or infinite somewhere.
         """
+        x = np.stack([self._input(observation) for observation in observations])
+        return [self._act(output) for output in self._output(x, exit_index)]
+
+    def _input(self, observation: Any) -> np.ndarray:
         x = float_array(observation if self._to_array is None else self._to_array(observation))
         if x.shape != (self.network.inputs,):
             raise SpaceError(
@@ -116,7 +131,7 @@ class ExitPolicy:
             )
         if not np.isfinite(x).all():
             raise NonFiniteError(f"The observation {observation!r} is not finite; expected numbers. Mend its source.")
-        return self._act(self._output(x[None], exit_index)[0])
+        return x
 
     def _output(self, x: np.ndarray, exit_index: int) -> np.ndarray:
         if self._at is not None:

@@ -3,7 +3,7 @@
 A sub-policy maps ONE observation to ONE action at a declared cost (``core.SubPolicy``).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from budget_wrappers.core import SubPolicy
-from budget_wrappers.errors import ConfigError, CostError
+from budget_wrappers.errors import ConfigError, CostError, UncountableError
 from budget_wrappers.functional.costs import relative_costs, validate_flops
 from budget_wrappers.metering import CountingMode, count_flops
 from budget_wrappers.metering.counting import eagerly, original
@@ -67,6 +67,9 @@ class ModulePolicy:
     A module whose FLOPs follow from the shapes of its inputs is counted once (torch's own layers and ``Sequential`` of
     them, and classes with ``static_flops = True``). Any other may branch on what it observes: it is counted at every
     call, at several microseconds an operator, and a call above the declared cost raises.
+
+    Attributes:
+        batched: whether several observations can be one batch: where calls need not be counted.
     """
 
     def __init__(
@@ -81,7 +84,8 @@ class ModulePolicy:
 
         Args:
             module: the network; its device and dtype are those of its first parameter.
-            act: ``(module, observations (1, …)) -> actions (1, …)``, e.g. ``lambda net, obs: net(obs).argmax(-1)``.
+            act: ``(module, observations (B, …)) -> actions (B, …)``, e.g. ``lambda net, obs: net(obs).argmax(-1)``;
+                ``B`` is 1 but in vector wrappers.
             example: one observation, to count the FLOPs of one call.
             name: unique among its siblings; the module's class when None.
             flops: the most that one call can cost, in the ``matmul`` convention; what the example costs when None.
@@ -96,8 +100,8 @@ class ModulePolicy:
         self._act = act
         self._device, self._dtype = parameter.device, parameter.dtype
         self.name = name if name is not None else type(module).__name__
-        self._counts_calls = not is_static(original(module))
-        counted = int(count_flops(lambda batch: act(module, batch), self._batch(example)))
+        self.batched = is_static(original(module))
+        counted = int(count_flops(lambda batch: act(module, batch), self._tensor(example).unsqueeze(0)))
         self.flops = counted if flops is None else whole_flops(flops, self.name)
         if self.flops < counted:
             raise CostError(
@@ -105,8 +109,8 @@ class ModulePolicy:
                 "expected the most that one call can cost. Raise flops=."
             )
 
-    def _batch(self, observation: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(np.asarray(observation), dtype=self._dtype, device=self._device).unsqueeze(0)
+    def _tensor(self, observations: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(np.asarray(observations), dtype=self._dtype, device=self._device)
 
     @torch.no_grad()
     def __call__(self, observation: np.ndarray) -> Any:
@@ -116,10 +120,24 @@ class ModulePolicy:
             CostError: this call ran more FLOPs than are declared.
             UncountableError: it took a branch whose FLOPs cannot be counted.
         """
-        batch = self._batch(observation)
-        actions = self._counted(batch) if self._counts_calls else self._act(self.module, batch)
+        batch = self._tensor(observation).unsqueeze(0)
+        actions = self._act(self.module, batch) if self.batched else self._counted(batch)
         action = actions[0].cpu().numpy()
         return action if action.ndim else action[()]
+
+    @torch.no_grad()
+    def batch(self, observations: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the actions ``(B, …)`` for ``B`` observations; products of several rows may round in another way.
+
+        Raises:
+            UncountableError: each call of this module has to be counted.
+        """
+        if not self.batched:
+            raise UncountableError(
+                f"Sub-policy {self.name!r} got {len(observations)} observations and its module may branch on what it "
+                "observes: nobody can tell what each of them costs. Call it with one after the other."
+            )
+        return self._act(self.module, self._tensor(observations)).cpu().numpy()
 
     def _counted(self, batch: torch.Tensor) -> torch.Tensor:
         """Act and check what really ran: whoever pays has been told of the declared cost only."""
@@ -142,7 +160,9 @@ class ModulePolicy:
 class AgentPolicy:
     """A sub-policy made of an agent as in Stable-Baselines3: ``predict(obs, deterministic) -> (action, state)``."""
 
-    def __init__(self, agent: Any, flops: int, name: str | None = None, deterministic: bool = True) -> None:
+    def __init__(
+        self, agent: Any, flops: int, name: str | None = None, deterministic: bool = True, batched: bool = False
+    ) -> None:
         """Adapt ``agent``.
 
         Args:
@@ -150,6 +170,7 @@ class AgentPolicy:
             flops: FLOPs of one ``predict`` on one observation.
             name: unique among its siblings; the agent's class when None.
             deterministic: passed to ``predict``.
+            batched: whether ``predict`` takes several observations at once, too, as Stable-Baselines3's does.
 
         Raises:
             ConfigError: ``agent`` has no ``predict``.
@@ -160,11 +181,15 @@ class AgentPolicy:
         self.agent = agent
         self.name = name if name is not None else type(agent).__name__
         self.flops = whole_flops(flops, self.name)
-        self.deterministic = deterministic
+        self.deterministic, self.batched = deterministic, batched
 
     def __call__(self, observation: Any) -> Any:
         """Return the action for ``observation``."""
         return self.agent.predict(observation, deterministic=self.deterministic)[0]
+
+    def batch(self, observations: Sequence[Any]) -> Any:
+        """Return the actions ``(B, …)`` for ``B`` observations, where the agent is ``batched``."""
+        return self.agent.predict(stacked(observations), deterministic=self.deterministic)[0]
 
     def __repr__(self) -> str:
         """Return name and cost."""
@@ -250,6 +275,16 @@ class SubPolicies:
         """Return names and costs."""
         listed = ", ".join(f"{name}: {flops}" for name, flops in zip(self.names, self.flops.tolist(), strict=True))
         return f"SubPolicies({listed})"
+
+
+def stacked(observations: Sequence[Any]) -> Any:
+    """Return observations as one batch, ``(B, …)``: an array, or a dictionary or tuple of such."""
+    first = observations[0]
+    if isinstance(first, dict):
+        return {key: stacked([one[key] for one in observations]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(map(stacked, zip(*observations, strict=True)))
+    return np.stack(observations)
 
 
 def register_sub_policy(name: str, factory: Callable[[], Any]) -> None:

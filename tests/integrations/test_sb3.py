@@ -315,7 +315,9 @@ def test_sub_policy_normalises_as_training_did() -> None:
     env.obs_rms.mean = np.array([0.5, 0.5, 3.0])
     observation = np.array([1.0, 0.0, 0.5], np.float32)
     expected = model.predict(env.normalize_obs(observation), deterministic=True)[0]
-    np.testing.assert_array_equal(as_sub_policy(model)(observation), expected)
+    policy = as_sub_policy(model)
+    np.testing.assert_array_equal(policy(observation), expected)
+    np.testing.assert_allclose(policy.batch([observation, observation]), [expected] * 2, atol=1e-6)
 
 
 def test_unmodified_dqn_is_the_master_of_sub_policies() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from budget_wrappers.core import SubPolicy
+from budget_wrappers.core import BatchSubPolicy, SubPolicy
 from budget_wrappers.deploy.numpy_exits import NumpyExits
 from budget_wrappers.errors import ConfigError, NonFiniteError, SpaceError
 from budget_wrappers.modules.exits import EarlyExitNetwork
@@ -39,6 +39,18 @@ def test_an_exit_costs_the_trunk_up_to_it_and_its_head_and_no_gate() -> None:
     # heads: 2·3·2 on the input, 2·4·2 on a layer; layers: 2·3·4 and 2·4·4
     exits = ExitPolicy(network_of(), np.tanh).exits
     assert [one.flops for one in exits] == [12, 24 + 16, 24 + 32 + 16]
+
+
+@pytest.mark.parametrize("numpy_acts", [False, True])
+def test_several_observations_are_one_batch(numpy_acts: bool) -> None:
+    network = network_of()
+    policy = ExitPolicy(network, np.tanh, at=NumpyExits(network).at if numpy_acts else None)
+    observations = list(np.random.default_rng(0).normal(size=(5, 3)))
+    for one in policy.exits:
+        assert isinstance(one, BatchSubPolicy)
+        np.testing.assert_allclose(one.batch(observations), [one(each) for each in observations], atol=1e-6)
+    with pytest.raises(NonFiniteError, match="is not finite"):
+        policy.exits[0].batch([np.zeros(3), np.full(3, np.nan)])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

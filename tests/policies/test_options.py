@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from budget_wrappers.core import SubPolicy
-from budget_wrappers.errors import ConfigError, CostError
+from budget_wrappers.core import BatchSubPolicy, SubPolicy
+from budget_wrappers.errors import ConfigError, CostError, UncountableError
 from budget_wrappers.policies import (
     AgentPolicy,
     FunctionPolicy,
@@ -193,6 +193,36 @@ def test_a_static_module_is_not_counted_at_each_call() -> None:
 
     ModulePolicy(torch.nn.Linear(3, 2), watching, example=np.zeros(3))(np.zeros(3))
     assert seen == [1, 0]  # the example, and the call
+
+
+def test_a_static_module_acts_on_several_observations_at_once() -> None:
+    torch.manual_seed(0)
+    adapted = ModulePolicy(torch.nn.Linear(3, 2), lambda net, obs: net(obs), example=np.zeros(3))
+    observations = list(np.random.default_rng(0).normal(size=(5, 3)))
+    assert isinstance(adapted, BatchSubPolicy)
+    assert adapted.batched
+    np.testing.assert_allclose(adapted.batch(observations), [adapted(one) for one in observations], atol=1e-6)
+    assert not isinstance(policy(1, "a"), BatchSubPolicy)
+
+
+def test_a_module_that_is_counted_call_by_call_takes_no_batch() -> None:
+    adapted = gated(flops=DEAR_BRANCH)
+    assert not adapted.batched
+    with pytest.raises(UncountableError, match="'gated' got 2 observations"):
+        adapted.batch([np.zeros(4), np.ones(4)])
+
+
+def test_an_agent_is_handed_one_batch_of_whatever_kind() -> None:
+    class Agent:
+        def predict(self, observation: Any, deterministic: bool) -> tuple[Any, None]:
+            return observation, None
+
+    assert not AgentPolicy(Agent(), flops=7).batched
+    agent = AgentPolicy(Agent(), flops=7, batched=True)
+    observations = [{"a": np.full(2, n), "b": (n, np.ones(1))} for n in range(3)]
+    seen = agent.batch(observations)
+    np.testing.assert_array_equal(seen["a"], [[0, 0], [1, 1], [2, 2]])
+    assert (seen["b"][0].tolist(), seen["b"][1].shape) == ([0, 1, 2], (3, 1))
 
 
 def test_an_agent_predicts_as_asked() -> None:
