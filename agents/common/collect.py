@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from budget_wrappers.errors import NonFiniteError, SpaceError
+from budget_wrappers.wrappers.vector.infos import reported
 from budget_wrappers.wrappers.vector.modes import DISABLED, NEXT_STEP, SAME_STEP, autoreset_mode
 
 
@@ -169,15 +170,6 @@ class VectorCollector:
         if "final_info" in infos and infos.get("_final_info", np.zeros(self.num_envs, bool))[row]:
             source = infos["final_info"]
         return reported(source, row)
-
-
-def reported(infos: dict[str, Any], row: int) -> dict[str, Any]:
-    """Return the entries that environment ``row`` reported, nested ones too, by Gymnasium's masks."""
-    return {
-        key: reported(value, row) if isinstance(value, dict) else value[row]
-        for key, value in infos.items()
-        if not key.startswith("_") and isinstance(value, np.ndarray | dict) and infos.get(f"_{key}", [False])[row]
-    }
 
 
 def collector_of(

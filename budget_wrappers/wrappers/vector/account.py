@@ -66,11 +66,7 @@ class VectorAccount:
             self._paid: dict[str, np.ndarray] = {}
             return
         if self.meter.pending_rows:  # the policy has acted already, for the others too
-            pays = ~mask
-            if self._resets_late and self.ended is not None:
-                pays &= ~self.ended  # the next step of these rows only resets
-            cost = self.meter.take_by_row(self.n, pays)
-            self._carried.append({**self.meter.row_ledger.by_name, "": cost})
+            self._carry(mask if self.resetting is None else mask | self.resetting)
         for sums in (self.total, self._free, *self._flops.values(), *self._paid.values()):
             sums[mask] = 0
         self._start[mask] = self._clock
@@ -79,6 +75,29 @@ class VectorAccount:
         self.ended, self.fresh = (
             old & ~mask if old is not None and (old & ~mask).any() else None for old in (self.ended, self.fresh)
         )
+
+    @property
+    def resetting(self) -> np.ndarray | None:
+        """Where the next step only resets, ``(n,)``, or ``None`` for nowhere."""
+        return self.ended if self._resets_late else None
+
+    def collect(self) -> np.ndarray:
+        """Take what is pending before the step is closed, and return the FLOPs of this step so far, ``(n,)`` int64.
+
+        It may be called several times, or not at all: what was taken early is part of the step when it is closed.
+
+        Raises:
+            MeterError: what was charged cannot be told apart by environment.
+        """
+        ledger = self.meter.row_ledger
+        if ledger is None or ledger.charges:
+            self._carry(self.resetting)
+        return sum((parts[""] for parts in self._carried), np.zeros(self.n, np.int64))
+
+    def _carry(self, free: np.ndarray | None) -> None:
+        """Take what is pending and keep it for the step's close; rows of ``free``, ``(n,)``, do not pay for it."""
+        cost = self.meter.take_by_row(self.n, None if free is None else ~free)
+        self._carried.append({**self.meter.row_ledger.by_name, "": cost})
 
     def close(self, over: np.ndarray) -> None:
         """Close a step. The common one, nothing ended and one name charged, does as little as can be.
@@ -92,7 +111,7 @@ class VectorAccount:
         self.fresh = fresh = self.ended
         cost = self.meter.take_by_row(self.n, None if fresh is None or not self._resets_late else ~fresh)
         by_name = self.meter.row_ledger.by_name
-        for parts in self._carried:  # of this step too, charged before a reset of others
+        for parts in self._carried:  # of this step too, taken early
             cost = cost + parts.pop("")
             by_name = {name: by_name.get(name, 0) + parts.get(name, 0) for name in {**by_name, **parts}}
         self._carried.clear()

@@ -70,18 +70,30 @@ def joined(one: dict[str, Any], other: dict[str, Any], rows: np.ndarray) -> dict
     return result
 
 
-def require_free(infos: dict[str, Any], keys: tuple[str, ...], env: Any) -> None:
+def reported(infos: dict[str, Any], row: int) -> dict[str, Any]:
+    """Return the entries that environment ``row`` reported, nested ones too, by the masks."""
+    return {
+        key: reported(value, row) if isinstance(value, dict) else value[row]
+        for key, value in infos.items()
+        if not key.startswith("_") and isinstance(value, np.ndarray | dict) and infos.get(f"_{key}", [False])[row]
+    }
+
+
+CHOOSE_KEY = "Choose another place for the cost, RecordComputeStatistics(env, key='compute_cost')."
+
+
+def require_free(infos: dict[str, Any], keys: tuple[str, ...], env: Any, remedy: str = CHOOSE_KEY) -> None:
     """Check that nobody inside has written ``keys``, at the top or into the infos of last steps.
 
     Raises:
-        InfoKeyError: somebody has.
+        InfoKeyError: somebody has; it says ``remedy``.
     """
     for place in (infos, infos.get(FINAL_INFO, {})):
         if taken := [key for key in keys if key in place]:
             raise InfoKeyError(
                 f"infos has {sorted(place)} and {' and '.join(map(repr, keys))} are ours; {env} writes {taken[0]!r} "
-                "inside. Choose another place for the cost, RecordComputeStatistics(env, key='compute_cost')."
+                f"inside. {remedy}"
             )
 
 
-__all__ = ["FINAL_INFO", "joined", "masked", "only", "put", "require_free"]
+__all__ = ["FINAL_INFO", "joined", "masked", "only", "put", "reported", "require_free"]

@@ -10,7 +10,7 @@ from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.reading import SUMMARY_KEY
 from budget_wrappers.wrappers.vector.account import VectorAccount, join_accounts
 from budget_wrappers.wrappers.vector.infos import put
-from budget_wrappers.wrappers.vector.modes import SAME_STEP, autoreset_mode, find, reset_mask
+from budget_wrappers.wrappers.vector.modes import NEXT_STEP, SAME_STEP, autoreset_mode, find, reset_mask
 
 
 class VectorCostReader(VectorWrapper):
@@ -82,6 +82,26 @@ class VectorCostReader(VectorWrapper):
         if not self._amends or self._account.ended is None:
             return infos
         return put(infos, {SUMMARY_KEY: self.compute_summary()}, self._account.ended, self._mode == SAME_STEP)
+
+    def tell_reset(self, infos: dict[str, Any], entries: dict[str, float], mask: np.ndarray | None) -> dict[str, Any]:
+        """Return a copy of the ``infos`` of a reset with what it tells where its ``mask`` is, ``None`` for all."""
+        return put(infos, entries, np.ones(self._n, bool) if mask is None else mask, final=False)
+
+    def tell(self, infos: dict[str, Any], entries: dict[str, np.ndarray], at_reset: dict[str, float]) -> dict[str, Any]:
+        """Return a copy of the ``infos`` of the step just closed with what each environment tells of it.
+
+        Args:
+            infos: of the step.
+            entries: what a step tells, ``(n,)`` each.
+            at_reset: what a reset tells in its place.
+        """
+        starts = self._account.fresh if self._mode == NEXT_STEP else None
+        if self._mode == SAME_STEP and self._account.ended is not None:
+            starts = self._account.ended
+            infos = put(infos, entries, starts, final=True)
+        if starts is not None:
+            entries = {key: np.where(starts, at_reset[key], value) for key, value in entries.items()}
+        return put(infos, entries, np.ones(self._n, bool), final=False)
 
 
 def require_vector(env: Any, name: str) -> None:

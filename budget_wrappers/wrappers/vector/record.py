@@ -70,6 +70,7 @@ class RecordComputeStatistics(VectorCostReader, RecordConstructorArgs):
         self.open_account(meter)
         self.cost_key, self.convention = key, self.meter.convention
         self._raw, self._limit = find(env, "raw_return"), find(env, "limit_report")
+        self._options = find(env, "option_report")
         self._return = np.zeros(self._n)
         self._everywhere = np.ones(self._n, bool)
 
@@ -115,7 +116,7 @@ class RecordComputeStatistics(VectorCostReader, RecordConstructorArgs):
         Where the last step has ended an episode it is the account of that one.
         """
         total, steps = self._account.total, self._account.steps
-        flops_by_name, steps_by_name = self._account.by_name()
+        flops_by_name, steps_by_name = self._account.by_name() if self._options is None else self._options(total)
         some, length = np.maximum(total, 1), np.maximum(steps, 1)
         return {
             "flops": total.astype(np.float64),
