@@ -35,7 +35,8 @@ class ComputeDelayAction(CostReader, RecordConstructorArgs):
     long as it says. An action that cost nothing (random warm-up) is on time.
 
     ``info["delay"]`` is the delay of this step's action, in periods. Under an agent that chooses among sub-policies
-    this wrapper goes inside: ``SubPolicyAction(ComputeDelayAction(env, …), …)``. No vector version exists.
+    this wrapper goes inside: ``SubPolicyAction(ComputeDelayAction(env, …), …)``. A vector version exists:
+    ``budget_wrappers.wrappers.vector.ComputeDelayAction``.
 
     Example:
         >>> import gymnasium as gym

@@ -20,7 +20,7 @@ class EarlyExitAction(SubPolicyAction):
     ``"exit 1"``, ``"exit 2"``, …; the agent that chooses charges the meter by itself.
 
     Actions are ordered by cost, cheapest first, which is by depth in all but the narrowest networks;
-    ``sub_policies.names`` has the order. No vector version exists.
+    ``sub_policies.names`` has the order. A vector version exists: ``budget_wrappers.wrappers.vector.EarlyExitAction``.
 
     Example:
         >>> import gymnasium as gym

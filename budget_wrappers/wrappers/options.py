@@ -33,6 +33,7 @@ class PrimitiveTransition(NamedTuple):
         truncated: does not.
         index: the sub-policy that acted, or ``HELD`` (−1).
         info: of the environment.
+        row: which environment of a batch it was, 0 in a single one.
     """
 
     observation: Any
@@ -43,6 +44,7 @@ class PrimitiveTransition(NamedTuple):
     truncated: bool
     index: int
     info: dict[str, Any]
+    row: int = 0
 
 
 Subscriber = Callable[[PrimitiveTransition], None]
@@ -63,7 +65,7 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
     not charged twice. Whoever chooses (a DQN on this environment) charges the meter by itself; a hard ``ComputeLimit``
     has to know beforehand how much: ``selector_flops``. Wrappers that read costs go outside, as the costs of an option
     are summed; a penalty on top of a nonzero ``weight`` raises. ``subscribe`` hands out every primitive transition: the
-    sub-policies' shared replay buffer. No vector version exists.
+    sub-policies' shared replay buffer. A vector version exists: ``budget_wrappers.wrappers.vector.SubPolicyAction``.
 
     Example:
         >>> import gymnasium as gym

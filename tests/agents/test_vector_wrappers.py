@@ -10,7 +10,13 @@ from agents.common.callbacks import Callback
 from agents.common.interface import accounts_of
 from budget_wrappers.errors import MeterError
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.wrappers.vector import BudgetAwareObservation, ComputePenaltyReward, RecordComputeStatistics
+from budget_wrappers.policies import FunctionPolicy
+from budget_wrappers.wrappers.vector import (
+    BudgetAwareObservation,
+    ComputePenaltyReward,
+    RecordComputeStatistics,
+    SubPolicyAction,
+)
 from tests.agents.small import EPISODE, make_agent, make_env, make_vector
 
 MODES = ("NEXT_STEP", "SAME_STEP", "DISABLED")
@@ -41,6 +47,23 @@ def test_an_agent_charges_what_the_wrappers_read(mode: str) -> None:
     assert {account["steps"] for account in accounts} == {float(EPISODE)}
     assert {account["flops"] for account in accounts} == {float(each * EPISODE)}
     assert all(account["return_penalised"] < account["return_raw"] for account in accounts)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_discrete_agent_is_the_master_of_a_batch(mode: str) -> None:
+    meter = ComputeMeter("tests.vector_master")
+    policies = [FunctionPolicy(lambda obs, k=k: k, flops=10**k, name=f"push {k}") for k in (0, 1)]
+    envs = RecordComputeStatistics(SubPolicyAction(make_vector("CartPole-v1", mode), policies, meter=meter), meter)
+    agent = DQN(envs, net_arch=(8, 8), batch_size=16, buffer_size=500, learning_starts=20, seed=3)
+    assert agent.meter is meter
+    episodes = Episodes()
+    agent.learn(200, callback=episodes)
+    assert len(episodes.found) > 3
+    for account in (episode["compute"] for episode in episodes.found):
+        pushes = [account["share_steps"][f"push {k}"] * account["steps"] for k in (0, 1)]
+        selector = account["share_flops"]["selector"] * account["flops"]
+        assert sum(pushes) == pytest.approx(account["steps"])
+        assert pushes[0] + 10 * pushes[1] + selector == pytest.approx(account["flops"])
 
 
 def test_another_meter_than_the_wrappers_is_refused() -> None:

@@ -22,7 +22,7 @@ class ComputeLimit(EpisodeLimits, RecordConstructorArgs):
 
     The vector version of ``budget_wrappers.wrappers.ComputeLimit`` around an opaque policy: an episode passes the limit
     by at most what one step costs, ``overshoot`` says by how much, and ``truncate`` or ``terminate`` ends it at the
-    step that exhausts the limit.
+    step that exhausts the limit. Around a vector ``SubPolicyAction`` it does the same.
 
     Environments that reset themselves know nothing of that end, so this wrapper resets them, with a mask, when their
     mode has it: Gymnasium's ``SyncVectorEnv`` and ``AsyncVectorEnv`` from 1.1 on. In ``NEXT_STEP`` mode the step that

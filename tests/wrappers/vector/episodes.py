@@ -16,6 +16,7 @@ from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import iterate
 
 from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.wrappers.vector.modes import find
 
 MODES = ("NextStep", "SameStep", "Disabled")
 Event = tuple[Any, ...]
@@ -23,6 +24,8 @@ Event = tuple[Any, ...]
 
 class RandomLengthEnv(gym.Env):
     """Episodes of 1 to ``longest`` steps, ended in both ways; observations, rewards and one info are random.
+
+    A step's info has its action, too.
 
     Each reset draws all that its episode will draw, so an episode is the same however far the one before was stepped.
     """
@@ -46,7 +49,13 @@ class RandomLengthEnv(gym.Env):
         self._left -= 1
         over, cut = self._left == 0, bool(self._random.random() < 0.5)
         reward = float(self._random.normal())
-        return self._observe(), reward, over and not cut, over and cut, {"own": np.float64(self._random.random())}
+        return (
+            self._observe(),
+            reward,
+            over and not cut,
+            over and cut,
+            {"own": np.float64(self._random.random() + action)},
+        )
 
 
 def first_number(observation: Any) -> float:
@@ -201,6 +210,9 @@ def both_stories(
     policy = Policy(ComputeMeter("tests.batch"), way)
     envs = vector(make_envs([make_env] * n, mode), policy.meter)
     batch = batch_stories(envs, mode, policy, steps, seed)
+    if (flops := find(envs, "choice_flops")) is not None:  # sub-policies ran, too, where a step told so
+        told = [event[-1]["option"] for story in batch for event in story if event[0] == "step"]
+        policy.executed += sum(int(flops[int(index)]) for index in told)
     singles = []
     for row, story in enumerate(batch):
         meter = ComputeMeter("tests.batch")

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import VectorEnv
@@ -16,11 +17,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import budget_wrappers.wrappers as scalar
+from budget_wrappers.modules.exits import EarlyExitNetwork
+from budget_wrappers.policies import ExitPolicy, SubPolicies
 from budget_wrappers.wrappers import vector
 from tests.gymnasium_versions import HAS_MASKS, asynchronous, sync
-from tests.wrappers.vector.episodes import MODES, Make, RandomLengthEnv, both_stories
+from tests.wrappers.vector.episodes import MODES, Make, RandomLengthEnv, both_stories, cost_of
 
 WEIGHT, FLOOR, LIMIT = 1e-9, -0.5, 10**9
+DEVICE = [(10**8, 19_000.0), (10**9, 70_000.0)]
+"""Microseconds, which make 0 to 3 periods of 20 ms, or more where an option is added to what the policy spends."""
+
+
+class Digit:
+    """A sub-policy that acts by one digit of what its observation costs, on one or several of them."""
+
+    def __init__(self, place: int, flops: int, batched: bool) -> None:
+        self.name, self.flops, self.batched, self._divisor = f"digit {place}", flops, batched, 10**place
+
+    def __call__(self, observation: Any) -> int:
+        return cost_of(observation) // self._divisor % 3
+
+    def batch(self, observations: Any) -> list[int]:
+        assert self.batched
+        return [self(observation) for observation in observations]
+
+
+SUB_POLICIES = SubPolicies([Digit(0, 10**6, False), Digit(1, 3 * 10**7, True), Digit(2, 4 * 10**8, True)])
+torch.manual_seed(0)
+EXITS = ExitPolicy(EarlyExitNetwork(2, 3, [8, 8]), act=np.argmax)
 
 
 def stack(home: Any, *layers: Callable[[Any, Any, Any], Any]) -> Make:
@@ -86,6 +110,22 @@ def limit_as_budget(home: Any, env: Any, meter: Any) -> Any:
     return home.BudgetAwareObservation(env, "budget", scale=2 * LIMIT)
 
 
+def options(home: Any, env: Any, meter: Any) -> Any:
+    return home.SubPolicyAction(env, SUB_POLICIES, hold=1, meter=meter)
+
+
+def weighted_options(home: Any, env: Any, meter: Any) -> Any:
+    return home.SubPolicyAction(env, SUB_POLICIES, hold=1, weight=0.3, meter=meter)
+
+
+def exits(home: Any, env: Any, meter: Any) -> Any:
+    return home.EarlyExitAction(env, EXITS, weight=0.1, meter=meter)
+
+
+def delay(home: Any, env: Any, meter: Any) -> Any:
+    return home.ComputeDelayAction(env, DEVICE, period=0.02, meter=meter)
+
+
 STACKS = {
     "record": (record,),
     "another key": (another_key,),
@@ -98,12 +138,23 @@ STACKS = {
     "record, given budget": (record, given_budget),
     "drawn budget, record": (drawn_budget, record),
     "record, nested budget": (record, nested_budget),
+    "options, record": (options, record),
+    "weighted options": (weighted_options,),
+    "weighted options, another key": (weighted_options, another_key),
+    "drawn budget, options, penalty, record": (drawn_budget, options, penalty, record),
+    "options, vector reward": (options, vector_reward),
+    "exits, record": (exits, record),
+    "delay, record": (delay, record),
+    "record, delay": (record, delay),
+    "delay, weighted options, record": (delay, weighted_options, record),
 }
 LIMITS = {
     "limit, record": (truncating, record),
     "record, limit": (record, truncating),
     "record, limit, remaining": (record, terminating, remaining),
     "limit, limit as budget, penalty, record": (terminating, limit_as_budget, penalty, record),
+    "limit, delay, record": (truncating, delay, record),
+    "delay, limit, record": (delay, truncating, record),
 }
 CASES = [(name, mode) for mode in MODES for name in (*STACKS, *LIMITS)]
 
@@ -133,17 +184,29 @@ def test_a_batch_tells_what_its_environments_tell_singly(name: str, mode: str) -
 
 
 @pytest.mark.parametrize("way", ["rows", "parts", "exits"])
+@pytest.mark.parametrize("name", ["record, penalty", "delay, weighted options, record"])
 @pytest.mark.parametrize("mode", MODES)
-def test_whichever_way_the_policy_charges(mode: str, way: str) -> None:
-    assert_same("record, penalty", mode, way=way)
+def test_whichever_way_the_policy_charges(mode: str, name: str, way: str) -> None:
+    assert_same(name, mode, way=way)
 
 
+@pytest.mark.parametrize("name", ["record, nested budget", "delay, weighted options, record"])
 @pytest.mark.parametrize("mode", MODES)
-def test_an_environment_that_hands_out_the_same_arrays_again(mode: str) -> None:
-    assert_same("record, nested budget", mode, reusing_sync)
+def test_an_environment_that_hands_out_the_same_arrays_again(mode: str, name: str) -> None:
+    assert_same(name, mode, reusing_sync)
 
 
-@pytest.mark.parametrize("name", ["record, penalty", "drawn budget, record", "record, limit, remaining"])
+WORKERS = (
+    "record, penalty",
+    "drawn budget, record",
+    "record, limit, remaining",
+    "options, record",
+    "exits, record",
+    "delay, record",
+)
+
+
+@pytest.mark.parametrize("name", WORKERS)
 @pytest.mark.parametrize("mode", MODES)
 def test_environments_in_worker_processes(name: str, mode: str) -> None:
     assert_same(name, mode, asynchronous, n=2, steps=25)
@@ -160,7 +223,9 @@ SPACES = {
 
 
 @pytest.mark.parametrize("kind", SPACES)
-@pytest.mark.parametrize("name", ["drawn budget, record", "record, nested budget", "limit, record"])
+@pytest.mark.parametrize(
+    "name", ["drawn budget, record", "record, nested budget", "limit, record", "delay, weighted options, record"]
+)
 @pytest.mark.parametrize("mode", MODES)
 def test_observations_of_every_kind(mode: str, name: str, kind: str) -> None:
     assert_same(name, mode, make_env=lambda: RandomLengthEnv(4, SPACES[kind]), steps=15)

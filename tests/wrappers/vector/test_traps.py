@@ -17,13 +17,15 @@ from budget_wrappers.errors import (
     WrapperOrderError,
 )
 from budget_wrappers.metering import ComputeMeter, get_meter
-from budget_wrappers.wrappers import vector
 from budget_wrappers.wrappers.vector import (
     BudgetAwareObservation,
+    ComputeDelayAction,
     ComputeLimit,
     ComputePenaltyReward,
     ComputeVectorReward,
+    EarlyExitAction,
     RecordComputeStatistics,
+    SubPolicyAction,
 )
 from tests.gymnasium_versions import AutoresetMode, sync
 from tests.wrappers.environments import SpacesEnv
@@ -37,6 +39,9 @@ WRAPPERS: dict[str, Callable[[VectorEnv, ComputeMeter], VectorEnv]] = {
     "vector_reward": ComputeVectorReward,
     "limit": lambda envs, meter: ComputeLimit(envs, 300, meter=meter),
     "observation": lambda envs, meter: BudgetAwareObservation(envs, "budget"),
+    "options": lambda envs, meter: SubPolicyAction(envs, ["cheap-box", "dear-box"], meter=meter),
+    "exits": lambda envs, meter: EarlyExitAction(envs, "exits-box", meter=meter),
+    "delay": lambda envs, meter: ComputeDelayAction(envs, [(100, 5_000.0)], 0.02, meter=meter),
 }
 every_wrapper = pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS.keys())
 
@@ -53,7 +58,7 @@ def make(mode: AutoresetMode = DISABLED, ends: tuple[int | None, ...] = (None, N
 
 def step(envs: VectorEnv, meter: ComputeMeter, costs: list[int]) -> Any:
     meter.add(sum(costs), rows=2, by_row=costs)
-    return envs.step(ACTIONS)
+    return envs.step(np.zeros(envs.action_space.shape, envs.action_space.dtype))
 
 
 # ---- resets ----------------------------------------------------------------------------------------------------------
@@ -233,13 +238,6 @@ def test_closing_closes_and_lets_go_of_the_meter(wrap: Any, meter: ComputeMeter)
     envs.close()
     assert base.closed
     assert meter.row_ledger is None
-
-
-@pytest.mark.parametrize("name", ["SubPolicyAction", "EarlyExitAction"])
-def test_what_chooses_inside_has_no_vector_version_and_says_where_it_goes(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"SyncVectorEnv\(\[lambda: {name}"):
-        getattr(vector, name)
-    assert not hasattr(vector, "Nothing")
 
 
 def test_the_same_cost_is_not_charged_twice(meter: ComputeMeter) -> None:

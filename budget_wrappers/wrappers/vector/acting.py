@@ -1,0 +1,92 @@
+"""Runs the sub-policies that the rows of a batch have chosen, each on its rows, and charges them by row."""
+
+import copy
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import VectorEnv
+from gymnasium.vector.utils import concatenate, create_empty_array, iterate
+
+from budget_wrappers.core import BatchSubPolicy
+from budget_wrappers.errors import SpaceError
+from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.policies.options import SubPolicies
+from budget_wrappers.wrappers.options import checked_action
+
+
+class RowActing:
+    """Acts for the environments of a batch.
+
+    Args:
+        env: the vector environment that the sub-policies act in.
+        sub_policies: to choose among.
+        meter: charged with what they declare.
+
+    Attributes:
+        last: the last action of each environment, ``None`` before the first.
+    """
+
+    def __init__(self, env: VectorEnv, sub_policies: SubPolicies, meter: ComputeMeter) -> None:
+        self._observations, self._actions = env.observation_space, env.single_action_space
+        self._sub_policies, self._meter = sub_policies, meter
+        self._batched = [isinstance(policy, BatchSubPolicy) and policy.batched for policy in sub_policies]
+        self.last: list[Any] = [None] * env.num_envs
+
+    def act(self, observations: Any, choices: np.ndarray) -> Any:
+        """Return an action for each environment, as ``env`` takes them.
+
+        Args:
+            observations: of all environments.
+            choices: the sub-policy of each one, ``(n,)``; with ``HELD`` none runs and its last action stands there.
+
+        Raises:
+            SpaceError: a sub-policy returned no action of the environment, or not one for each row.
+            NonFiniteError: it returned NaN or infinity.
+        """
+        singles = list(iterate(self._observations, observations))
+        for index, policy in enumerate(self._sub_policies):
+            chosen = choices == index
+            rows = np.flatnonzero(chosen)
+            if not rows.size:
+                continue
+            flops = int(self._sub_policies.flops[index])
+            # Before it runs: a call that fails has run, too.
+            self._meter.add(flops * rows.size, policy.name, len(choices), by_row=flops * chosen)
+            with self._meter.paused():
+                seen = [singles[row] for row in rows]
+                at_once = self._batched[index] and rows.size > 1
+                actions = require_rows(policy.batch(seen), policy.name, rows.size) if at_once else map(policy, seen)
+                for row, action in zip(rows, actions, strict=True):
+                    # A copy: for the next row it may reuse its buffer.
+                    self.last[row] = copy.deepcopy(checked_action(self._actions, action, policy.name))
+        return batched(self._actions, self.last)
+
+
+def require_rows(actions: Any, name: str, rows: int) -> Any:
+    """Return what a sub-policy returned for a batch.
+
+    Raises:
+        SpaceError: it is not ``rows`` actions.
+    """
+    try:
+        found = len(actions)
+    except TypeError:  # one number
+        found = 0
+    if found != rows:
+        raise SpaceError(
+            f"Sub-policy {name!r} returned {actions!r} for a batch of {rows} observations; expected {rows} actions. "
+            "Mend its batch(), or what ModulePolicy(act=) does with several rows; where it can act on one at a time "
+            "only, hand it over as FunctionPolicy(policy, policy.flops, policy.name)."
+        )
+    return actions
+
+
+def batched(space: gym.Space, actions: list[Any]) -> Any:
+    """Return actions as one batch, each in the precision that it came in."""
+    if isinstance(space, gym.spaces.Box):
+        return np.stack(actions)
+    return concatenate(space, actions, create_empty_array(space, len(actions)))
+
+
+__all__ = ["RowActing", "batched", "require_rows"]

@@ -1,0 +1,111 @@
+"""What vector wrappers that run sub-policies inside ``step`` share: what can be chosen, and how often each one was."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import VectorWrapper
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from budget_wrappers.errors import SpaceError, WrapperOrderError
+from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.wrappers.choosing import HELD
+from budget_wrappers.wrappers.vector.infos import require_free
+from budget_wrappers.wrappers.vector.reading import VectorCostReader
+
+AT_RESET = {"duration": 0.0, "option": float(HELD)}
+RENAME = "Rename them in the environments."
+
+
+class VectorChooser(VectorCostReader):
+    """Base of the vector wrappers whose actions are sub-policies.
+
+    It has the account of its meter, as it takes what the outside selector has charged before its sub-policies are.
+
+    Attributes:
+        choice_names: of the sub-policies, ``K``.
+        choice_flops: ``(K,)`` int64, FLOPs of one step of each sub-policy, ascending.
+    """
+
+    choice_names: tuple[str, ...]
+    choice_flops: NDArray[np.int64]
+
+    def open_choices(self, names: tuple[str, ...], flops: NDArray[np.int64], meter: str | ComputeMeter) -> None:
+        """Set what can be chosen.
+
+        Raises:
+            WrapperOrderError: a wrapper inside reads costs or chooses itself.
+        """
+        refuse_inside(self)
+        self.open_account(meter)
+        self.choice_names, self.choice_flops = names, flops
+        self.single_action_space = gym.spaces.Discrete(len(names))
+        self.action_space = batch_space(self.single_action_space, self._n)
+        self._counts = np.zeros((self._n, len(names)), np.int64)  # steps of each in each episode
+
+    def start_choices(self, infos: dict[str, Any], mask: np.ndarray | None) -> dict[str, Any]:
+        """Begin episodes where a reset's ``mask`` is; return its ``infos`` with what they say of choices."""
+        self._account.clear(self._counts, mask)
+        require_free(infos, tuple(AT_RESET), self.env, RENAME)
+        return self.tell_reset(infos, AT_RESET, mask)
+
+    def choices_of(self, actions: Any) -> np.ndarray:
+        """Return the sub-policy of each environment, ``(n,)`` int64, ``HELD`` where the step only resets.
+
+        Raises:
+            SpaceError: an action is no index of a sub-policy, or there is not one for each environment.
+        """
+        choices, names = np.asarray(actions), self.choice_names
+        if choices.shape != (self._n,) or choices.dtype.kind not in "iu":
+            raise SpaceError(
+                f"Actions {actions!r} have shape {choices.shape} and type {choices.dtype}; expected {self._n} whole "
+                "numbers, the index of a sub-policy for each environment."
+            )
+        if choices.min() < 0 or choices.max() >= len(names):
+            raise SpaceError(f"Actions {actions!r} are no sub-policies; expected 0 … {len(names) - 1}.")
+        resetting = self._account.resetting
+        choices = choices.astype(np.int64)
+        return choices if resetting is None else np.where(resetting, HELD, choices)
+
+    def write_choices(self, infos: dict[str, Any], choices: np.ndarray) -> dict[str, Any]:
+        """Count what ran in the step just closed, ``(n,)``; return its ``infos`` with that.
+
+        Raises:
+            InfoKeyError: the environments have put something else under one of the keys.
+        """
+        self._account.add(self._counts, choices[:, None] == np.arange(len(self.choice_names)))
+        require_free(infos, tuple(AT_RESET), self.env, RENAME)
+        return self.tell(infos, {"duration": (choices != HELD).astype(float), "option": choices}, AT_RESET)
+
+    def option_report(self, total: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return FLOPs by name and steps by name of each episode, ``(n,)`` each.
+
+        Args:
+            total: FLOPs of the episodes, ``(n,)``; what no sub-policy has spent is the selector's.
+        """
+        steps = dict(zip(self.choice_names, self._counts.T.copy(), strict=True))
+        flops = {name: steps[name] * cost for name, cost in zip(self.choice_names, self.choice_flops, strict=True)}
+        selector = total - (self._counts @ self.choice_flops)
+        return {**flops, "selector": selector}, {**steps, "hold": np.zeros(self._n, np.int64)}
+
+
+def refuse_inside(wrapper: VectorWrapper) -> None:
+    """Check that nothing inside ``wrapper`` has to be outside of it.
+
+    Raises:
+        WrapperOrderError: a wrapper inside reads costs or chooses itself.
+    """
+    layer = wrapper.env
+    while isinstance(layer, VectorWrapper):
+        if isinstance(layer, VectorChooser):
+            raise WrapperOrderError(f"{wrapper.env} chooses sub-policies already. Merge the two sets.")
+        if isinstance(layer, VectorCostReader) and not hasattr(layer, "delay_of"):  # a delay has to know beforehand
+            raise WrapperOrderError(
+                f"{wrapper.env} reads costs inside {type(wrapper).__name__}, whose sub-policies it would not see: put "
+                "wrappers that record, penalise or limit outside."
+            )
+        layer = layer.env
+
+
+__all__ = ["AT_RESET", "VectorChooser", "refuse_inside"]
