@@ -1,7 +1,7 @@
 """The account: policies charge it, wrappers read it and close the step. Integers only, no clock."""
 
-from collections.abc import Hashable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Hashable, Mapping
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, NoReturn, Self
 from weakref import finalize
@@ -14,14 +14,12 @@ from budget_wrappers.errors import MeterError
 from budget_wrappers.metering.checks import check_convention, whole
 from budget_wrappers.metering.counting import CountingMode
 from budget_wrappers.metering.frames import Frames
-from budget_wrappers.metering.phases import in_mode, in_phase
+from budget_wrappers.metering.phases import aside, in_mode, in_phase
 from budget_wrappers.metering.processes import check_home, refuse_pickling
 from budget_wrappers.metering.quiet import BY_GRADIENT, METERS, SILENT
 from budget_wrappers.metering.rows import ByRow, RowLedger, checked_parts
 from budget_wrappers.metering.totals import Totals, checked_state
 from budget_wrappers.metering.watching import Watch, install
-
-_ACCOUNTS = ("executed", "uncharged", "learned", "pending_rows", "last_rows", "used", "_paid", "_rows", "_taken")
 
 
 class ComputeMeter:
@@ -38,6 +36,7 @@ class ComputeMeter:
     Attributes:
         executed: acting FLOPs so far.
         uncharged: those of them that no budget pays for.
+        unpaid: the same by name, since the last ``take`` or ``discard``.
         learned: learning FLOPs so far.
         pending_rows: observations acted on since the last ``take`` or ``discard``: the largest batch, as one step may
             charge several modules.
@@ -75,6 +74,7 @@ class ComputeMeter:
         "pending_rows",
         "row_ledger",
         "uncharged",
+        "unpaid",
         "used",
     )
 
@@ -103,6 +103,7 @@ class ComputeMeter:
         self.names.update((watch.name, 0) for watch in self._watches)
         self.pending_rows = self.last_rows = 0
         self._taken = (0, 0, {})
+        self.unpaid: dict[str, int] = {}
         self._paid = 0
         if self.row_ledger is not None:
             self.row_ledger.charges.clear()
@@ -198,8 +199,11 @@ class ComputeMeter:
             return
         if charged is not None or by_row is not None:
             charged, by_row = checked_parts(flops, rows, charged, by_row)
-            self.uncharged += 0 if charged is None else flops - charged
-        self.charge(self.name if name is None else name, flops, rows, charged, by_row)
+        name = self.name if name is None else name
+        if charged is not None:
+            self.uncharged += flops - charged
+            self.unpaid = {**self.unpaid, name: self.unpaid.get(name, 0) + flops - charged}
+        self.charge(name, flops, rows, charged, by_row)
 
     def charge(
         self, name: str, flops: int, rows: int, charged: int | None = None, by_row: np.ndarray | None = None
@@ -233,21 +237,9 @@ class ComputeMeter:
         """Charge nothing inside: for runs that somebody else charges, and for runs that must not count."""
         return in_mode(self, SILENT)
 
-    @contextmanager
-    def aside(self) -> Iterator[Self]:
+    def aside(self) -> AbstractContextManager[Self]:
         """Charge as usual inside, then put every account back: for an action that is run to be looked at."""
-        numbers = {name: getattr(self, name) for name in _ACCOUNTS}
-        names, ledger = dict(self.names), self.row_ledger
-        charges = [] if ledger is None else list(ledger.charges)
-        try:
-            yield self
-        finally:
-            if ledger is not None:
-                ledger.charges[:] = charges
-            for name, value in numbers.items():
-                setattr(self, name, value)
-            self.names.clear()
-            self.names.update(names)
+        return aside(self)
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
@@ -260,7 +252,7 @@ class ComputeMeter:
         executed, learned, names = self._taken
         charged = self.take_flops()
         self.frames.abandon()
-        self._taken = self.executed, self.learned, dict(self.names)
+        self._taken, self.unpaid = (self.executed, self.learned, dict(self.names)), {}
         by_name = {name: flops - names.get(name, 0) for name, flops in self.names.items()}
         by_name = {name: flops for name, flops in by_name.items() if flops}
         return Spend(self.executed - executed, charged, self.learned - learned, self.last_rows, by_name)
@@ -328,7 +320,7 @@ class ComputeMeter:
         self.uncharged = self.executed - self._paid
         self._rows += self.pending_rows
         self.pending_rows = self.last_rows = 0
-        self._taken = self.executed, self.learned, dict(self.names)
+        self._taken, self.unpaid = (self.executed, self.learned, dict(self.names)), {}
         if self.row_ledger is not None:
             self.row_ledger.charges.clear()
 

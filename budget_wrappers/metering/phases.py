@@ -12,6 +12,9 @@ from budget_wrappers.metering.quiet import ACTING, SILENT
 if TYPE_CHECKING:
     from budget_wrappers.metering.meter import ComputeMeter
 
+_SPENT = ("executed", "uncharged", "unpaid", "learned", "_paid", "_taken")
+_ROWS = ("pending_rows", "last_rows", "_rows")
+
 
 @contextmanager
 def in_mode(meter: "ComputeMeter", mode: int) -> Iterator[None]:
@@ -67,3 +70,20 @@ def in_phase(meter: "ComputeMeter", phase: Phase, key: Hashable | None) -> Abstr
     if key is not None:
         raise MeterError(f"phase('act', key={key!r}): only learning is measured once a key; watch the module that acts")
     return in_mode(meter, ACTING)
+
+
+@contextmanager
+def aside(meter: "ComputeMeter") -> Iterator["ComputeMeter"]:
+    """Charge as usual inside, then put every account back: see ``ComputeMeter.aside``."""
+    numbers = {name: getattr(meter, name) for name in (*_SPENT, *_ROWS, "used")}
+    names, ledger = dict(meter.names), meter.row_ledger
+    charges = [] if ledger is None else list(ledger.charges)
+    try:
+        yield meter
+    finally:
+        if ledger is not None:
+            ledger.charges[:] = charges
+        for name, value in numbers.items():
+            setattr(meter, name, value)
+        meter.names.clear()
+        meter.names.update(names)

@@ -67,8 +67,7 @@ class StepAccount(MeterHandle):
     def _restart(self) -> None:
         self.total = 0
         self._names = self.meter.by_name  # a live view: making one takes as long as a quarter of a step
-        self._steps = 0  # collections that were not free, while the meter knew one name
-        self._alone = 0  # what the one name had by the last of them, which the first account by name reaches beyond
+        self._steps = 0  # collections that were not free
         self._by_name: dict[str, int] = {}
         self._steps_by_name: dict[str, int] = {}
 
@@ -79,11 +78,7 @@ class StepAccount(MeterHandle):
             MeterError: one charge held several rows, which is a batch of environments and not one.
         """
         meter = self.meter
-        if len(self._names) < 2:
-            flops = meter.take_flops()
-            self._alone = meter.executed
-        else:
-            flops = self._take_by_name()
+        flops = meter.take_flops() if len(self._names) < 2 else self._take_by_name()
         if meter.last_rows > 1:
             raise MeterError(
                 f"Meter {meter.name!r} was charged for a batch of {meter.last_rows} observations, and this wrapper "
@@ -98,25 +93,27 @@ class StepAccount(MeterHandle):
         return self.total
 
     def _take_by_name(self) -> int:
-        spend, first = self.meter.take(), next(iter(self.meter.by_name))
-        for name, flops in spend.by_name.items():
-            own = min(flops, self.meter.by_name[name] - self._alone) if name == first else flops
-            if own:
-                self._by_name[name] = self._by_name.get(name, 0) + own
+        unpaid, spend = self.meter.unpaid, self.meter.take()
+        paid = {name: flops - unpaid.get(name, 0) for name, flops in spend.by_name.items()}
+        if not self._by_name:  # up to now all was charged under the first name
+            first = next(iter(self._names))
+            self._by_name[first], self._steps_by_name[first] = self.total, self._steps
+            # Its own share reaches back to before this step, as ``take_flops`` closes no account by name.
+            paid[first] = spend.charged - sum(flops for name, flops in paid.items() if name != first)
+        for name, flops in paid.items():
+            if flops:
+                self._by_name[name] = self._by_name.get(name, 0) + flops
                 self._steps_by_name[name] = self._steps_by_name.get(name, 0) + 1
-        self._alone = 0
-        self._steps -= 1 if spend.charged else 0  # counted under its names
         return spend.charged
 
     def by_name(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Return FLOPs, and steps that were not free, of each watched module or named charge of this episode."""
+        """Return FLOPs that were paid, and steps that were not free, of each watched module or named charge."""
         names = list(self.meter.watched()) + [name for name in self.meter.by_name if name not in self.meter.watched()]
         flops = {name: self._by_name.get(name, 0) for name in names}
         steps = {name: self._steps_by_name.get(name, 0) for name in names}
-        if self._steps:  # from before a second name turned up: the first one charged
-            first = next(iter(self.meter.by_name))
-            flops[first] += self.total - sum(flops.values())
-            steps[first] += self._steps
+        if self._steps and not self._by_name:  # one name was charged
+            first = next(iter(self._names))
+            flops[first], steps[first] = self.total, self._steps
         return flops, steps
 
     def __getstate__(self) -> dict[str, Any]:

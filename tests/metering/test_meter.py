@@ -131,6 +131,16 @@ def test_aside_charges_inside_and_puts_every_account_back() -> None:
     assert meter.take() == Spend(executed=5, charged=5, rows=1, by_name={"a": 5})
 
 
+def test_aside_puts_back_what_nobody_pays_for() -> None:
+    meter = ComputeMeter()
+    meter.add(5, "a", charged=2)
+    with meter.aside():
+        meter.add(7, "a", charged=0)
+    assert (meter.unpaid, meter.uncharged) == ({"a": 3}, 3)
+    meter.take()
+    assert (meter.unpaid, meter.uncharged) == ({}, 3)
+
+
 @pytest.mark.parametrize("flops", [np.int64(12), np.float32(12.0), 12.0, True + 11])
 def test_whole_numbers_of_any_type_are_taken(flops: object) -> None:
     meter = ComputeMeter()

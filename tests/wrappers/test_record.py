@@ -117,6 +117,28 @@ def test_another_environment_on_the_same_meter_does_not_enter_the_shares(meter: 
     assert (account["flops"], account["share_flops"]) == (40.0, {"a": 0.25, "b": 0.75})
 
 
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [[("first", 100, 40), ("second", 10, 10)]],  # no step before the second name
+        [[("first", 40, 40)], [("first", 60, 0), ("second", 10, 10), ("second", 90, 0)]],
+        [[("first", 60, 30)], [("first", 10, 10), ("second", 10, 10)], [("second", 70, 0)]],
+    ],
+)
+def test_shares_are_of_what_was_paid_whatever_else_was_executed(meter: ComputeMeter, steps: list) -> None:
+    env = RecordComputeStatistics(SpacesEnv(end_at=len(steps)), meter)
+    env.reset()
+    for charges in steps:
+        for name, flops, charged in charges:
+            meter.add(flops, name, charged=charged)
+        info = env.step(None)[4]
+    account = info["compute"]
+    assert account["flops"] == 50.0
+    assert account["share_flops"] == {"first": 0.8, "second": 0.2}
+    free = [sum(any(part[0] == name and part[2] for part in step) for step in steps) for name in ("first", "second")]
+    assert account["share_steps"] == dict(zip(("first", "second"), np.divide(free, len(steps)), strict=True))
+
+
 def test_shares_of_the_sub_policies_and_their_selector(meter: ComputeMeter) -> None:
     env = SubPolicyAction(SpacesEnv(end_at=6), [cheap("box"), dear("box")], hold=3, meter=meter, selector_flops=25)
     env = RecordComputeStatistics(env, meter)
