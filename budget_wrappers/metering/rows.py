@@ -44,7 +44,7 @@ class RowLedger:
 
     Attributes:
         charges: since the last step was closed.
-        by_name: executed FLOPs that were dealt out last under each name, ``(n,)`` each.
+        by_name: what the budget pays of it, as dealt out last under each name, ``(n,)`` each.
     """
 
     __slots__ = ("_even", "_meter", "by_name", "charges")
@@ -60,7 +60,7 @@ class RowLedger:
         self.charges.append((name, flops, rows, charged, by_row))
 
     def deal(self, n: int) -> Shares:
-        """Return what the budget pays for each of ``n`` environments, ``(n,)``; ``by_name`` has what was executed.
+        """Return what the budget pays for each of ``n`` environments, ``(n,)``; ``by_name`` has each name's part.
 
         Raises:
             MeterError: rows that belong to no environment, or FLOPs that belong to no row.
@@ -87,10 +87,10 @@ class RowLedger:
             environments = np.arange(starts[key], starts[key] + charge.rows) % n
             starts[key] += charge.rows
             for part in (*enclosed, charge):
-                executed = self._of_rows(part, part.flops, charge.rows)
+                share = self._paid(part, self._of_rows(part, part.flops, charge.rows), charge.rows)
                 own = self.by_name.setdefault(part.name, np.zeros(n, np.int64))
-                np.add.at(own, environments, executed)
-                np.add.at(paid, environments, self._paid(part, executed, charge.rows))
+                np.add.at(own, environments, share)
+                np.add.at(paid, environments, share)
             enclosed.clear()
         if any(charge.flops for charge in enclosed):
             self._refuse(enclosed[-1], "and names no rows that it was spent on", "rows=len(observations)")

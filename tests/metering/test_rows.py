@@ -113,6 +113,14 @@ def test_a_charge_that_is_not_to_be_paid_costs_no_row(meter: ComputeMeter) -> No
     assert (meter.executed, meter.uncharged) == (69, 63)
 
 
+def test_the_parts_of_the_names_sum_to_what_is_paid(meter: ComputeMeter) -> None:
+    meter.add(60, "deep", rows=3, charged=0, by_row=[10, 20, 30])
+    meter.add(9, "gate", rows=3, charged=6)
+    paid = meter.take_by_row(3)
+    assert (sum(meter.row_ledger.by_name.values()) == paid).all()
+    assert meter.row_ledger.by_name["gate"].tolist() == [2, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("by_row", "problem"),
     [
