@@ -82,7 +82,8 @@ def aside(meter: "ComputeMeter") -> Iterator["ComputeMeter"]:
         yield meter
     finally:
         if ledger is not None:
-            ledger.charges[:] = charges
+            ledger.charges.clear()
+            ledger.charges.extend(charges)
         for name, value in numbers.items():
             setattr(meter, name, value)
         meter.names.clear()

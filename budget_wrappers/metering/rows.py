@@ -1,6 +1,6 @@
 """For which environment of a batch each charge was: kept only while a vector wrapper reads it."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -12,6 +12,8 @@ from budget_wrappers.metering.checks import whole
 
 Shares = NDArray[np.int64]
 ByRow = Sequence[int] | NDArray[np.integer] | None
+MOST_CHARGES = 2**16
+"""What is kept of one step; far above what acting row by row on any batch charges."""
 
 
 class Charge(NamedTuple):
@@ -43,7 +45,7 @@ class RowLedger:
         meter: name of the meter, for messages.
 
     Attributes:
-        charges: since the last step was closed.
+        charges: since the last step was closed; of ``MOST_CHARGES`` and more the latest only, and none are dealt out.
         by_name: what the budget pays of it, as dealt out last under each name, ``(n,)`` each.
     """
 
@@ -51,7 +53,7 @@ class RowLedger:
 
     def __init__(self, meter: str) -> None:
         self._meter = meter
-        self.charges: list[Charge | tuple] = []
+        self.charges: deque[Charge | tuple] = deque(maxlen=MOST_CHARGES)
         self.by_name: dict[str, Shares] = {}
         self._even = 0, _even(0, 1)  # the last FLOPs that were divided, as most policies cost the same at every step
 
@@ -63,7 +65,7 @@ class RowLedger:
         """Return what the budget pays for each of ``n`` environments, ``(n,)``; ``by_name`` has each name's part.
 
         Raises:
-            MeterError: rows that belong to no environment, or FLOPs that belong to no row.
+            MeterError: rows that belong to no environment, FLOPs that belong to no row, or too many charges to keep.
         """
         if len(self.charges) == 1:
             name, flops, rows, charged, by_row = self.charges[0]
@@ -75,6 +77,13 @@ class RowLedger:
                 self.by_name = {name: by_row}
                 return by_row
         charges = list(map(Charge._make, self.charges))
+        if len(charges) == MOST_CHARGES:  # those before them may be gone
+            raise MeterError(
+                f"meter {self._meter!r} was charged {MOST_CHARGES} times or more since the last step of {n} "
+                "environments, which is more than one step keeps. Run what is no acting on their observations (an "
+                "evaluation, a planner's simulations) inside meter.paused(), or drop it with meter.discard() before "
+                "the next action; act on all observations in one batch."
+            )
         together = self._order(charges, n)
         paid, self.by_name = np.zeros(n, np.int64), {}
         starts: Counter[str] = Counter()
@@ -189,4 +198,4 @@ def checked_by_row(by_row: Any, flops: int, rows: int, charged: int | None, what
     return given.astype(np.int64)
 
 
-__all__ = ["ByRow", "Charge", "RowLedger", "checked_by_row", "checked_parts"]
+__all__ = ["MOST_CHARGES", "ByRow", "Charge", "RowLedger", "checked_by_row", "checked_parts"]

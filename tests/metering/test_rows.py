@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from budget_wrappers.errors import CostError, MeterError
 from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.metering.rows import MOST_CHARGES
 
 
 class Reader:
@@ -119,6 +120,19 @@ def test_the_parts_of_the_names_sum_to_what_is_paid(meter: ComputeMeter) -> None
     paid = meter.take_by_row(3)
     assert (sum(meter.row_ledger.by_name.values()) == paid).all()
     assert meter.row_ledger.by_name["gate"].tolist() == [2, 2, 2]
+
+
+def test_charges_that_no_step_closes_are_bounded_and_then_refused(meter: ComputeMeter) -> None:
+    """A policy that is evaluated without environments while a vector wrapper is alive."""
+    for _ in range(MOST_CHARGES + 10):
+        meter.add(5)
+    assert len(meter.row_ledger.charges) == MOST_CHARGES
+    with pytest.raises(MeterError, match=rf"{MOST_CHARGES} times.*meter\.paused\(\).*meter\.discard\(\)"):
+        meter.take_by_row(2)
+    meter.discard()
+    meter.add(8, rows=2)
+    assert meter.take_by_row(2).tolist() == [4, 4]
+    assert meter.totals == {"act": 5 * (MOST_CHARGES + 10) + 8, "charged": 8, "learn": 0, "rows": 3}
 
 
 @pytest.mark.parametrize(
