@@ -28,6 +28,10 @@ class InfeasibleBudgetError(BudgetError, ValueError):
     """A budget below what the cheapest sub-policy costs."""
 
 
+class SolverError(BudgetError, ArithmeticError):
+    """A program that has a solution which no general solver at hand has found."""
+
+
 class UncountableError(BudgetError, TypeError):
     """A module or operator whose FLOPs cannot be counted; the message names it."""
 

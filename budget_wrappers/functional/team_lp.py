@@ -6,16 +6,20 @@ spend together, α what is looked for: each agent's distribution over its sub-po
 """
 
 import math
-from typing import Any
+import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from budget_wrappers.errors import ConfigError, InfeasibleBudgetError, NonFiniteError, SpaceError
+from budget_wrappers.errors import ConfigError, InfeasibleBudgetError, NonFiniteError, SolverError, SpaceError
 from budget_wrappers.functional.costs import validate_cost
 from budget_wrappers.functional.hull import buy
+
+_SOLVERS = (None, "SCS")  # cvxpy's choice, then one that works otherwise
 
 
 @torch.no_grad()
@@ -95,14 +99,16 @@ def solve_team_cvxpy(
             are taken: measure them from what doing nothing is worth.
         costs: c, ``(K,)`` or ``(N, K)`` for one resource, ``(R, N, K)`` for several.
         budgets: b, one number, or ``(R,)``.
-        fairness: f ≥ 0.
+        fairness: f ≥ 0; within 10⁻³ of 1 it is taken as 1, and from 10⁶ on as infinite: solvers resolve no difference.
 
     Returns:
         α, ``(N, K)`` float64; of several optima of the minimum any one.
 
     Raises:
         ConfigError: ``fairness`` is negative or NaN, or an agent has no value above 0 where that is needed.
-        InfeasibleBudgetError: a resource below what it takes at least, or no α that meets all of them.
+        InfeasibleBudgetError: a resource below what it takes at least, no α that meets all of them, or none of those
+            that do gives each agent a utility above 0 where that is needed.
+        SolverError: no solver has found the α there is.
         CostError, SpaceError, NonFiniteError: see ``solve_team_lp``.
     """
     import cvxpy  # takes longer to import than all of this package
@@ -115,29 +121,74 @@ def solve_team_cvxpy(
             f"fairness={fairness!r} needs a value above 0 of each agent and agent {int(v.max(1).argmin())} has "
             f"{v[v.max(1).argmin()].tolist()}; measure values from what doing nothing is worth."
         )
-    scale = float(np.abs(v).max()) or 1.0  # the solver's tolerances are absolute; no optimum changes
     alpha = cvxpy.Variable(v.shape, nonneg=True)
     spent = [cvxpy.sum(cvxpy.multiply(c[r] / unit, alpha)) <= b[r] / unit for r, unit in enumerate(_units(c))]
-    utility = cvxpy.sum(cvxpy.multiply(v / scale, alpha), axis=1)
-    goal = cvxpy.Maximize(_welfare(cvxpy, utility, fairness))
-    problem = cvxpy.Problem(goal, [cvxpy.sum(alpha, axis=1) == 1, *spent])
-    problem.solve()
+    limits = [cvxpy.sum(alpha, axis=1) == 1, *spent]
+    said = _maximise(cvxpy, _welfare(cvxpy, v, alpha, fairness), limits)
     if alpha.value is None:
-        raise InfeasibleBudgetError(
-            f"budgets={b.tolist()}: the solver says {problem.status}; each is enough for the cheapest choices in "
-            f"its own resource, {c.min(2).sum(1).tolist()}, and no choice meets all of them. Raise one."
-        )
+        least = c.min(2).sum(1).tolist()
+        what = f"budgets={b.tolist()}, of which {least} is needed, fairness={fairness!r}: the solvers say {said}"
+        _explain(cvxpy, v, alpha, limits, fairness, what)
     return alpha.value
 
 
-def _welfare(cvxpy: Any, utility: Any, fairness: float) -> Any:
-    if fairness == 0:
-        return cvxpy.sum(utility)
-    if fairness == 1:
+def _maximise(cvxpy: Any, goal: Any, limits: Sequence[Any]) -> str:
+    """Solve, by another solver where the first fails, and return what they said; none leaves no value."""
+    said: list[str] = []
+    for solver in _SOLVERS:
+        problem = cvxpy.Problem(cvxpy.Maximize(goal), list(limits))
+        try:
+            with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):  # log u of u ≤ 0
+                warnings.simplefilter("ignore", UserWarning)  # what it warns of is in the status
+                problem.solve(solver=solver)
+        except cvxpy.SolverError as error:
+            said.append(str(error).partition(". ")[0])
+            continue
+        said.append(problem.status)
+        if problem.status == cvxpy.OPTIMAL:
+            break
+        for variable in problem.variables():
+            variable.value = None
+    return ", ".join(said)
+
+
+def _explain(
+    cvxpy: Any, values: NDArray[np.float64], alpha: Any, limits: Sequence[Any], fairness: float, what: str
+) -> NoReturn:
+    """Raise what is wrong with a problem that was not solved: a linear one over the same choices tells."""
+    shares = values / np.maximum(np.abs(values).max(1, keepdims=True), np.finfo(float).tiny)
+    _maximise(cvxpy, cvxpy.min(cvxpy.sum(cvxpy.multiply(shares, alpha), axis=1)), limits)
+    if alpha.value is None:
+        raise InfeasibleBudgetError(
+            f"{what}; each budget is enough for the cheapest choices in its own resource, and no choice meets all of "
+            "them. Raise one."
+        )
+    if 0 < fairness < math.inf and (shares * alpha.value).sum(1).min() < 1e-6:
+        raise InfeasibleBudgetError(
+            f"{what}; whatever is chosen, somebody's utility is 0 or below, and this fairness takes its logarithm or a "
+            "root. Raise a budget, or measure values from what doing nothing is worth."
+        )
+    raise SolverError(
+        f"{what}; expected an optimum, as there is one. Take fairness=inf, a linear program, or another fairness, or "
+        "values that differ by fewer orders of magnitude."
+    )
+
+
+def _welfare(cvxpy: Any, values: NDArray[np.float64], alpha: Any, fairness: float) -> Any:
+    """Return what to maximise. Solvers' tolerances are absolute, so numbers are scaled; no optimum changes."""
+    if fairness == 0 or fairness >= 1e6:
+        utility = cvxpy.sum(cvxpy.multiply(values / (float(np.abs(values).max()) or 1.0), alpha), axis=1)
+        return cvxpy.sum(utility) if fairness == 0 else cvxpy.min(utility)
+    units = values.max(1)  # of each agent, above 0
+    utility = cvxpy.sum(cvxpy.multiply(values / units[:, None], alpha), axis=1)
+    if abs(fairness - 1) < 1e-3:
         return cvxpy.sum(cvxpy.log(utility))
-    if math.isinf(fairness):
-        return cvxpy.min(utility)
-    return cvxpy.sum(cvxpy.power(utility, 1 - fairness, approx=False)) / (1 - fairness)
+    if fairness < 1:
+        weights = (units / units.max()) ** (1 - fairness)
+        return weights @ cvxpy.power(utility, 1 - fairness, approx=False)
+    # (Σ u^(1−f))^(1/(1−f)), monotone in the sum, by logarithms: powers of 1 − f overflow the solvers
+    logarithms = cvxpy.log(utility) + np.log(units / units.max())
+    return -cvxpy.log_sum_exp((1 - fairness) * logarithms) / (fairness - 1)
 
 
 def _units(costs: NDArray[np.float64]) -> list[float]:

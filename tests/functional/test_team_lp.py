@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 
-from budget_wrappers.errors import ConfigError, CostError, InfeasibleBudgetError, NonFiniteError, SpaceError
+from budget_wrappers.errors import (
+    ConfigError,
+    CostError,
+    InfeasibleBudgetError,
+    NonFiniteError,
+    SolverError,
+    SpaceError,
+)
+from budget_wrappers.functional import team_lp
 from budget_wrappers.functional.budget_lp import solve_batch_lp
 from budget_wrappers.functional.team_lp import solve_team_cvxpy, solve_team_lp, whole_choices
 
@@ -135,6 +143,40 @@ def test_fairness_moves_the_budget_from_the_sum_to_the_worst_off() -> None:
     assert shares == pytest.approx([1.0, 0.5, 0.2], abs=1e-4)
     # f = 2: −1/(4x) − 1/(1 − x): 1/(4x²) = 1/(1 − x)², 1 − x = 2x: x = 1/3
     assert solve_team_cvxpy(values, costs, 1.0, 2.0)[0, 1] == pytest.approx(1 / 3, abs=1e-4)
+
+
+def test_any_fairness_divides_as_the_first_order_conditions_say() -> None:
+    # As above: 4·(4x)^−f = (1 − x)^−f, so 1 − x = 4^(1 − 1/f)·x
+    for fairness in (0.2, 0.999, 1.1, 5.0, 20.0, 1e3, 1e5, 1e12):
+        share = solve_team_cvxpy([[0.0, 4.0], [0.0, 1.0]], [0.0, 1.0], 1.0, fairness)[0, 1]
+        assert share == pytest.approx(1 / (1 + 4 ** (1 - 1 / fairness)), abs=5e-4), fairness
+
+
+def test_a_large_fairness_leaves_nobody_far_below_the_best_minimum() -> None:
+    """A mean of power 1 − f lies between the minimum and n^(1/(f − 1)) times it."""
+    rng = np.random.default_rng(0)
+    for agents in (2, 5, 8):
+        values = rng.random((agents, 3)) * 10 ** rng.uniform(-3, 3, (agents, 1))
+        costs, budget = np.array([1e5, 1e6, 5e6]), agents * 2e6
+        best = (values * solve_team_cvxpy(values, costs, budget, math.inf)).sum(1).min()
+        for fairness in (5.0, 20.0, 100.0, 1000.0):
+            alpha = solve_team_cvxpy(values, costs, budget, fairness)
+            assert (values * alpha).sum(1).min() >= best * agents ** (-1 / (fairness - 1)) * (1 - 1e-4)
+            assert (alpha * costs).sum() <= budget * (1 + 1e-6)
+
+
+def test_where_one_solver_fails_another_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(team_lp, "_SOLVERS", ("HIGHS", "SCS"))  # the first solves linear programs only
+    assert solve_team_cvxpy([[0.0, 4.0], [0.0, 1.0]], [0.0, 1.0], 1.0, 2.0)[0, 1] == pytest.approx(1 / 3, abs=1e-3)
+
+
+def test_what_no_solver_solves_is_said_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(team_lp, "_SOLVERS", ("HIGHS",))
+    with pytest.raises(SolverError, match=r"budgets=\[1\.0\].*fairness=20.*HIGHS.*Take fairness=inf"):
+        solve_team_cvxpy([[0.0, 4.0], [0.0, 1.0]], [0.0, 1.0], 1.0, 20)
+    # at a budget of 2 both have the cheap choice, which is worth nothing
+    with pytest.raises(InfeasibleBudgetError, match=r"somebody's utility is 0 or below.*Raise a budget"):
+        solve_team_cvxpy([[0.0, 4.0], [0.0, 1.0]], [1.0, 2.0], 2.0, 20)
 
 
 @pytest.mark.parametrize(
