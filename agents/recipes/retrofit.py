@@ -156,7 +156,7 @@ def trained_actor(agent: OffPolicyAgent) -> TrainedActor:
             "own networks and one stream; agents with exits have a budget already"
         )
     *hidden, last = net.linears
-    mean = rows_of(last, agent.action_space.shape[0])
+    mean = first_outputs(last, agent.action_space.shape[0])
 
     def worth(observation: Tensor, action: Tensor) -> Tensor:
         return agent.critic.smallest_of_own_actions(observation, action[None])[0]
@@ -166,7 +166,7 @@ def trained_actor(agent: OffPolicyAgent) -> TrainedActor:
     )
 
 
-def rows_of(layer: nn.Linear, count: int) -> nn.Linear:
+def first_outputs(layer: nn.Linear, count: int) -> nn.Linear:
     """Return the first ``count`` outputs of ``layer`` as a layer: of a Gaussian policy the means."""
     first = nn.Linear(layer.in_features, count).to(layer.weight)
     with torch.no_grad():
