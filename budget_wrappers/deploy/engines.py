@@ -13,10 +13,10 @@ from torch import nn
 
 from budget_wrappers.deploy.numpy_engine import NumpyPerceptron
 from budget_wrappers.deploy.onnx_engine import OnnxPerceptron
-from budget_wrappers.deploy.rows import rows_of
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies.retrofit import TrainedActor
+from budget_wrappers.policies.rows import rows_of
 
 Engine = Literal["torch", "numpy", "onnxruntime"]
 Forward = Callable[[np.ndarray], np.ndarray]

@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from budget_wrappers.deploy.exit_acting import ExitForward
-from budget_wrappers.deploy.rows import rows_of
 from budget_wrappers.errors import BudgetError, CheckpointError, ConfigError, SpaceError
 from budget_wrappers.metering import ComputeMeter, get_meter
 from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.policies.outputs import ActionMap
+from budget_wrappers.policies.rows import rows_of
 
 FORMAT = "budget_wrappers exit policy 1"
 HEADER = "budget_wrappers_exit_policy"

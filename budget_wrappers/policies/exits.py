@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from budget_wrappers.errors import ConfigError, NonFiniteError, SpaceError
+from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering import count_flops
 from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.policies.options import load_registered
+from budget_wrappers.policies.rows import rows_of
+
+_REMEDY = "pass ExitPolicy(…, to_array=), what makes an input of the network of an observation"
 
 
 class OneExit:
@@ -106,7 +109,7 @@ class ExitPolicy:
 
     def action_at(self, observation: Any, exit_index: int) -> Any:
         """Return the action that one exit takes, see ``actions_at``."""
-        return self._act(self._output(self._input(observation)[None], exit_index)[0])
+        return self._act(self._output(self._row(observation), exit_index)[0])
 
     def actions_at(self, observations: Sequence[Any], exit_index: int) -> list[Any]:
         """Return the actions that one exit takes.
@@ -119,19 +122,12 @@ class ExitPolicy:
             SpaceError: one is none of the network's inputs.
             NonFiniteError: one is NaN or infinite somewhere.
         """
-        x = np.stack([self._input(observation) for observation in observations])
+        x = np.concatenate([self._row(observation) for observation in observations])
         return [self._act(output) for output in self._output(x, exit_index)]
 
-    def _input(self, observation: Any) -> np.ndarray:
-        x = float_array(observation if self._to_array is None else self._to_array(observation))
-        if x.shape != (self.network.inputs,):
-            raise SpaceError(
-                f"An observation of shape {x.shape}; expected ({self.network.inputs},), one input of the network. "
-                "Pass ExitPolicy(…, to_array=): what makes one of an observation."
-            )
-        if not np.isfinite(x).all():
-            raise NonFiniteError(f"The observation {observation!r} is not finite; expected numbers. Mend its source.")
-        return x
+    def _row(self, observation: Any) -> np.ndarray:
+        given = observation if self._to_array is None else self._to_array(observation)
+        return rows_of(given, self.network.inputs, batches=False, remedy=_REMEDY)[0]
 
     def _output(self, x: np.ndarray, exit_index: int) -> np.ndarray:
         if self._at is not None:
@@ -147,19 +143,4 @@ class ExitPolicy:
         return f"{type(self).__name__}({', '.join(f'{one.name}: {one.flops}' for one in self.exits)})"
 
 
-def float_array(observation: Any) -> np.ndarray:
-    """Return ``observation`` as float32.
-
-    Raises:
-        SpaceError: it is no array of numbers.
-    """
-    try:
-        return np.asarray(observation, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise SpaceError(
-            f"The observation {observation!r} is no array of numbers ({error}). Pass ExitPolicy(…, to_array=): what "
-            "makes an input of the network of it."
-        ) from error
-
-
-__all__ = ["ExitPolicy", "OneExit", "float_array"]
+__all__ = ["ExitPolicy", "OneExit"]

@@ -82,10 +82,11 @@ def test_an_observation_of_another_kind_is_made_an_array_first() -> None:
 @pytest.mark.parametrize(
     ("observation", "error", "message"),
     [
-        (np.zeros(4), SpaceError, r"shape \(4,\); expected \(3,\).*to_array="),
-        (np.zeros((1, 3)), SpaceError, r"shape \(1, 3\); expected \(3,\)"),
+        (np.zeros(4), SpaceError, r"shape \(4,\): expected \(3,\);.*to_array="),
+        (np.zeros((1, 3)), SpaceError, r"shape \(1, 3\): expected \(3,\);"),
         ({"position": np.zeros(3)}, SpaceError, r"no array of numbers.*to_array="),
         (np.array([0.0, np.nan, 0.0]), NonFiniteError, "is not finite"),
+        (np.array([0.0, 1e39, 0.0]), NonFiniteError, "is not finite"),  # beyond float32
     ],
 )
 def test_what_is_no_observation_raises(observation: Any, error: type[Exception], message: str) -> None:
