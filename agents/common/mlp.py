@@ -8,18 +8,16 @@ products themselves are torch's.
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-Activation = Literal["relu", "tanh"]
+from budget_wrappers.functional.one_node import IN_PLACE, back_through_activation
 
-_FORWARD: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "tanh": torch.tanh_}
-_RELU_BACKWARD = torch.ops.aten.threshold_backward.grad_input
-_TANH_BACKWARD = torch.ops.aten.tanh_backward.grad_input
+Activation = Literal["relu", "tanh"]
 
 
 class _Scratch(threading.local):
@@ -48,7 +46,7 @@ _scratch = _Scratch()
 
 def _evaluate(x: Tensor, activation: str, parameters: Sequence[Tensor], keep: list[Tensor] | None) -> Tensor:
     """Return the perceptron's output; hidden activations are appended to ``keep``, or live in scratch without it."""
-    f = _FORWARD[activation]
+    f = IN_PLACE[activation]
     for layer in range(0, len(parameters) - 2, 2):
         weight, bias = parameters[layer], parameters[layer + 1]
         if keep is None:
@@ -65,14 +63,7 @@ def _back_through_layer(gradient: Tensor, weight: Tensor, output: Tensor, activa
         torch.mul(gradient, weight, out=into)
     else:
         torch.mm(gradient, weight, out=into)
-    return _back_through_activation(into, output, activation)
-
-
-def _back_through_activation(into: Tensor, output: Tensor, activation: str) -> Tensor:
-    """Turn dL/d(what the activation gave), in place, into dL/d(what it got)."""
-    if activation == "relu":
-        return _RELU_BACKWARD(into, output, 0, grad_input=into)
-    return _TANH_BACKWARD(into, output, grad_input=into)
+    return back_through_activation(into, output, activation)
 
 
 def _back_through_weights(
@@ -191,7 +182,7 @@ class _SmallestValue(torch.autograd.Function):
                     every = torch.arange(len(gradient), device=g.device) if rows is None else rows
                     # The head of each row stands where an ordinary layer has one row of weights for all.
                     weight = weight.index_select(0, every * ctx.heads // len(gradient))
-                    g = _back_through_activation(g * weight, h, ctx.activation)
+                    g = back_through_activation(g * weight, h, ctx.activation)
                 else:
                     g = _back_through_layer(g, weight, h, ctx.activation)
             g = g @ weights[0][:, -ctx.action_size :]

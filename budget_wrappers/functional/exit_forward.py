@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-_FORWARD = {"relu": torch.relu_, "tanh": torch.tanh_}
-_RELU_BACKWARD = torch.ops.aten.threshold_backward.grad_input
-_TANH_BACKWARD = torch.ops.aten.tanh_backward.grad_input
+from budget_wrappers.functional.one_node import IN_PLACE, back_through_activation
 
 
 def exit_outputs(
@@ -40,7 +38,7 @@ def _evaluate(
     x: Tensor, activation: str, stages: Sequence[int], outputs: int, parameters: Sequence[Tensor], keep: list[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Return the same; what each layer was given is appended to ``keep``."""
-    f, given = _FORWARD[activation], iter(parameters)
+    f, given = IN_PLACE[activation], iter(parameters)
     said = []
     for layers in stages:
         for _ in range(layers):
@@ -69,7 +67,6 @@ class _EveryExit(torch.autograd.Function):
     def backward(ctx: Any, to_output: Tensor, to_logits: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # unpacked once: checkpointing allows no more
         inputs, weights = list(saved[: len(saved) // 2]), list(saved[len(saved) // 2 :])
-        back = _RELU_BACKWARD if ctx.activation == "relu" else _TANH_BACKWARD
         gradients: list[Tensor] = []
         flowing: Tensor | None = None  # dL/d(what an exit and the stage behind it were given)
         for number in reversed(range(len(ctx.stages))):
@@ -81,7 +78,7 @@ class _EveryExit(torch.autograd.Function):
             if inputs or ctx.needs_input_grad[0]:
                 flowing = gradient @ weight if flowing is None else torch.addmm(flowing, gradient, weight)
             for _ in range(ctx.stages[number]):
-                flowing = back(flowing, x, *((0,) if ctx.activation == "relu" else ()), grad_input=flowing)
+                flowing = back_through_activation(flowing, x, ctx.activation)
                 x, weight = inputs.pop(), weights.pop()
                 gradients += [flowing.sum(0), flowing.t() @ x]
                 flowing = flowing @ weight if inputs or ctx.needs_input_grad[0] else flowing
