@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from budget_wrappers.functional.one_node import IN_PLACE, back_through_activation
+from budget_wrappers.functional.one_node import IN_PLACE, back_through_activation, transformed
 
 
 def exit_outputs(
     x: Tensor, activation: str, stages: Sequence[int], outputs: int, parameters: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Return what every exit and every gate says, differentiable once.
+    """Return what every exit and every gate says, differentiable once; any number of times under ``torch.func``.
 
     Args:
         x: shape ``(B, inputs)``.
@@ -29,7 +29,7 @@ def exit_outputs(
     Returns:
         ``(K, B, outputs)`` and the gates' logits, ``(B, K − 1)``.
     """
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and not transformed():
         return _EveryExit.apply(x, activation, tuple(stages), outputs, *parameters)
     return _evaluate(x, activation, stages, outputs, parameters, [])
 

@@ -1,4 +1,4 @@
-"""What perceptrons that are one node of the autograd graph share: activations and their derivatives."""
+"""What perceptrons that are one node of the autograd graph share: activations, derivatives, and when to be none."""
 
 from collections.abc import Callable
 
@@ -24,4 +24,12 @@ def back_through_activation(into: Tensor, output: Tensor, activation: str) -> Te
     return _TANH_BACKWARD(into, output, grad_input=into)
 
 
-__all__ = ["IN_PLACE", "back_through_activation"]
+def transformed() -> bool:
+    """Return whether ``torch.func`` (``grad``, ``vmap``, ``jvp``, …) transforms what runs now.
+
+    A node with a derivative of its own lacks the rules that these need; plain operations have them all.
+    """
+    return torch._C._are_functorch_transforms_active()  # what autograd.Function asks; torch has no public way
+
+
+__all__ = ["IN_PLACE", "back_through_activation", "transformed"]

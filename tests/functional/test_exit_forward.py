@@ -42,6 +42,37 @@ def test_gradients_are_those_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda rows: tuple(network(rows)), (x,))
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch's own use, in jvp
+def test_transforms_of_torch_func_see_the_layers(activation: str) -> None:
+    """``grad``, ``jvp``, ``vmap``, one within the other, also where gradients are off outside."""
+    torch.manual_seed(0)
+    network = EarlyExitNetwork(3, 2, (4, 5), None, activation).double()
+    x, towards = torch.randn(2, 6, 3, dtype=torch.float64)
+    parameters = dict(network.named_parameters())
+
+    def loss(values: dict[str, Tensor], rows: Tensor) -> Tensor:
+        return loss_of(torch.func.functional_call(network, values, (rows,)))
+
+    def every() -> list[Tensor]:
+        with torch.no_grad():
+            batched = torch.func.vmap(lambda row: network(row[None]).output)(x)
+        per_row = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, x[:, None])
+        return [
+            *torch.func.grad(loss)(parameters, x).values(),
+            *torch.func.jvp(lambda rows: loss(parameters, rows), (x,), (towards,)),
+            torch.func.hessian(lambda row: loss(parameters, row[None]))(x[0]),
+            *per_row.values(),
+            batched,
+        ]
+
+    ours = every()
+    hook = network.exits[0].register_forward_hook(lambda *_: None)
+    for own, theirs in zip(ours, every(), strict=True):
+        torch.testing.assert_close(own, theirs, rtol=1e-12, atol=1e-12)
+    hook.remove()
+
+
 def test_logits_alone_give_the_heads_no_gradient() -> None:
     network = EarlyExitNetwork(3, 2, (4, 4))
     gradients = torch.autograd.grad(network(torch.randn(6, 3)).logits.sum(), [e.weight for e in network.exits])
