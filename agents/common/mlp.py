@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from budget_wrappers.functional.one_node import IN_PLACE, back_through_activation
+from budget_wrappers.functional.one_node import IN_PLACE, back_through_activation, transformed
 
 Activation = Literal["relu", "tanh"]
 
@@ -210,8 +210,8 @@ class MLP(nn.Sequential):
     """``Linear``, activation, …, ``Linear``.
 
     An ordinary ``nn.Sequential`` to whoever reads, saves, prunes or counts it. Its forward pass runs as one autograd
-    node, as long as its layers are as they were made: with hooks on them, parametrised or changed in number, it runs
-    as any ``nn.Sequential`` does.
+    node, as long as its layers are as they were made: with hooks on them, parametrised or changed in number, or under
+    ``torch.func``, it runs as any ``nn.Sequential`` does.
 
     Args:
         sizes: widths from input to output, at least two.
@@ -253,10 +253,12 @@ class MLP(nn.Sequential):
         return self._run(x, [tensor.detach() for tensor in tensors])
 
     def tensors(self) -> list[Tensor] | None:
-        """Return ``[W_1, b_1, W_2, b_2, …]``, or ``None`` where layers are no longer as they were made.
+        """Return ``[W_1, b_1, W_2, b_2, …]``, or ``None`` where layers are not as they were made or are transformed.
 
         ``parameters()`` takes longer than a small layer does.
         """
+        if transformed():
+            return None
         found: list[Tensor] = []
         for part in self._modules.values():
             if part._forward_pre_hooks or part._forward_hooks:

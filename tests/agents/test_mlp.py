@@ -184,3 +184,24 @@ def test_slice_is_a_plain_sequence_of_the_same_layers():
     part = net[:2]
     assert type(part) is nn.Sequential
     assert part[0] is net[0] and part[1] is net[1]
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch's own use, in jvp
+def test_transforms_of_torch_func_see_the_layers(activation):
+    net, x = MLP((5, 8, 1), activation), torch.randn(7, 5)
+    plain = nn.Sequential(*net)  # the same layers
+    for ours, theirs in zip(*(transforms(module, x) for module in (net, plain)), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def transforms(module, x):
+    parameters = dict(module.named_parameters())
+
+    def loss(values, row):
+        return torch.func.functional_call(module, values, (row,)).square().sum()
+
+    with torch.no_grad():
+        batched = torch.func.vmap(module)(x)
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, x)
+    return [batched, *each.values(), torch.func.hessian(lambda row: loss(parameters, row))(x[0])]
