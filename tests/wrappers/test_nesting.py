@@ -145,9 +145,7 @@ def test_a_recorder_inside_a_frame_skip_raises_before_it_loses_a_second_cost(tim
     """The policy pays once for ``times`` steps, of which the last, free one is all that is handed out."""
     env = repeated(times)
     env.reset(seed=0)
-    with pytest.raises(
-        WrapperOrderError, match=r"RepeatAction steps RecordComputeStatistics several .*lost\. Put"
-    ):
+    with pytest.raises(WrapperOrderError, match=r"RepeatAction steps RecordComputeStatistics several .*lost\. Put"):
         for _ in range(2):
             get_meter(METER).add(9)
             env.step(env.action_space.sample())
