@@ -72,18 +72,17 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
         if env.has_wrapper_attr("cost_key"):
             raise InfoKeyError(f"{env} writes info[{SUMMARY_KEY!r}] already. One RecordComputeStatistics is enough.")
         self.open_account(meter)
-        self.cost_key, self.convention, self._stable_info = key, self.meter.convention, stable_info
-        self._stable_names: tuple[str, ...] | None = None
+        self.cost_key, self.convention = key, self.meter.convention
+        self._stable_info, self._stable_names = stable_info, ()
         self._raw, self._limit = find(env, "raw_return"), find(env, "limit_report")
         self._options = find(env, "option_report")
-        self._last_cost, self._cost, self._return, self._steps = 0, np.float64(0), 0.0, 0
-        self._repeats = RepeatWatch()
+        self._last_cost, self._cost, self._return, self._steps, self._repeats = 0, np.float64(0), 0.0, 0, RepeatWatch()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment, drop what is pending on the meter and start an account."""
         obs, info = super().reset(seed=seed, options=options)
         self._return, self._steps = 0.0, 0
-        if self._stable_info and self._stable_names is None:
+        if self._stable_info and not self._stable_names:
             self._stable_names = (*self._account.by_name()[0], "other")
         return obs, self._write(info, 0, self._stable_info)
 
@@ -91,8 +90,7 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
         """Step, close the account of the step and write its cost.
 
         Raises:
-            InfoKeyError: the environment has put something else under the key.
-            NonFiniteError, SpaceError: the environment's reward is NaN or infinite, or no number.
+            InfoKeyError, NonFiniteError, SpaceError: the key is the environment's, or the reward not finite, no number.
             MeterError: the episode has ended and the meter was never used, or it was charged for a batch.
             WrapperOrderError: a wrapper outside repeats actions and hands out the last info only.
         """
@@ -144,14 +142,13 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
                 f"info has {sorted(info)} and {self.cost_key!r} and {SUMMARY_KEY!r} are ours; {self.env} writes one of "
                 "them inside. Choose another place for the cost, RecordComputeStatistics(env, key='compute_cost')."
             )
-        if with_summary:
-            return {**info, self.cost_key: np.float64(cost), SUMMARY_KEY: self.compute_summary()}
-        return {**info, self.cost_key: np.float64(cost)}
+        summary = {SUMMARY_KEY: self.compute_summary()} if with_summary else {}
+        return {**info, self.cost_key: np.float64(cost), **summary}
 
 
-def _fold(counts: dict[str, int], names: tuple[str, ...] | None) -> dict[str, int]:
-    """Return the counts under ``names`` only, the rest under the last of them."""
-    if names is None:
+def _fold(counts: dict[str, int], names: tuple[str, ...]) -> dict[str, int]:
+    """Return the counts under ``names`` only, the rest under the last of them; as they are without any names."""
+    if not names:
         return counts
     folded = dict.fromkeys(names, 0)
     for name, count in counts.items():
