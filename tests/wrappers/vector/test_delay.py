@@ -9,6 +9,7 @@ import pytest
 from budget_wrappers.errors import ConfigError, InfoKeyError, SpaceError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.vector import ComputeDelayAction, RecordComputeStatistics, SubPolicyAction
+from budget_wrappers.wrappers.vector.delay import period_of
 from tests.gymnasium_versions import asynchronous, sync
 from tests.wrappers.environments import KINDS, SpacesEnv, constant_action
 from tests.wrappers.vector.test_traps import DISABLED, NEXT, SAME, make
@@ -41,7 +42,7 @@ def arrived(envs: Any) -> list[list[float]]:
 
 
 def test_each_row_waits_for_its_own_action(meter: ComputeMeter) -> None:
-    envs = delayed(make(), meter)
+    envs = delayed(make(NEXT), meter)
     envs.reset(seed=0)
     # Row 0: cheap, on time. Row 1: dear, two periods late; its cheap one at step 3 overtakes the one of step 2.
     told = acted(envs, meter, [[100, 1_000], [100, 1_000], [100, 1_000], [100, 100], [100, 100]])
@@ -86,7 +87,7 @@ def test_charged_before_a_masked_reset_of_others_an_action_is_late_all_the_same(
 
 
 def test_a_policy_may_reuse_its_buffer(meter: ComputeMeter) -> None:
-    envs = delayed(make(), meter)
+    envs = delayed(make(NEXT), meter)
     envs.reset(seed=0)
     actions = np.zeros((2, 3), np.float32)
     for number in range(4):
@@ -98,7 +99,7 @@ def test_a_policy_may_reuse_its_buffer(meter: ComputeMeter) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_actions_of_every_kind_arrive(kind: str, meter: ComputeMeter) -> None:
-    envs = delayed(sync([lambda: SpacesEnv(kind)] * 2, SAME), meter, initial_action=None)
+    envs = delayed(sync([lambda: SpacesEnv(kind)] * 2, NEXT), meter, initial_action=None)
     envs.reset(seed=0)
     one = constant_action(kind)
     both = {key: np.stack([value] * 2) for key, value in one.items()} if kind == "dict" else one
@@ -126,8 +127,8 @@ def test_the_period_is_the_environments_own(make_envs: Any, meter: ComputeMeter)
     envs.close()
     envs = make_envs([SpacesEnv] * 2, NEXT)
     with pytest.raises(ConfigError, match="has no dt; expected one control period"):
-        delayed(envs, meter, period=None)
-    envs.reset(seed=0)  # its workers are alive
+        period_of(envs)
+    envs.reset(seed=0)  # asking has not ended its workers
     envs.close()
 
 
@@ -146,18 +147,18 @@ def test_two_periods_are_refused(meter: ComputeMeter) -> None:
 )
 def test_bad_arguments_are_refused(arguments: Any, error: type[Exception], message: str, meter: ComputeMeter) -> None:
     with pytest.raises(error, match=message):
-        delayed(make(), meter, **arguments)
+        delayed(make(NEXT), meter, **arguments)
 
 
 def test_two_of_them_or_one_around_a_chooser_are_refused(meter: ComputeMeter) -> None:
     with pytest.raises(InfoKeyError, match="already"):
-        delayed(delayed(make(), meter), meter)
+        delayed(delayed(make(NEXT), meter), meter)
     with pytest.raises(WrapperOrderError, match="inside of it"):
-        delayed(SubPolicyAction(make(), ["cheap-box"], meter=meter), meter)
+        delayed(SubPolicyAction(make(NEXT), ["cheap-box"], meter=meter), meter)
 
 
 def test_an_action_is_needed_for_each_row(meter: ComputeMeter) -> None:
-    envs = delayed(make(), meter)
+    envs = delayed(make(NEXT), meter)
     envs.reset(seed=0)
     with pytest.raises(SpaceError, match="1 actions; expected 2"):
         envs.step(np.zeros((1, 3), np.float32))

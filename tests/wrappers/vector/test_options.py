@@ -27,7 +27,7 @@ from tests.gymnasium_versions import needs_masks, sync
 from tests.wrappers.environments import CHEAP, DEAR, KINDS, SpacesEnv, cheap, constant_action, dear, exits
 from tests.wrappers.vector.episodes import MODES, Policy, RandomLengthEnv, batch_stories, both_stories
 from tests.wrappers.vector.test_equivalence import SUB_POLICIES, reusing_sync
-from tests.wrappers.vector.test_traps import DISABLED, NEXT, SAME, make
+from tests.wrappers.vector.test_traps import NEXT, SAME, make
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def meter() -> ComputeMeter:
 
 
 def options(meter: ComputeMeter, envs: Any = None, **arguments: Any) -> SubPolicyAction:
-    return SubPolicyAction(make() if envs is None else envs, [dear("box"), cheap("box")], meter=meter, **arguments)
+    return SubPolicyAction(make(NEXT) if envs is None else envs, [dear("box"), cheap("box")], meter=meter, **arguments)
 
 
 def acting(function: Callable[[Any], Any]) -> FunctionPolicy:
@@ -45,14 +45,14 @@ def acting(function: Callable[[Any], Any]) -> FunctionPolicy:
 
 def three(*policies: Any, meter: ComputeMeter) -> SubPolicyAction:
     """Return three environments, after a reset, with such sub-policies."""
-    envs = SubPolicyAction(sync([SpacesEnv] * 3, DISABLED), policies, meter=meter)
+    envs = SubPolicyAction(sync([SpacesEnv] * 3, NEXT), policies, meter=meter)
     envs.reset(seed=0)
     return envs
 
 
 def test_numbers_by_hand(meter: ComputeMeter) -> None:
     """Rewards are 1, 2, … in both; the cheap one costs 10 FLOPs, the dear one 40: 1 and 4 units."""
-    envs = RecordComputeStatistics(options(meter, make(ends=(2, None)), weight=0.5), meter)
+    envs = RecordComputeStatistics(options(meter, make(NEXT, ends=(2, None)), weight=0.5), meter)
     assert envs.reset(seed=0)[1]["option"].tolist() == [-1.0, -1.0]
     meter.add(10, "gate", rows=2, by_row=[3, 7])
     _, rewards, _, _, infos = envs.step([1, 0])
@@ -137,7 +137,7 @@ def test_a_module_and_an_agent_act_on_batches_as_on_rows(meter: ComputeMeter) ->
 
 
 def test_each_row_leaves_at_its_exit(meter: ComputeMeter) -> None:
-    envs = EarlyExitAction(sync([SpacesEnv] * 3, DISABLED), exits(), meter=meter)
+    envs = EarlyExitAction(sync([SpacesEnv] * 3, NEXT), exits(), meter=meter)
     observations = envs.reset(seed=0)[0]
     envs.step([1, 0, 1])
     said = envs.policy.network(torch.from_numpy(observations)).output.detach().numpy()
@@ -170,7 +170,7 @@ def test_a_sub_policy_may_reuse_its_buffer(meter: ComputeMeter) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_actions_of_every_kind_arrive(kind: str, meter: ComputeMeter) -> None:
-    envs = SubPolicyAction(sync([lambda: SpacesEnv(kind)] * 2, SAME), [cheap(kind), dear(kind)], meter=meter)
+    envs = SubPolicyAction(sync([lambda: SpacesEnv(kind)] * 2, NEXT), [cheap(kind), dear(kind)], meter=meter)
     envs.reset(seed=0)
     envs.step([0, 1])
     for env in envs.env.envs:
@@ -282,8 +282,8 @@ def test_a_batch_of_another_length_raises_and_names_the_sub_policy(act: Any, met
 
 
 @pytest.mark.parametrize("hold", [2, [1, 3]])
-@pytest.mark.parametrize("wrap", [lambda **kwargs: SubPolicyAction(make(), ["cheap-box"], **kwargs),
-                                  lambda **kwargs: EarlyExitAction(make(), "exits-box", **kwargs)])  # fmt: skip
+@pytest.mark.parametrize("wrap", [lambda **kwargs: SubPolicyAction(make(NEXT), ["cheap-box"], **kwargs),
+                                  lambda **kwargs: EarlyExitAction(make(NEXT), "exits-box", **kwargs)])  # fmt: skip
 def test_a_longer_option_is_refused_and_says_where_it_goes(wrap: Any, hold: Any) -> None:
     with pytest.raises(ConfigError, match=r"SyncVectorEnv\(\[lambda: (SubPolicy|EarlyExit)Action\(env, …, hold="):
         wrap(hold=hold)
@@ -301,17 +301,20 @@ def test_what_is_no_index_for_each_row_is_refused(actions: Any, meter: ComputeMe
 def test_wrappers_that_read_costs_go_outside(meter: ComputeMeter) -> None:
     for wrap in (RecordComputeStatistics, lambda envs, meter: ComputePenaltyReward(envs, 0.1, meter=meter)):
         with pytest.raises(WrapperOrderError, match="put wrappers that record, penalise or limit outside"):
-            options(meter, wrap(make(), meter))
+            options(meter, wrap(make(NEXT), meter))
     with pytest.raises(WrapperOrderError, match="chooses sub-policies already"):
         EarlyExitAction(options(meter), exits(), meter=meter)
-    options(meter, ComputeDelayAction(make(), [(1, 1.0)], 0.02, meter=meter))
+    options(meter, ComputeDelayAction(make(NEXT), [(1, 1.0)], 0.02, meter=meter))
 
 
 def test_a_penalty_on_top_of_a_weight_is_refused(meter: ComputeMeter) -> None:
     with pytest.raises(WrapperOrderError, match="a second time"):
         ComputePenaltyReward(options(meter, weight=0.5), 0.1, meter=meter)
     envs = options(meter)
-    ComputePenaltyReward(envs, 0.1, meter=meter).env.set_weight(0.25)
+    penalised = ComputePenaltyReward(envs, 0.1, meter=meter)
+    envs.set_weight(0.25)
+    with pytest.raises(WrapperOrderError, match="a second time"):
+        penalised.reset()
     envs.reset(seed=0)
     assert envs.step([1, 0])[1].tolist() == [1 - 0.25 * 4, 1 - 0.25]
 
