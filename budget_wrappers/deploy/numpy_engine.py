@@ -19,7 +19,7 @@ class NumpyPerceptron:
     A deep copy made together with the module evaluates the module's copy.
 
     Args:
-        linears: layers from input to output, on the CPU, each with a bias.
+        linears: layers from input to output, on the CPU, with a bias or without.
         activation: ``"relu"`` or ``"tanh"``, between layers.
     """
 
@@ -31,10 +31,14 @@ class NumpyPerceptron:
     def _read(self) -> None:
         """View the parameters as arrays, and remember where they were."""
         self._places = self._addresses()
-        self._layers = [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in self._linears]
+        self._layers = [(layer.weight.detach().numpy().T, _bias_of(layer)) for layer in self._linears]
 
     def _addresses(self) -> list[int]:
-        return [tensor.data_ptr() for layer in self._linears for tensor in (layer.weight, layer.bias)]
+        return [
+            0 if tensor is None else tensor.data_ptr()
+            for layer in self._linears
+            for tensor in (layer.weight, layer.bias)
+        ]
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the output ``(n, out)`` for ``x`` ``(n, in)``."""
@@ -45,3 +49,9 @@ class NumpyPerceptron:
         for w, b in hidden:
             x = f(x @ w + b)
         return x @ weight + bias
+
+
+def _bias_of(layer: nn.Linear) -> np.ndarray:
+    if layer.bias is None:
+        return np.zeros(layer.out_features, layer.weight.detach().numpy().dtype)
+    return layer.bias.detach().numpy()

@@ -48,6 +48,22 @@ def test_every_engine_says_what_the_module_says(engine: Any, activation: Any, sp
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_layers_without_a_bias_are_evaluated_as_they_are(engine: Any) -> None:
+    if engine == "onnxruntime":
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 8, bias=False), nn.Tanh(), nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 2, bias=False))
+    made = ENGINES[engine](net[::2], "tanh")
+    x = np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = net(torch.as_tensor(x)).numpy()
+    said = made(x)
+    assert said.dtype == np.float32
+    np.testing.assert_allclose(said, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_an_engine_plays_an_episode_under_a_wrapper(engine: Any) -> None:
     made = policy(engine)
     result = evaluate_policy(made, RecordComputeStatistics(gym.make("Pendulum-v1"), made.meter), 1)
