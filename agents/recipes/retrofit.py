@@ -29,6 +29,7 @@ from budget_wrappers.errors import ConfigError, SpaceError
 from budget_wrappers.metering import ComputeMeter, Profile, profile
 from budget_wrappers.policies.outputs import ActionMap
 from budget_wrappers.policies.retrofit import Retrofit, RetrofitConfig, TrainedActor
+from budget_wrappers.policies.rows import Concatenation
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def run_retrofit(
     points = [measured(policy, setup, policy.meter, f"{name} as trained", episodes, seed)]
     profiles = {"as trained": profiled(policy, setup, seed)}
     normalisation = actor.to_array if isinstance(actor.to_array, Normalisation) else None
+    concatenation = actor.to_array if isinstance(actor.to_array, Concatenation) else None
     start = time.perf_counter()
     retrofit = Retrofit(actor, config)
     env = setup.make_env()
@@ -99,7 +101,8 @@ def run_retrofit(
         start = time.perf_counter()
         retrofit.teach_gates(budget)
         seconds += time.perf_counter() - start
-        made = BudgetedExitPolicy(copy.deepcopy(retrofit.network), actor.action_map, budget, normalisation)
+        network = copy.deepcopy(retrofit.network)
+        made = BudgetedExitPolicy(network, actor.action_map, budget, normalisation, concatenation=concatenation)
         files[budget] = made.save(folder / f"budget-{budget:g}")
         points.append(measured(made, setup, made.meter, f"b = {budget:g}", episodes, seed))
         profiles[f"{budget:g}"] = profiled(made, setup, seed)
@@ -144,8 +147,8 @@ def trained_actor(agent: OffPolicyAgent) -> TrainedActor:
     """
     if not isinstance(agent.observation_space, gym.spaces.Box):
         raise SpaceError(
-            f"{type(agent).__name__} observes {agent.observation_space}: expected one box; policies with exits are "
-            "files that know no dictionaries. Wrap the environment in FlattenObservation and train there"
+            f"{type(agent).__name__} observes {agent.observation_space}: expected one box. Wrap the "
+            "environment in gymnasium.wrappers.FlattenObservation and train there"
         )
     net = getattr(agent.actor, "net", None)
     if isinstance(agent, DQN) and isinstance(agent.actor, QNetwork) and agent.actor.heads == 1:

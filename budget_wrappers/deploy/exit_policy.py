@@ -21,10 +21,14 @@ from budget_wrappers.errors import BudgetError, CheckpointError, ConfigError, Sp
 from budget_wrappers.metering import ComputeMeter, get_meter
 from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.policies.outputs import ActionMap
-from budget_wrappers.policies.rows import rows_of
+from budget_wrappers.policies.rows import Concatenation, rows_of
 
 FORMAT = "budget_wrappers exit policy 1"
 HEADER = "budget_wrappers_exit_policy"
+_REMEDY = (
+    "pass what the environment that the policy was made for returns; for dictionaries of vectors make the policy with "
+    "concatenation=Concatenation.of(space), or wrap the environment in gymnasium.wrappers.FlattenObservation"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +76,7 @@ class BudgetedExitPolicy:
         action_map: from what it says to actions.
         budget: that its gates were taught, for whoever reads it: 0 for the first exit, 1 for the last.
         normalisation: of observations, ``None`` for none.
+        concatenation: of observations that are dictionaries of vectors, before that; ``None`` for vectors.
         meter: name or object; by default one of its own.
         seed: of the gates' draws.
 
@@ -87,7 +92,9 @@ class BudgetedExitPolicy:
         normalisation: Normalisation | None = None,
         meter: str | ComputeMeter | None = None,
         seed: int = 0,
+        concatenation: Concatenation | None = None,
     ) -> None:
+        self.concatenation = concatenation
         self.network, self.action_map, self.budget, self.normalisation = network, action_map, budget, normalisation
         self.meter = get_meter(meter) if isinstance(meter, str) else meter if meter is not None else ComputeMeter()
         self.exits = ExitForward(network, self.meter)
@@ -107,7 +114,8 @@ class BudgetedExitPolicy:
             SpaceError: an observation of another shape than the network's input.
             NonFiniteError: one with NaN or infinity.
         """
-        rows, batched = rows_of(observation, self.network.inputs)
+        given = observation if self.concatenation is None else self.concatenation(observation)
+        rows, batched = rows_of(given, self.network.inputs, remedy=_REMEDY)
         rows = rows if self.normalisation is None else self.normalisation(rows)
         actions = self.action_map.actions(self.exits(rows, self.rng))
         return (actions if batched else actions[0]), state
@@ -120,11 +128,15 @@ class BudgetedExitPolicy:
         """
         sizes = {"argmax": (getattr(action, "n", None), self.network.outputs)}
         same = sizes.get(self.action_map.meaning, (action.shape, (len(self.action_map.low),)))
-        if observation.shape != (self.network.inputs,) or same[0] != same[1]:
+        shape = observation.shape
+        if self.concatenation is not None and Concatenation.of(observation) == self.concatenation:
+            shape = (gym.spaces.flatdim(observation),)
+        if shape != (self.network.inputs,) or same[0] != same[1]:
+            named = "" if self.concatenation is None else f" under {', '.join(self.concatenation.keys)}"
             raise SpaceError(
-                f"an environment of the spaces {observation} and {action}: expected {self.network.inputs} numbers to "
-                f"observe and actions of the kind {self.action_map.meaning!r} of size {self.network.outputs}, for "
-                "which the policy was made; name its own environment"
+                f"an environment of the spaces {observation} and {action}: expected {self.network.inputs} numbers"
+                f"{named} to observe and actions of the kind {self.action_map.meaning!r} of size "
+                f"{self.network.outputs}, for which the policy was made; name its own environment"
             )
 
     def save(self, path: str | Path) -> Path:
@@ -143,6 +155,7 @@ class BudgetedExitPolicy:
             "budget": float(self.budget),
             "action_map": dataclasses.asdict(self.action_map),
             "bound": None if self.normalisation is None else self.normalisation.bound,
+            "keys": None if self.concatenation is None else list(self.concatenation.keys),
         }
         tensors = {f"network/{name}": value.cpu().contiguous() for name, value in network.state_dict().items()}
         if self.normalisation is not None:
@@ -182,7 +195,9 @@ class BudgetedExitPolicy:
             fitting = len(action_map.low) in (0, network.outputs) and 0 <= budget < math.inf
             if not finite or not fitting or (normalisation and len(normalisation.mean) != network.inputs):
                 raise ConfigError("weights, bounds, normalisation or budget that do not fit each other")
-            return cls(network, action_map, budget, normalisation, meter, seed)
+            keys = header.get("keys")  # older files have none
+            concatenation = None if keys is None else Concatenation(tuple(map(str, keys)))
+            return cls(network, action_map, budget, normalisation, meter, seed, concatenation)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError, BudgetError) as error:
             raise CheckpointError(
                 f"{path} is damaged ({error}): expected what BudgetedExitPolicy.save wrote; take another copy"

@@ -3,6 +3,7 @@
 The model is read and never changed; see ``budget_wrappers.policies.retrofit``.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,23 +15,26 @@ from budget_wrappers.deploy.exit_policy import Normalisation
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.policies.outputs import ActionMap
 from budget_wrappers.policies.retrofit import TrainedActor, Worth, perceptron_of
+from budget_wrappers.policies.rows import Concatenation
 
 
 def trained_actor(model: Any) -> TrainedActor:
-    """Return the actor of SAC, TD3, DDPG, DQN, PPO or A2C with a policy of perceptrons.
+    """Return the actor of SAC, TD3, DDPG, DQN, PPO or A2C with a policy of perceptrons on vectors or Dicts of them.
 
     Exits of SAC, TD3, DDPG and DQN are valued by the model's own critic. PPO's and A2C's value states only, so an exit
     is worth as much as it is like the last one.
 
     Raises:
-        ConfigError: a policy that retrofitting does not know: images, dictionaries, features shared by a network.
-        SpaceError: a space of actions that is neither discrete nor a box of one dimension.
+        ConfigError: a policy that retrofitting does not know: images, features shared by a network, dictionaries that
+            were normalised.
+        SpaceError: a space of actions that is neither discrete nor a box of one dimension, or dictionaries of anything
+            but vectors.
     """
     policy = getattr(model, "policy", None)
-    if not isinstance(policy, nn.Module) or not isinstance(getattr(model, "observation_space", None), spaces.Box):
+    space = getattr(model, "observation_space", None)
+    if not isinstance(policy, nn.Module) or not isinstance(space, spaces.Box | spaces.Dict):
         raise _unsupported(model)
-    normalisation = normalisation_of(model)
-    to_array = np.asarray if normalisation is None else normalisation
+    to_array = _to_array(model)
     if hasattr(policy, "q_net"):
         _require_plain_features(model, policy.q_net.features_extractor)
         layers, activation, _ = perceptron_of(policy.q_net.q_net)
@@ -48,7 +52,21 @@ def trained_actor(model: Any) -> TrainedActor:
         layers, activation, _ = perceptron_of([*actor.latent_pi, actor.mu])
     else:
         layers, activation, _ = perceptron_of(actor.mu)
-    return TrainedActor(layers, activation, ActionMap.of(model.action_space, "squash"), _worth(policy.critic), to_array)
+    worth = _worth(policy.critic, space)
+    return TrainedActor(layers, activation, ActionMap.of(model.action_space, "squash"), worth, to_array)
+
+
+def _to_array(model: Any) -> Callable[[Any], np.ndarray]:
+    """Return what makes the network's input of an observation."""
+    normaliser = model.get_vec_normalize_env()
+    if not isinstance(model.observation_space, spaces.Dict):
+        return normalisation_of(model) or np.asarray
+    if normaliser is not None and normaliser.norm_obs:
+        raise ConfigError(
+            f"{type(model).__name__} was trained on {model.observation_space} with VecNormalize(norm_obs=True): "
+            "expected vectors, or dictionaries as they are; wrap the environment in FlattenObservation and train there"
+        )
+    return Concatenation.of(model.observation_space)
 
 
 def normalisation_of(model: Any) -> Normalisation | None:
@@ -60,12 +78,14 @@ def normalisation_of(model: Any) -> Normalisation | None:
     return Normalisation(normaliser.obs_rms.mean.copy(), deviation, float(normaliser.clip_obs))
 
 
-def _worth(critic: nn.Module) -> Worth:
+def _worth(critic: nn.Module, space: spaces.Box | spaces.Dict) -> Worth:
     """Return the smallest of the critic's values; it takes actions in [−1, 1], as its replay stores them."""
+    parts = {key: one.shape[0] for key, one in space.spaces.items()} if isinstance(space, spaces.Dict) else {}
 
     @torch.no_grad()
     def worth(observation: Tensor, action: Tensor) -> Tensor:
-        return torch.cat(critic(observation, action), 1).min(1).values
+        given = dict(zip(parts, observation.split([*parts.values()], 1), strict=True)) if parts else observation
+        return torch.cat(critic(given, action), 1).min(1).values
 
     return worth
 
@@ -78,7 +98,8 @@ def _require_plain_features(model: Any, extractor: nn.Module) -> None:
 def _unsupported(model: Any) -> ConfigError:
     return ConfigError(
         f"{type(model).__name__} with {type(getattr(model, 'policy', model)).__name__}: expected SAC, TD3, DDPG, DQN, "
-        "PPO or A2C with MlpPolicy on observations of one box; for other networks give TrainedActor its layers"
+        "PPO or A2C with MlpPolicy on observations of one box, or MultiInputPolicy on dictionaries of vectors; for "
+        "other networks give TrainedActor its layers"
     )
 
 

@@ -1,10 +1,57 @@
 """Observations as rows of a network's input, checked."""
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
+import gymnasium as gym
 import numpy as np
 
 from budget_wrappers.errors import NonFiniteError, SpaceError
+
+
+@dataclass(frozen=True)
+class Concatenation:
+    """From a dictionary of vectors, or of rows, to one vector: ``gymnasium.spaces.flatten``, of a batch too.
+
+    Stable-Baselines3's ``MultiInputPolicy`` puts vectors together in the same order.
+
+    Attributes:
+        keys: of the vectors, in their order.
+    """
+
+    keys: tuple[str, ...]
+
+    @classmethod
+    def of(cls, space: gym.Space) -> Self:
+        """Return the one for observations of ``space``.
+
+        Raises:
+            SpaceError: anything but a Dict of Boxes of one dimension.
+        """
+        inner = space.spaces if isinstance(space, gym.spaces.Dict) else {"": space}
+        if "" in inner or not all(isinstance(one, gym.spaces.Box) and len(one.shape) == 1 for one in inner.values()):
+            raise SpaceError(
+                f"observations in {space}: expected a Dict of Boxes of one dimension, each under a name; wrap the "
+                "environment in gymnasium.wrappers.FlattenObservation and train there"
+            )
+        return cls(tuple(inner))
+
+    def __call__(self, observation: Any) -> np.ndarray:
+        """Return ``(width,)`` or ``(n, width)`` of vectors ``(own width,)`` or ``(n, own width)`` each.
+
+        Raises:
+            SpaceError: no dictionary of such vectors.
+        """
+        if not isinstance(observation, Mapping) or set(observation) != set(self.keys):
+            raise SpaceError(
+                f"the observation {observation!r}: expected a dictionary of {', '.join(self.keys)}; pass what the "
+                "environment that the policy was made for returns"
+            )
+        try:
+            return np.concatenate([observation[key] for key in self.keys], axis=-1)
+        except ValueError as error:
+            raise SpaceError(f"the observation {observation!r}: expected vectors, or rows of each ({error})") from error
 
 
 def rows_of(
@@ -37,4 +84,4 @@ def rows_of(
     return (x if x.ndim == 2 else x[None]).astype(np.float32), x.ndim == 2
 
 
-__all__ = ["rows_of"]
+__all__ = ["Concatenation", "rows_of"]

@@ -16,6 +16,7 @@ from budget_wrappers.errors import CheckpointError, NonFiniteError, SpaceError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.policies.outputs import ActionMap
+from budget_wrappers.policies.rows import Concatenation
 from budget_wrappers.wrappers import RecordComputeStatistics
 
 NORMALISATION = Normalisation(np.array([1.0, 0.0, -1.0]), np.array([2.0, 1.0, 0.5]), 5.0)
@@ -83,6 +84,44 @@ def test_observations_of_another_kind_are_refused() -> None:
         normalised.predict(np.array([np.inf, 0.0, 0.0]))
 
 
+TWO_VECTORS = gym.spaces.Dict(
+    {"goal": gym.spaces.Box(-1, 1, (1,), np.float64), "arm": gym.spaces.Box(-1, 1, (2,), np.float32)}
+)
+
+
+def test_dictionaries_of_vectors_are_concatenated_as_gymnasium_flattens_them(tmp_path: Path) -> None:
+    path = made(NORMALISATION, concatenation=Concatenation.of(TWO_VECTORS)).save(tmp_path / "policy")
+    policy, plain = BudgetedExitPolicy.load(path), made(NORMALISATION)
+    TWO_VECTORS.seed(0)
+    several = [TWO_VECTORS.sample() for _ in range(9)]
+    batch = {key: np.stack([one[key] for one in several]) for key in TWO_VECTORS}
+    rows = np.stack([gym.spaces.flatten(TWO_VECTORS, one) for one in several])
+    np.testing.assert_array_equal(policy.predict(batch)[0], plain.predict(rows)[0])
+    assert policy.predict(several[0])[0].shape == (1,)
+    action = gym.spaces.Box(-2.0, 2.0, (1,), np.float32)
+    policy.require_spaces(TWO_VECTORS, action)
+    other = gym.spaces.Dict({"goal": TWO_VECTORS["goal"], "leg": TWO_VECTORS["arm"]})
+    for wrong in (other, gym.spaces.Box(-1, 1, (3,)), gym.spaces.Dict({"goal": TWO_VECTORS["goal"]})):
+        with pytest.raises(SpaceError, match=r"arm, goal|Dict of Boxes"):
+            policy.require_spaces(wrong, action)
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros(3), {"arm": np.zeros(2)}, {"arm": np.zeros(2), "goal": np.zeros((2, 1))}, {"arm": 1, "goal": 2}]
+)
+def test_other_dictionaries_are_refused(wrong: Any) -> None:
+    with pytest.raises(SpaceError, match=r"expected a dictionary of arm, goal|expected vectors"):
+        made(concatenation=Concatenation.of(TWO_VECTORS)).predict(wrong)
+
+
+def test_a_policy_of_vectors_says_what_to_do_with_dictionaries() -> None:
+    with pytest.raises(SpaceError, match=r"concatenation=.*FlattenObservation"):
+        made().predict({"arm": np.zeros(2), "goal": np.zeros(1)})
+    for space in (gym.spaces.Dict({"image": gym.spaces.Box(0, 255, (3, 3, 3), np.uint8)}), gym.spaces.Discrete(3)):
+        with pytest.raises(SpaceError, match="FlattenObservation"):
+            Concatenation.of(space)
+
+
 def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
     path = made().save(tmp_path / "policy")
     assert is_exit_policy(path)
@@ -100,7 +139,7 @@ def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"hidden": [9, 8]}, {"inputs": "three"}, {"action_map": {}}, {"activation": "gelu"}]
+    "change", [{"hidden": [9, 8]}, {"inputs": "three"}, {"action_map": {}}, {"activation": "gelu"}, {"keys": 3}]
 )
 def test_a_header_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     import safetensors

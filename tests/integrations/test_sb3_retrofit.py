@@ -44,6 +44,51 @@ def test_the_last_exit_is_the_model(algorithm: type, env_id: str) -> None:
     np.testing.assert_allclose(acted, expected, atol=1e-5)
 
 
+class Goals(gym.Env):
+    """Observes two vectors."""
+
+    observation_space = gym.spaces.Dict(
+        {"goal": gym.spaces.Box(-1, 1, (2,), np.float32), "arm": gym.spaces.Box(-1, 1, (3,), np.float32)}
+    )
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return self.observation_space.sample(), float(action[0]), False, self.steps == 10, {}
+
+
+@pytest.mark.parametrize("algorithm", [SAC, PPO])
+def test_the_last_exit_is_the_model_on_dictionaries_of_vectors(algorithm: type, tmp_path: Path) -> None:
+    model = algorithm("MultiInputPolicy", Goals(), **copy.deepcopy(SMALL))
+    actor = trained_actor(model)
+    retrofit = Retrofit(actor, RetrofitConfig(steps=20, rounds=1, updates=2, batch_size=8))
+    retrofit.imitate(Goals())
+    retrofit.teach_gates(1.0)
+    made = BudgetedExitPolicy(retrofit.network, actor.action_map, 1.0, concatenation=actor.to_array)
+    made.network.exits[0].bias.data[-1] = made.network.exits[1].bias.data[-1] = -100.0  # no gate opens
+    policy = BudgetedExitPolicy.load(made.save(tmp_path / "policy"))
+    policy.require_spaces(model.observation_space, model.action_space)
+    several = [Goals.observation_space.sample() for _ in range(20)]
+    batch = {key: np.stack([one[key] for one in several]) for key in Goals.observation_space}
+    np.testing.assert_allclose(policy.predict(batch)[0], model.predict(batch, deterministic=True)[0], atol=1e-5)
+    if algorithm is SAC:
+        x, said = torch.as_tensor(actor.to_array(batch)), torch.rand(20, 1) * 2 - 1
+        with torch.no_grad():
+            values = model.critic({key: torch.as_tensor(rows) for key, rows in batch.items()}, said)
+        assert torch.equal(actor.worth(x, said), torch.minimum(*values)[:, 0])
+
+
+def test_dictionaries_that_were_normalised_are_refused_with_the_remedy() -> None:
+    model = PPO("MultiInputPolicy", VecNormalize(DummyVecEnv([Goals])), **copy.deepcopy(SMALL))
+    with pytest.raises(ConfigError, match=r"VecNormalize.*FlattenObservation"):
+        trained_actor(model)
+
+
 @pytest.mark.parametrize("algorithm", [SAC, TD3])
 def test_an_exit_is_worth_what_the_smaller_of_the_twins_says(algorithm: type) -> None:
     model = made(algorithm, "Pendulum-v1")
