@@ -128,16 +128,16 @@ class ComputeDelayAction(VectorCostReader, RecordConstructorArgs):
         given = list(iterate(self.action_space, actions))
         if len(given) != self._n:
             raise SpaceError(f"{len(given)} actions; expected {self._n}, one for each environment.")
-        account, flops = self._account, self._account.collect()  # before the inner step: cost decides the arrival
-        resetting = np.zeros(self._n, bool) if account.resetting is None else account.resetting
-        for row, arrivals in enumerate(self._rows):
-            if not resetting[row]:
-                arrivals.step(given[row], int(flops[row]))
+        account = self._account
+        costs = account.collect().tolist()  # before the inner step: what an action cost decides when it arrives
+        for arrivals, action, flops in zip(self._rows, given, costs, strict=True):
+            arrivals.step(action, flops)
         late = np.array([float(row.late) for row in self._rows])
         obs, rewards, terminations, truncations, infos = self.env.step(self.applied)
         if self._closes:
             account.close(np.logical_or(terminations, truncations))
         infos = self.tell(infos, {DELAY_KEY: late}, AT_RESET)
+        # Where a step only resets, the action that came with it is forgotten here.
         self._restart({NEXT_STEP: account.fresh, SAME_STEP: account.ended}.get(self._mode))
         return obs, rewards, terminations, truncations, infos
 
