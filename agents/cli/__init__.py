@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return importlib.import_module(VERBS[verb][0]).run(rest)
     except BudgetError as error:
         return refuse(f"budget {verb}", str(error))
+    except OSError as error:
+        return refuse(f"budget {verb}", f"{error}; expected to be able to read and write there: check path and disk")
     except KeyboardInterrupt:
         sys.stderr.write("\nbudget: interrupted\n")
         return INTERRUPTED

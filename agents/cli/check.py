@@ -11,6 +11,7 @@ import tyro
 
 from agents.cli.arguments import parse, say
 from agents.cli.names import nearest
+from agents.common.config import require
 from budget_wrappers.errors import BudgetError, ConfigError
 
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -46,6 +47,8 @@ def run(arguments: Sequence[str]) -> int:
             f"{len(given)} wrappers are given {given}: expected one; name it once, as in "
             "`budget check RecordComputeStatistics` or `budget check --wrapper module:Class`"
         )
+    require(options.steps >= 1, "steps", options.steps, "at least 1")
+    require(options.seed >= 0, "seed", options.seed, "0 or more")
     name = options.checked or options.wrapper or ""
     wrapper, kwargs = wrapper_named(name), arguments_of(options.kwargs)
 

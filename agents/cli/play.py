@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.cli.arguments import parse, say
+from agents.cli.paths import require_file, require_folder
 from agents.cli.policies import PolicyOptions, open_policy
+from agents.common.config import require
 from agents.common.evaluate import evaluate_policy
 from agents.common.timeline import plot_timeline, record_timeline
 from agents.common.video import record_episode
@@ -30,6 +32,9 @@ class PlayOptions(PolicyOptions):
 def run(arguments: Sequence[str]) -> int:
     """Play as ``arguments`` say; return the exit code."""
     options = parse(PlayOptions, arguments, "budget play", PlayOptions.__doc__ or "")
+    require(options.episodes >= 1, "episodes", options.episodes, "at least 1")
+    require_folder(options.video, "video")
+    require_file(options.timeline, "timeline")
     if options.timeline is not None:
         return draw_timeline(options, options.timeline)
     policy, env, name = open_policy(options, "human" if options.video is None else "rgb_array")

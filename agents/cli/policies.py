@@ -12,7 +12,7 @@ from agents.cli.sub_policies import open_sub_policies_with
 from agents.common.checkpoint import load_agent, read_header
 from agents.common.config import require
 from agents.common.interface import require_same_spaces
-from agents.common.log import BEST, CHECKPOINT, CONFIG, read_json
+from agents.common.log import BEST, CHECKPOINT, read_config
 from agents.common.run_config import RunConfig
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, is_exit_policy
 from budget_wrappers.errors import CheckpointError, ConfigError
@@ -54,10 +54,7 @@ def setup_of(options: PolicyOptions) -> tuple[Path, RunConfig]:
     require(options.seed >= 0, "seed", options.seed, "0 or more")
     path, config = options.policy, None
     if path.is_dir():
-        told = read_json(path / CONFIG).get("run")
-        if not isinstance(told, dict):
-            raise ConfigError(f"{path / CONFIG} has no entry 'run': expected what `budget train` wrote")
-        config = RunConfig.of(told)
+        config = RunConfig.of(read_config(path)["run"])
         path = path / (BEST if options.which == "best" else CHECKPOINT)
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}: expected a run's folder or a checkpoint; check the path")

@@ -11,6 +11,7 @@ from torch import nn
 
 from agents.cli.arguments import parse, say
 from agents.cli.names import agent_named
+from agents.cli.paths import require_file
 from agents.cli.policies import PolicyOptions, open_policy
 from agents.common.agent import OffPolicyAgent
 from agents.common.run_config import RunConfig
@@ -57,6 +58,7 @@ class ProfileOptions(PolicyOptions):
 def run(arguments: Sequence[str]) -> int:
     """Profile as ``arguments`` say; return the exit code: 1 where ``hz`` was given and is not kept up with."""
     options = parse(ProfileOptions, arguments, "budget profile", ProfileOptions.__doc__ or "")
+    require_file(options.out, "out")
     policy, env, name = open_policy(options) if options.policy else untrained(options)
     try:
         observation, _ = env.reset(seed=options.seed)

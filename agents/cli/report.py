@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from agents.cli.arguments import parse, say
+from agents.cli.paths import require_folder
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class ReportOptions:
 def run(arguments: Sequence[str]) -> int:
     """Report as ``arguments`` say; return the exit code."""
     options = parse(ReportOptions, arguments, "budget report", ReportOptions.__doc__ or "")
+    require_folder(options.out, "out")
     return report(options.runs, options.out)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from agents.cli.arguments import parse, say
+from agents.cli.paths import require_folder
 from agents.cli.policies import PolicyOptions, open_policy, setup_of
 from agents.cli.report import report
 from budget_wrappers.policies.retrofit import RetrofitConfig
@@ -47,6 +48,7 @@ class RetrofitOptions(PolicyOptions):
 def run(arguments: Sequence[str]) -> int:
     """Retrofit as ``arguments`` say; return the exit code."""
     options = parse(RetrofitOptions, arguments, "budget retrofit", RetrofitOptions.__doc__ or "")
+    require_folder(options.folder, "folder")
     from agents.common.agent import OffPolicyAgent
     from agents.recipes.retrofit import run_retrofit, trained_actor
     from budget_wrappers.integrations import sb3_retrofit

@@ -19,6 +19,7 @@ from agents.cli.arguments import (
     say,
     write_resolved,
 )
+from agents.cli.paths import require_folder
 
 RECIPE = "asymmetric"
 """Whose presets this verb takes, and who takes what it finds."""
@@ -48,6 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.file.dry_run:
         write_resolved(options)
         return 0
+    require_folder(options.run, "folder")
     folder = options.run or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-sizes"
     try:
         study = run_sizes(options.setup, folder)

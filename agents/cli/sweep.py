@@ -11,6 +11,7 @@ import tyro
 
 from agents.cli.arguments import FileOptions, flat, parse, say, write_resolved
 from agents.cli.names import AGENTS, agent_named
+from agents.cli.paths import require_folder
 from budget_wrappers.errors import ConfigError
 
 SPACES = Path(__file__).parent.parent / "recipes" / "spaces"
@@ -63,6 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.file.dry_run:
         write_resolved(options)
         return 0
+    require_folder(options.run, "folder")
     if options.space is None and name not in published():
         raise ConfigError(f"space=None: {name} has no published search space; pass --space FILE.toml")
     folder = options.run or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-sweep"

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from agents.cli.arguments import FileOptions, flat, parse, say, write_resolved
+from agents.cli.paths import require_folder
 from agents.cli.report import report
 
 
@@ -32,6 +33,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.file.dry_run:
         write_resolved(options)
         return 0
+    require_folder(options.run, "folder")
     folder = options.run or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-tradeoff"
     try:
         run_tradeoff(options.setup, folder)

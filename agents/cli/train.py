@@ -12,8 +12,9 @@ import tyro
 
 from agents.cli.arguments import PresetOptions, flat, parse, presets_of, say, value_of, write_resolved
 from agents.cli.names import AGENTS, agent_called, agent_named
+from agents.cli.paths import require_folder
 from agents.cli.sub_policies import open_sub_policies_with
-from agents.common.log import CONFIG, read_json
+from agents.common.log import read_config
 from agents.common.run import Run
 from agents.common.run_config import RunConfig
 
@@ -50,6 +51,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.file.dry_run:
         write_resolved(options)
         return 0
+    require_folder(options.run, "folder")
     config: RunConfig = options.setup
     open_sub_policies_with(options.trust)
     folder = options.run or default_folder(name, config.env, options.agent.seed)
@@ -60,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
 def resume(options: ResumeOptions) -> int:
     """Go on with a run."""
     open_sub_policies_with(options.trust)
-    agent_class = agent_called(read_json(options.resume / CONFIG)["agent"], str(options.resume))
+    agent_class = agent_called(read_config(options.resume)["agent"], str(options.resume))
     with Run.resume(agent_class, options.resume, options.steps) as training:
         say(f"Resuming {options.resume} at step {training.agent.num_timesteps:,} of {training.config.steps:,}")
         return train(training)

@@ -209,18 +209,36 @@ def commit() -> str | None:
         return None
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the ``config.json`` of a run folder: under ``"agent"`` a name, under ``"settings"`` and ``"run"`` tables.
+
+    Raises:
+        ConfigError: it is not there, not JSON, or lacks any of these.
+    """
+    config = read_json(folder / CONFIG)
+    for key, kind in (("agent", str), ("settings", dict), ("run", dict)):
+        if not isinstance(config.get(key), kind):
+            raise ConfigError(
+                f"{folder / CONFIG} has {key}={config.get(key)!r}: expected what `budget train` wrote; check the path"
+            )
+    return config
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return a run folder's JSON file.
 
     Raises:
-        ConfigError: it is not there, or not JSON.
+        ConfigError: it is not there, or no JSON object.
     """
     try:
-        return json.loads(path.read_text())
+        data = json.loads(path.read_text())
+        if not isinstance(data, dict):
+            raise ValueError(f"a {type(data).__name__} where an object belongs")
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"cannot read {path} ({error}): expected a run folder as `budget train` makes it; check the path"
         ) from error
+    return data
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from agents.common.callbacks import Callback, FunctionCallback, StopWhen, load_s
 from agents.common.checkpoint import restore_agent
 from agents.common.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undisturbed
 from agents.common.interrupt import interruptible
-from agents.common.log import CONFIG, RUN, RunFolder, read_json
+from agents.common.log import CONFIG, RUN, RunFolder, read_config, read_json
 from agents.common.monitors import Checkpoint, Evaluate, Log, RecordVideo
 from agents.common.run_config import RunConfig
 from agents.common.tradeoff import Comparison, TradeoffPoint
@@ -130,8 +130,10 @@ class Run:
             parts: what the agent was given besides settings.
 
         Raises:
+            ConfigError: the folder holds no run's configuration.
             CheckpointError: a checkpoint or metrics that do not fit each other or the configuration.
         """
+        read_config(Path(folder))  # raises for another program's
         with contextlib.ExitStack() as undo:
             opened = RunFolder(folder)
             undo.callback(opened.close)
@@ -162,7 +164,7 @@ class Run:
         """
         if not (Path(folder) / CONFIG).exists():
             return cls.start(agent_class, settings, config, folder, **parts)
-        stored, kind = read_json(Path(folder) / CONFIG), agent_class.config_class
+        stored, kind = read_config(Path(folder)), agent_class.config_class
         theirs, ours = {"agent": stored["agent"]}, {"agent": agent_class.__name__}
         if theirs == ours:
             theirs = {**vars(kind.of(stored["settings"])), **vars(RunConfig.of(stored["run"]))}

@@ -132,7 +132,7 @@ def made(make: Any, env_id: str, **settings: Any) -> Any:
     settings = {key: value for key, value in settings.items() if value is not None}
     try:
         return make(env_id, **settings)
-    except (gym.error.Error, ModuleNotFoundError, TypeError, ValueError) as error:
+    except (gym.error.Error, ImportError, OSError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"env={env_id!r} cannot be made ({error}): expected an id that gymnasium.make knows, with its packages "
             "installed; `python -c 'import gymnasium; gymnasium.pprint_registry()'` lists them"

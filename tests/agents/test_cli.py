@@ -251,6 +251,13 @@ def test_eval_of_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "there is no file" in refused(["eval", str(tmp_path / "nothing"), "--env", "Pendulum-v1"], capsys)
 
 
+@pytest.mark.parametrize("verb", ["eval", "profile", "retrofit"])
+def test_an_environment_of_other_spaces_is_refused(
+    verb: str, run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "is for the observation space" in refused([verb, str(run_folder), "--env", "CartPole-v1"], capsys)
+
+
 def test_foreign_zip_is_opened_when_it_is_trusted_and_only_then(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
