@@ -21,6 +21,10 @@ from budget_wrappers.wrappers.vector.reading import (
     refuse_vector_reward,
 )
 
+FLOAT64 = np.dtype(np.float64)
+ALWAYS_LOOK = 32
+"""Steps that are looked at for penalties that float32 would lose, and then one of so many: it takes half of a step."""
+
 
 class ComputePenaltyReward(VectorCostReader, RecordConstructorArgs):
     """Subtracts the cost of each environment's action from its reward: ``reward − weight · cost``.
@@ -77,7 +81,7 @@ class ComputePenaltyReward(VectorCostReader, RecordConstructorArgs):
         self.raw_return: RawReturn = RawReturn() if inner is None else inner
         if inner is None:
             self.raw_return.value = np.zeros(self._n)
-        self._return, self._warned = np.zeros(self._n), False
+        self._return, self._warned, self._looks = np.zeros(self._n), False, 0
 
     def set_weight(self, weight: float) -> None:
         """Change the reward per FLOP from the next step on.
@@ -106,19 +110,23 @@ class ComputePenaltyReward(VectorCostReader, RecordConstructorArgs):
         """
         obs, rewards, terminations, truncations, infos = self.env.step(actions)
         cost = self.read_cost(terminations, truncations)
-        handed_out = finite_rewards(rewards, (self._n,))
-        raw = handed_out.astype(np.float64, copy=False)
+        raw = handed_out = finite_rewards(rewards, (self._n,))
+        if handed_out.dtype is not FLOAT64:
+            raw = handed_out.astype(np.float64)
         penalised = penalised_reward(raw, cost, self.weight, self.floor)
-        if handed_out.dtype.kind == "f":
-            penalised = penalised.astype(handed_out.dtype, copy=False)
-        if not self._warned:
+        if handed_out.dtype is not FLOAT64 and handed_out.dtype.kind == "f":
+            penalised = penalised.astype(handed_out.dtype)
+        if self._looks < ALWAYS_LOOK or not self._looks % ALWAYS_LOOK:
             self._warn(raw, self.weight * cost)
+        self._looks += 1
         if self._writes_raw:
             self._account.add(self.raw_return.value, raw)
         self._account.add(self._return, penalised)
         return obs, penalised, terminations, truncations, self.amend(infos)
 
     def _warn(self, raw: np.ndarray, penalty: np.ndarray) -> None:
+        if self._warned:
+            return
         vanishing = np.flatnonzero((penalty > 0) & (penalty < FLOAT32_SHARE * np.abs(raw)))
         if vanishing.size:
             self._warned = True

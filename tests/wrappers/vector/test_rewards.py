@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv
 from budget_wrappers.errors import NonFiniteError, SpaceError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.vector import ComputePenaltyReward, ComputeVectorReward, RecordComputeStatistics
+from budget_wrappers.wrappers.vector.reward import ALWAYS_LOOK
 from tests.wrappers.vector.test_traps import WRAPPERS, make, step
 
 
@@ -75,6 +76,21 @@ def test_a_penalty_that_float32_would_lose_warns_once(meter: ComputeMeter) -> No
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         step(envs, meter, [1, 1])
+
+
+def test_a_penalty_that_is_lost_later_is_found_before_long(meter: ComputeMeter) -> None:
+    """Each of the first ``ALWAYS_LOOK`` steps is looked at, then one of so many."""
+    rewards = Rewards(make(), np.array([1.0, 1.0]))
+    envs = ComputePenaltyReward(rewards, 1e-3, meter=meter)
+    envs.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(ALWAYS_LOOK + 1):
+            step(envs, meter, [1, 1])
+    rewards.rewards = np.array([1.0, 1e9])
+    with pytest.warns(UserWarning, match="stores rewards as float32 rounds it away"):
+        for _ in range(ALWAYS_LOOK):
+            step(envs, meter, [1, 1])
 
 
 def test_vector_rewards_get_the_cost_last(meter: ComputeMeter) -> None:
