@@ -25,7 +25,7 @@ from budget_wrappers.wrappers.vector.choosing import VectorChooser
 from budget_wrappers.wrappers.vector.ending import FINAL_OBS, Transition
 from budget_wrappers.wrappers.vector.infos import FINAL_INFO, reported
 from budget_wrappers.wrappers.vector.modes import SAME_STEP
-from budget_wrappers.wrappers.vector.reading import finite_rewards, refuse_vector_reward
+from budget_wrappers.wrappers.vector.reading import as_handed_out, finite_rewards, refuse_vector_reward
 
 
 class SubPolicyAction(VectorChooser, RecordConstructorArgs):
@@ -132,8 +132,7 @@ class SubPolicyAction(VectorChooser, RecordConstructorArgs):
         if self._subscribers:
             self._tell(before, choices, raw, (self._observations, terminations, truncations, infos))
         rewards = option_reward(raw, 1, np.where(choices == HELD, 0.0, self.costs[choices]), self.weight)
-        if handed_out.dtype.kind == "f":
-            rewards = rewards.astype(handed_out.dtype, copy=False)
+        rewards = as_handed_out(rewards, handed_out)
         return self._observations, rewards, terminations, truncations, self.write_choices(infos, choices)
 
     def _tell(self, before: Any, choices: np.ndarray, rewards: np.ndarray, after: tuple[Any, ...]) -> None:

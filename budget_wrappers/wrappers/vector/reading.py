@@ -174,8 +174,16 @@ def finite_rewards(rewards: Any, shape: tuple[int, ...]) -> np.ndarray:
     return values
 
 
+def as_handed_out(rewards: np.ndarray, handed_out: np.ndarray) -> np.ndarray:
+    """Return float64 ``rewards`` in the float type that the environments handed theirs out in, where that is one."""
+    if handed_out.dtype is rewards.dtype or handed_out.dtype.kind != "f":
+        return rewards
+    return rewards.astype(handed_out.dtype, copy=False)
+
+
 __all__ = [
     "VectorCostReader",
+    "as_handed_out",
     "finite_rewards",
     "refuse_second_penalty",
     "refuse_vector_reward",

@@ -16,12 +16,12 @@ from budget_wrappers.wrappers.reward import FLOAT32_SHARE, validate_weight, warn
 from budget_wrappers.wrappers.vector.modes import find
 from budget_wrappers.wrappers.vector.reading import (
     VectorCostReader,
+    as_handed_out,
     finite_rewards,
     refuse_second_penalty,
     refuse_vector_reward,
 )
 
-FLOAT64 = np.dtype(np.float64)
 ALWAYS_LOOK = 32
 """Steps that are looked at for penalties that float32 would lose, and then one of so many: it takes half of a step."""
 
@@ -110,12 +110,9 @@ class ComputePenaltyReward(VectorCostReader, RecordConstructorArgs):
         """
         obs, rewards, terminations, truncations, infos = self.env.step(actions)
         cost = self.read_cost(terminations, truncations)
-        raw = handed_out = finite_rewards(rewards, (self._n,))
-        if handed_out.dtype is not FLOAT64:
-            raw = handed_out.astype(np.float64)
-        penalised = penalised_reward(raw, cost, self.weight, self.floor)
-        if handed_out.dtype is not FLOAT64 and handed_out.dtype.kind == "f":
-            penalised = penalised.astype(handed_out.dtype)
+        handed_out = finite_rewards(rewards, (self._n,))
+        raw = handed_out.astype(np.float64, copy=False)
+        penalised = as_handed_out(penalised_reward(raw, cost, self.weight, self.floor), handed_out)
         if self._looks < ALWAYS_LOOK or not self._looks % ALWAYS_LOOK:
             self._warn(raw, self.weight * cost)
         self._looks += 1
