@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(RetrofitOptions, arguments, "budget retrofit", RetrofitOptions.__doc__ or "")
     require_folder(options.folder, "folder")
     from agents.common.agent import OffPolicyAgent
-    from agents.recipes.retrofit import run_retrofit, trained_actor
+    from agents.recipes.retrofit import AS_TRAINED, IN_NUMPY, run_retrofit, trained_actor
     from budget_wrappers.integrations import sb3_retrofit
 
     policy, env, name = open_policy(options)
@@ -69,10 +69,10 @@ def run(arguments: Sequence[str]) -> int:
     say(f"{name}: adding exits")
     study = run_retrofit(policy, actor, setup, config, options.budget, folder, options.episodes, options.seed, say)
     code = report([folder])
-    before = study.profiles["as trained"].latency.p50_us
+    before, engine = (study.latencies[key].p50_us for key in (AS_TRAINED, IN_NUMPY))
+    say(f"An action takes {before:.0f} µs at the median (p50) as trained, {engine:.0f} µs by the numpy engine")
     for budget, file in study.files.items():
-        after = study.profiles[f"{budget:g}"].latency.p50_us
-        say(f"{file}: an action takes {after:.0f} µs at the median (p50), as trained {before:.0f} µs")
+        say(f"  {study.latencies[f'{budget:g}'].p50_us:.0f} µs with exits (numpy): {file}")
     first = next(iter(study.files.values()))
     say(f"Exits and gates took {study.seconds:.0f} s. Next: budget eval {first} --env {setup.env}")
     return code

@@ -5,6 +5,7 @@ The maths is in ``budget_wrappers.policies.retrofit``; here are the actors of ou
 
 import copy
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +25,15 @@ from agents.common.versions import versions
 from agents.dqn import DQN, QNetwork
 from agents.sac import SAC
 from agents.td3 import TD3
+from budget_wrappers.deploy.engines import EnginePolicy
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, Normalisation
 from budget_wrappers.errors import ConfigError, SpaceError
-from budget_wrappers.metering import ComputeMeter, Profile, profile
+from budget_wrappers.metering import ComputeMeter, Latency, measure_latency
 from budget_wrappers.policies.outputs import ActionMap
 from budget_wrappers.policies.retrofit import Retrofit, RetrofitConfig, TrainedActor
 from budget_wrappers.policies.rows import Concatenation
+
+AS_TRAINED, IN_NUMPY = "as trained", "as trained, numpy"
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,14 @@ class RetrofitStudy:
     Attributes:
         comparison: the policy as it was trained, and one point a budget.
         files: the policy of each budget.
-        profiles: latency of one action, as it was trained and by budget.
+        latencies: of one action on states that the trained policy visits: as it was trained, the same weights in the
+            numpy engine, and by budget (numpy, too).
         seconds: that adding the exits took, without evaluations.
     """
 
     comparison: Comparison
     files: Mapping[float, Path]
-    profiles: Mapping[str, Profile]
+    latencies: Mapping[str, Latency]
     seconds: float
 
 
@@ -85,7 +90,11 @@ def run_retrofit(
         raise ConfigError(f"folder={str(folder)!r} cannot be made ({error}): expected a new folder's path") from error
     name = type(getattr(policy, "model", policy)).__name__
     points = [measured(policy, setup, policy.meter, f"{name} as trained", episodes, seed)]
-    profiles = {"as trained": profiled(policy, setup, seed)}
+    states = visited(policy, setup, seed)
+    latencies = {
+        AS_TRAINED: latency_of(policy, states),
+        IN_NUMPY: latency_of(EnginePolicy(actor, "numpy"), states),
+    }
     normalisation = actor.to_array if isinstance(actor.to_array, Normalisation) else None
     concatenation = actor.to_array if isinstance(actor.to_array, Concatenation) else None
     start = time.perf_counter()
@@ -105,13 +114,13 @@ def run_retrofit(
         made = BudgetedExitPolicy(network, actor.action_map, budget, normalisation, concatenation=concatenation)
         files[budget] = made.save(folder / f"budget-{budget:g}")
         points.append(measured(made, setup, made.meter, f"b = {budget:g}", episodes, seed))
-        profiles[f"{budget:g}"] = profiled(made, setup, seed)
+        latencies[f"{budget:g}"] = latency_of(made, states)
         tell(f"budget {budget:g}: return {points[-1].mean_return:.1f}, {points[-1].flops_per_step:,.0f} FLOPs a step")
     settings = {"retrofit": dataclasses.asdict(config), "budgets": sorted(budgets), "seconds": seconds}
-    settings |= {"p50_us": {key: one.latency.p50_us for key, one in profiles.items()}}
+    settings |= {"p50_us": {key: one.p50_us for key, one in latencies.items()}}
     comparison = Comparison(setup.env, points, versions=versions(), settings=settings)
     comparison.write(folder)
-    return RetrofitStudy(comparison, files, profiles, seconds)
+    return RetrofitStudy(comparison, files, latencies, seconds)
 
 
 def measured(policy: Any, setup: RunConfig, meter: ComputeMeter, label: str, episodes: int, seed: int) -> TradeoffPoint:
@@ -124,18 +133,33 @@ def measured(policy: Any, setup: RunConfig, meter: ComputeMeter, label: str, epi
     baseline = not isinstance(policy, BudgetedExitPolicy)
     extras = {"baseline": baseline} | ({} if baseline else {"budget": policy.budget, "share_steps": result.shares})
     return TradeoffPoint.from_episodes(
-        "as trained" if baseline else "with exits", label, 0, result.by_episode(), extras=extras
+        AS_TRAINED if baseline else "with exits", label, 0, result.by_episode(), extras=extras
     )
 
 
-def profiled(policy: Any, setup: RunConfig, seed: int) -> Profile:
-    """Return the profile of one action on one observation of the environment."""
+def visited(policy: Any, setup: RunConfig, seed: int, steps: int = 500) -> list[Any]:
+    """Return the observations of ``steps`` steps of ``policy``."""
     env = setup.make_env()
+    found = []
     try:
-        observation, _ = env.reset(seed=seed)
+        over = True
+        for number in range(steps):
+            if over:
+                observation, _ = env.reset(seed=seed + number)
+            found.append(observation)
+            observation, _, terminated, truncated, _ = env.step(policy.predict(observation, deterministic=True)[0])
+            over = terminated or truncated
     finally:
         env.close()
-    return profile(policy, observation, samples=500, threads=1, energy_seconds=0.05)
+    return found
+
+
+def latency_of(policy: Any, observations: Sequence[Any]) -> Latency:
+    """Time single actions on all of ``observations``: which exit acts, and so how long it takes, depends on them."""
+    turn = itertools.cycle(observations)
+    return measure_latency(
+        lambda: policy.predict(next(turn), deterministic=True), samples=2 * len(observations), threads=1
+    )
 
 
 def trained_actor(agent: OffPolicyAgent) -> TrainedActor:
