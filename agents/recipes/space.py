@@ -43,8 +43,14 @@ class Draw:
         low, high, q = self.of
         drawn = math.exp(rng.uniform(math.log(low), math.log(high)))
         # Rounded within the ends, and to the digits that q has: 3 · 1e-4 is 0.00030000000000000003.
-        steps = min(max(round(drawn / q), math.ceil(low / q - 1e-9)), math.floor(high / q + 1e-9))
+        fewest, most = steps_between(low, high, q)
+        steps = min(max(round(drawn / q), fewest), most)
         return float(f"{steps * q:.12g}")
+
+
+def steps_between(low: float, high: float, q: float) -> tuple[int, int]:
+    """Return the smallest and the largest number of steps ``q`` that is between the ends, which rounding may blur."""
+    return math.ceil(low / q - 1e-9), math.floor(high / q + 1e-9)
 
 
 def read_space(path: Path) -> dict[str, Draw]:
@@ -77,9 +83,11 @@ def space_of(table: Mapping[str, Any]) -> dict[str, Draw]:
             raise ConfigError(f"{key}: choice = {of!r}; expected a list of one value at least")
         if kind == "q_log_uniform":
             numbers = isinstance(of, list) and len(of) == 3 and all(isinstance(n, int | float) for n in of)
-            if not numbers or not 0 < of[0] <= of[1] or not of[2] > 0 or round(of[1] / of[2]) < 1:
+            sound = numbers and 0 < of[0] <= of[1] < math.inf and 0 < of[2] < math.inf
+            if not sound or np.greater(*steps_between(*of)):
                 raise ConfigError(
-                    f"{key}: q_log_uniform = {of!r}; expected [low, high, q] with 0 < low <= high and q > 0"
+                    f"{key}: q_log_uniform = {of!r}; expected [low, high, q] with 0 < low <= high, q > 0, all finite, "
+                    "and a multiple of q from low to high"
                 )
         space[key] = Draw(kind, of)
     if not space:

@@ -17,8 +17,8 @@ from agents.common.tradeoff import TradeoffPoint
 from agents.common.workers import progress_bar, run_jobs
 from agents.recipes.space import Draw, draw
 from agents.recipes.sweep_table import SweepStudy
-from agents.recipes.training import Training, finished_point, train
-from budget_wrappers.errors import ConfigError
+from agents.recipes.training import Diverged, Training, finished_point, outcome, try_training
+from budget_wrappers.errors import ConfigError, NonFiniteError
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class SweepConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", tuple(self.seeds))
         require(len(set(self.seeds)) == len(self.seeds) > 0, "seeds", self.seeds, "one seed at least, each once")
+        require(min(self.seeds) >= 0, "seeds", self.seeds, "whole numbers of 0 or more")
         for name in ("steps", "configurations", "finalists", "eval_every", "eval_episodes", "episodes", "workers"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         most = self.configurations
@@ -79,6 +80,7 @@ class Sweep:
         space: what its keys are drawn from.
         folder: where each training has its run folder.
         points: of each configuration, by seed.
+        diverged: configurations that did not reach the end of a training, and why.
     """
 
     agent: str
@@ -86,6 +88,7 @@ class Sweep:
     space: Mapping[str, Draw]
     folder: Path
     points: dict[int, dict[int, TradeoffPoint]] = field(default_factory=dict)
+    diverged: dict[int, str] = field(default_factory=dict)
 
     def settings(self, number: int) -> dict[str, Any]:
         """Return the agent's settings of configuration ``number``, without a seed."""
@@ -98,21 +101,35 @@ class Sweep:
 
     def train(self, wanted: Mapping[Training, tuple[int, int]], label: str, progress: bool | None, on: Any) -> None:
         """Train what is missing of ``wanted`` and add its points."""
-        found = {training: finished_point(training) for training in wanted}
+        found = {training: outcome(training) for training in wanted}
         missing = [training for training, point in found.items() if point is None]
         steps = self.config.steps
         with progress_bar(steps * len(found), label, progress) as advance:
             advance(steps * (len(found) - len(missing)))
-            for training, point in on(train, missing, advance, self.config.workers):
+            for training, point in on(try_training, missing, advance, self.config.workers):
                 if point is None:
                     raise KeyboardInterrupt
                 found[training] = point
         for training, (number, seed) in wanted.items():
-            self.points.setdefault(number, {})[seed] = found[training]
+            result = found[training]
+            if isinstance(result, Diverged):
+                self.diverged[number] = f"seed {seed}: {result.error}"
+            else:
+                self.points.setdefault(number, {})[seed] = result
 
     def ranking(self) -> list[int]:
-        """Return the configurations, the best first, by return over the whole training on the first seed."""
+        """Return the configurations, the best first, by return over the whole training on the first seed.
+
+        Raises:
+            NonFiniteError: every one of them diverged.
+        """
         first = self.config.seeds[0]
+        if not self.points:
+            number, error = next(iter(self.diverged.items()))
+            raise NonFiniteError(
+                f"all {len(self.diverged)} configurations diverged, configuration {number} with {error}. Expected one "
+                "at least that reaches its end; lower learning_rate in the search space"
+            )
         return sorted(self.points, key=lambda number: -over_training(self.points[number][first]))
 
 
@@ -142,7 +159,7 @@ def run_sweep(
         ConfigError: an environment or configuration that cannot be used, or a folder with trainings of other settings.
         CheckpointError: a damaged result or checkpoint.
         MissingExtraError: Ray was asked for, and is not installed.
-        NonFiniteError: a training diverged.
+        NonFiniteError: all trainings diverged. One that does is out of the ranking, and the others go on.
         KeyboardInterrupt: a training was stopped, and saved.
     """
     sweep = Sweep(agent, config, space, Path(folder))
@@ -167,6 +184,7 @@ def run_sweep(
             for number, points in sweep.points.items()
         },
         finalists=tuple(finalists),
+        diverged=dict(sweep.diverged),
         search={key: value for key, value in vars(config).items() if key not in ("env", "workers")},
     )
     study.write(sweep.folder)

@@ -1,7 +1,7 @@
 """What a random search found: ``sweep.json``, which has everything, and ``sweep.md``, a table for people."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ class SweepStudy:
         settings: of each configuration, without a seed.
         scores: return over the whole training of each configuration, by seed.
         flops: acting FLOPs a step of each configuration's final policies, ``matmul`` convention.
-        finalists: configurations that were trained on every seed, best on the first seed first.
+        finalists: configurations that got every seed, best on the first seed first.
+        diverged: configurations that did not reach the end of a training, and why; none of them wins.
         search: the other settings of the search.
     """
 
@@ -38,11 +39,13 @@ class SweepStudy:
     flops: Mapping[int, float]
     finalists: tuple[int, ...]
     search: Mapping[str, Any]
+    diverged: Mapping[int, str] = field(default_factory=dict)
 
     @property
-    def winner(self) -> int:
-        """The finalist of the highest mean score over its seeds."""
-        return max(self.finalists, key=lambda number: np.mean(list(self.scores[number].values())))
+    def winner(self) -> int | None:
+        """The finalist of the highest mean score over its seeds; ``None`` where each diverged on one of them."""
+        sound = [number for number in self.finalists if number not in self.diverged]
+        return max(sound, key=lambda number: np.mean(list(self.scores[number].values())), default=None)
 
     def row(self, number: int) -> dict[str, Any]:
         """Return one configuration: its settings, scores, mean and interval over its seeds."""
@@ -56,12 +59,12 @@ class SweepStudy:
             "interval": list(bootstrap_interval(scores, interquartile_mean, level=LEVEL)),
             "flops_per_step": self.flops[number],
             "finalist": number in self.finalists,
-        }
+        } | ({"diverged": self.diverged[number]} if number in self.diverged else {})
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return all configurations: finalists first, by mean, then the others."""
+        """Return all configurations with a score: finalists first, by mean, then the others, the diverged last."""
         rows = [self.row(number) for number in self.scores]
-        return sorted(rows, key=lambda row: (not row["finalist"], -row["mean"]))
+        return sorted(rows, key=lambda row: ("diverged" in row, not row["finalist"], -row["mean"]))
 
     def over_all(self) -> dict[str, Any]:
         """Return the interquartile mean of all configurations on the first seed, as one task with its interval."""
@@ -82,6 +85,7 @@ class SweepStudy:
             "winner": self.winner,
             "all_configurations": self.over_all(),
             "rows": self.rows(),
+            "diverged": {str(number): error for number, error in sorted(self.diverged.items())},
             **provenance(None),
         }
         write_json(folder / FILE_NAME, record)
@@ -110,4 +114,7 @@ class SweepStudy:
             lines.append(f"| {' | '.join(cells)} |")
         if len(rows) > most:
             lines += ["", f"{len(rows) - most} more in `{FILE_NAME}`."]
+        if self.diverged:
+            named = ", ".join(map(str, sorted(self.diverged)))
+            lines += ["", f"{len(self.diverged)} diverged: {named}; why is in `{FILE_NAME}`."]
         return "\n".join(lines) + "\n"

@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agents.common.log import CONFIG, read_json
+from agents.common.log import CONFIG, read_json, write_json
 from agents.common.run import Run
 from agents.common.run_config import RunConfig
 from agents.common.tradeoff import FILE_NAME, Comparison, TradeoffPoint
 from agents.common.workers import Advance, Told
 from agents.recipes.points import require_same
+from budget_wrappers.errors import NonFiniteError
+
+DIVERGED = "diverged.json"
+"""In the run folder of a training that a search gave up, as its losses or weights were no numbers any more."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,17 @@ class Training:
         return json.loads(json.dumps({"agent": self.agent, "settings": self.config.to_dict(), "run": run}))
 
 
+@dataclass(frozen=True)
+class Diverged:
+    """A training that did not reach its end.
+
+    Attributes:
+        error: what became NaN or infinite, and when.
+    """
+
+    error: str
+
+
 def finished_point(training: Training) -> TradeoffPoint | None:
     """Return what ``training`` measured, ``None`` where it is not at its end.
 
@@ -105,3 +120,25 @@ def train(training: Training, advance: Advance) -> TradeoffPoint | None:
         run.checkpoint.replay = False
         run.checkpoint.save(run.agent)
     return finished_point(training)
+
+
+def outcome(training: Training) -> TradeoffPoint | Diverged | None:
+    """Return what ``training`` measured, or that it diverged; ``None`` where it is not at its end.
+
+    Raises:
+        ConfigError: its folder holds a run of other settings.
+        CheckpointError: a damaged result.
+    """
+    found = finished_point(training)
+    if found is None and (training.path / DIVERGED).is_file():
+        return Diverged(str(read_json(training.path / DIVERGED)["error"]))
+    return found
+
+
+def try_training(training: Training, advance: Advance) -> TradeoffPoint | Diverged | None:
+    """Do what ``train`` does; a training that diverges is one result among others, and is not tried again."""
+    try:
+        return train(training, advance)
+    except NonFiniteError as error:
+        write_json(training.path / DIVERGED, {"error": str(error)})
+        return Diverged(str(error))

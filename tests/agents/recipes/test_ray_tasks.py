@@ -101,7 +101,7 @@ def test_a_search_whose_worker_died_is_gone_on_with(
     ray: ModuleType, in_processes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "train", die_in_the_second)
+        patch.setattr(sweep, "try_training", die_in_the_second)
         with pytest.raises(ray.exceptions.WorkerCrashedError):
             searched(tmp_path, workers=2, on=run_on_ray)
     assert (tmp_path / "runs" / "config-001-seed0" / "checkpoint.safetensors").exists()

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from agents.common.tradeoff import TradeoffPoint
 from agents.recipes import sweep
 from agents.recipes.space import draw, read_space, space_of
 from agents.recipes.sweep import SweepConfig, over_training, run_sweep
-from budget_wrappers.errors import ConfigError
+from agents.recipes.sweep_table import SweepStudy
+from budget_wrappers.errors import ConfigError, NonFiniteError
 
 SPACE = """
 learning_rate = { q_log_uniform = [1e-3, 4e-3, 1e-3] }
@@ -57,6 +59,8 @@ def test_published_spaces_are_configurations_of_their_agents(name: str) -> None:
         ({"x": {"choice": []}}, "choice = .*; expected a list of one value at least"),
         ({"x": {"q_log_uniform": [0, 1, 0.1]}}, "expected .*low, high, q"),
         ({"x": {"q_log_uniform": [1, 2]}}, "expected .*low, high, q"),
+        ({"x": {"q_log_uniform": [1e-4, math.inf, 1e-4]}}, "all finite"),
+        ({"x": {"q_log_uniform": [1.6, 1.7, 1]}}, "a multiple of q from low to high"),
     ],
 )
 def test_what_is_no_space_is_refused(table: dict[str, Any], message: str) -> None:
@@ -108,7 +112,7 @@ def test_the_best_configuration_gets_the_other_seeds(finished: Path) -> None:
 
 def test_a_second_call_trains_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = json.loads((finished / "sweep.json").read_text())
-    monkeypatch.setattr(sweep, "train", None)
+    monkeypatch.setattr(sweep, "try_training", None)
     study = run_sweep("BexaSAC", config(), read_space(finished / "space.toml"), finished, progress=False)
     assert [row["scores"] for row in study.rows()] == [row["scores"] for row in before["rows"]]
 
@@ -127,6 +131,45 @@ def test_a_configuration_that_cannot_be_is_refused_before_anything_is_trained(tm
         config(finalists=4)
     with pytest.raises(ConfigError, match="eval_every=300: expected at most the 200"):
         config(eval_every=300)
+    with pytest.raises(ConfigError, match=r"seeds=\(-1,\): expected whole numbers of 0 or more"):
+        config(seeds=(-1,))
+
+
+def test_a_configuration_that_diverges_is_out_of_the_ranking_and_the_search_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"net_arch": {"value": [4]}, "batch_size": {"value": 8}, "learning_starts": {"value": 20}}
+    space = space_of({"learning_rate": {"choice": [1e-3, 1e30]}, **small})
+    rates = [draw(space, 0, number)["learning_rate"] for number in range(5)]
+    assert rates == [1e30, 1e30, 1e30, 1e30, 1e-3]
+    several = config(configurations=5, finalists=2)
+    run_sweep("BexaSAC", several, space, tmp_path, progress=False)
+    record = json.loads((tmp_path / "sweep.json").read_text())
+    assert record["winner"] == 4
+    assert [row["configuration"] for row in record["rows"]] == [4]
+    assert list(record["diverged"]) == ["0", "1", "2", "3"]
+    assert "expected finite numbers" in record["diverged"]["0"]
+    assert "4 diverged: 0, 1, 2, 3" in (tmp_path / "sweep.md").read_text()
+    monkeypatch.setattr(sweep, "try_training", None)  # neither those that ended nor those that diverged
+    assert run_sweep("BexaSAC", several, space, tmp_path, progress=False).winner == 4
+
+
+def test_a_finalist_that_diverges_on_another_seed_does_not_win() -> None:
+    study = SweepStudy(
+        "SAC", "Pendulum-v1", {0: {}, 1: {}}, {0: {0: 9.0}, 1: {0: 1.0, 1: 2.0}}, {0: 1.0, 1: 1.0}, (0, 1), {}
+    )
+    assert study.winner == 0
+    gone = replace(study, diverged={0: "seed 1: the reward is nan"})
+    assert gone.winner == 1
+    assert [row["configuration"] for row in gone.rows()] == [1, 0]
+    assert replace(study, diverged={0: "", 1: ""}).winner is None
+
+
+def test_a_search_whose_configurations_all_diverge_says_so(tmp_path: Path) -> None:
+    small = {"net_arch": {"value": [4]}, "batch_size": {"value": 8}, "learning_starts": {"value": 20}}
+    space = space_of({"learning_rate": {"value": 1e30}, **small})
+    with pytest.raises(NonFiniteError, match=r"all 1 configurations diverged, configuration 0 with seed 0: .*lower"):
+        run_sweep("BexaSAC", config(configurations=1), space, tmp_path, progress=False)
 
 
 def test_an_agent_without_a_published_space_needs_one(capsys: pytest.CaptureFixture[str]) -> None:
