@@ -23,7 +23,7 @@ def load(
     Args:
         path: of the zip.
         algorithm: the class that saved it, such as ``"SAC"``; found from the zip where it can be.
-        env: to train in further.
+        env: to train in further; needed for that where the replay is a ``HerReplayBuffer``.
         trust: whether code in the file may run.
         options: for the class's ``load``, such as ``device``.
 
@@ -43,6 +43,10 @@ def load(
     found = getattr(_library(path), name, None)
     if not (inspect.isclass(found) and hasattr(found, "load")):
         raise ConfigError(f"algorithm={name!r}: expected a class of stable_baselines3, such as 'SAC'; pass its name")
+    if env is None and _relabels(path):
+        # Its replay asks the environment for rewards; a model without one acts and does not learn.
+        acting = {"replay_buffer_class": None, "replay_buffer_kwargs": {}, "buffer_size": 1}
+        options["custom_objects"] = acting | (options.get("custom_objects") or {})
     try:
         return found.load(path, env=env, **options)
     except Exception as error:  # what a pickle holds can fail in any way
@@ -108,8 +112,8 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _algorithm_in(path: Path) -> str:
-    """Return the class that saved the model, read from the zip's JSON without running anything in it."""
+def _data_in(path: Path) -> dict[str, Any]:
+    """Return what the zip's JSON says of the model, without running anything in it."""
     with zipfile.ZipFile(path) as archive:
         if "data" not in archive.namelist():
             raise CheckpointError(
@@ -117,11 +121,29 @@ def _algorithm_in(path: Path) -> str:
             )
         try:
             data = json.loads(archive.read("data"))
-            module = data.get("policy_class", {}).get("__module__", "")
-        except (ValueError, AttributeError, zipfile.BadZipFile) as error:
+            if not isinstance(data, dict):
+                raise TypeError(f"a {type(data).__name__}")
+        except (ValueError, TypeError, zipfile.BadZipFile) as error:
             raise CheckpointError(
                 f"{path}: its entry 'data' is damaged ({error!r}); expected JSON, as a model's save writes it"
             ) from error
+    return data
+
+
+def _module_of(entry: Any) -> str:
+    """Return the module of a class that the zip's JSON names."""
+    return str(entry.get("__module__", "")) if isinstance(entry, dict) else ""
+
+
+def _relabels(path: Path) -> bool:
+    """Tell whether the model learned in hindsight."""
+    return _module_of(_data_in(path).get("replay_buffer_class")).startswith("stable_baselines3.her.")
+
+
+def _algorithm_in(path: Path) -> str:
+    """Return the class that saved the model."""
+    data = _data_in(path)
+    module = _module_of(data.get("policy_class"))
     if module == "stable_baselines3.common.policies":
         return "PPO" if "n_epochs" in data else "A2C"
     for name in ("sac", "td3", "dqn"):
@@ -129,7 +151,7 @@ def _algorithm_in(path: Path) -> str:
             return name.upper()
     raise ConfigError(
         f"{path} was saved with a policy of {module or 'an unknown module'}, which does not tell the algorithm: "
-        "expected its name; pass algorithm='SAC', say"
+        "expected its name; pass algorithm='SAC', say, or --agent SAC on the command line"
     )
 
 

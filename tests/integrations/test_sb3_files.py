@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("stable_baselines3")
 
-from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
+from stable_baselines3 import A2C, DQN, PPO, SAC, TD3, HerReplayBuffer
 
 from budget_wrappers.errors import CheckpointError, ConfigError, UntrustedFileError
 from budget_wrappers.integrations.sb3_files import load
@@ -70,3 +70,26 @@ def test_unknown_policy_needs_the_algorithm_by_name(saved: Path, tmp_path: Path)
 def test_name_of_no_algorithm_is_refused(saved: Path) -> None:
     with pytest.raises(ConfigError, match="algorithm='SAK'"):
         load(saved, "SAK", trust=True)
+
+
+class Goals(gym.Env):
+    """A goal to reach in one dimension."""
+
+    box = gym.spaces.Box(-1, 1, (1,), np.float32)
+    observation_space = gym.spaces.Dict({"observation": box, "achieved_goal": box, "desired_goal": box})
+    action_space = box
+
+    def compute_reward(self, achieved: np.ndarray, desired: np.ndarray, info: object) -> np.ndarray:
+        return -np.abs(achieved - desired).sum(-1)
+
+
+def test_a_model_that_learned_in_hindsight_opens_without_an_environment_and_acts(tmp_path: Path) -> None:
+    settings = {"replay_buffer_class": HerReplayBuffer, "buffer_size": 10, "seed": 0, "device": "cpu"}
+    model = SAC("MultiInputPolicy", Goals(), **settings)
+    model.save(tmp_path / "model")
+    observation = {key: np.full(1, 0.5, np.float32) for key in Goals.observation_space}
+    action = model.predict(observation, deterministic=True)[0]
+    loaded = load(tmp_path / "model", trust=True, device="cpu")
+    np.testing.assert_array_equal(loaded.predict(observation, deterministic=True)[0], action)
+    further = load(tmp_path / "model", env=Goals(), trust=True, device="cpu")
+    assert type(further.replay_buffer) is HerReplayBuffer
