@@ -88,7 +88,8 @@ def evaluate_policy(
 ) -> Evaluation:
     """Run ``episodes`` episodes of ``policy``; episode ``i`` is reset with ``seed + i``.
 
-    FLOPs are what the policy's meter (``policy.meter``) and the wrappers' meter were charged meanwhile.
+    FLOPs are what the policy's meter (``policy.meter``) and the wrappers' meter were charged meanwhile. Where ``env``
+    has no wrappers that read the policy's, no step of another environment pays for them.
 
     Args:
         policy: anything with Stable-Baselines3's ``predict(observation, state, episode_start, deterministic)``, which
@@ -103,11 +104,23 @@ def evaluate_policy(
     """
     if episodes < 1:
         raise ConfigError(f"episodes={episodes}: expected at least 1; pass a positive number of episodes")
-    meters = meters_of(policy, env)
+    meters, read = meters_of(policy, env), meters_of(None, env)
     result = Evaluation()
-    for episode in range(episodes):
+    with contextlib.ExitStack() as stack:
+        for meter in meters:
+            if meter not in read:
+                stack.enter_context(meter.uncharging())
+        _run_episodes(result, policy, env, range(seed, seed + episodes), deterministic, meters)
+    return result
+
+
+def _run_episodes(
+    result: Evaluation, policy: Any, env: gym.Env, seeds: range, deterministic: bool, meters: list[Any]
+) -> None:
+    """Add an episode for each of ``seeds`` to ``result``."""
+    for seed in seeds:
         before = sum(meter.totals["act"] for meter in meters)
-        observation, _ = env.reset(seed=seed + episode)
+        observation, _ = env.reset(seed=seed)
         total, length, over, info, state = 0.0, 0, False, {}, None
         while not over:
             action, state = policy.predict(observation, **handed_back(state), deterministic=deterministic)
@@ -124,7 +137,6 @@ def evaluate_policy(
             result.compute.append(dict(report))
         if "is_success" in info:
             result.successes.append(bool(info["is_success"]))
-    return result
 
 
 def handed_back(state: Any) -> dict[str, Any]:

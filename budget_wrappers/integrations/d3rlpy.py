@@ -14,7 +14,8 @@ Three habits of d3rlpy that matter here:
   options: set a budget by ``env.get_wrapper_attr("set_budget")(flops)``, and read ``info["compute"]`` from a wrapper.
 * Rewards are float32: ``dataset`` warns where they round a penalty away.
 * Evaluators that look at the data set (``TDErrorEvaluator``) predict for batches of it, which is charged to acting in
-  the totals, though no episode pays for it.
+  the totals. Offline no episode pays for it. Online the next step would: give ``EnvironmentEvaluator`` an environment
+  that is wrapped like the training's, and call others inside ``with algo.meter.uncharging():``.
 """
 
 import warnings

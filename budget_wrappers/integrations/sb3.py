@@ -9,6 +9,8 @@ One line meters a model that somebody else wrote, and nothing of it has to chang
 What acts is watched (the actor of SAC, TD3 and DDPG, the online network of DQN, the policy side of PPO and A2C), and
 each round of updates is counted as learning, forward and backward, although its losses bypass ``forward``.
 
+An ``EvalCallback`` in an environment without our wrappers is counted, and no step of the training pays for it.
+
 Two habits of Stable-Baselines3 that matter here:
 
 * It stores rewards as float32, where 5000 − 1e-4 == 5000: a penalty that is tiny beside the reward is lost. A metered
@@ -20,23 +22,20 @@ Two habits of Stable-Baselines3 that matter here:
 
 import copy
 import inspect
-import warnings
 import weakref
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import gymnasium as gym
-import numpy as np
 import torch
 from torch import nn
 
 from budget_wrappers.errors import ConfigError, MeterError, UncountableError
 from budget_wrappers.integrations.sb3_files import load
+from budget_wrappers.integrations.sb3_penalties import warn_of_lost_penalties
 from budget_wrappers.metering import ComputeMeter, Watch, count_flops, get_meter
 from budget_wrappers.metering.watching import is_static
 from budget_wrappers.policies import AgentPolicy
-from budget_wrappers.wrappers import ComputePenaltyReward, SubPolicyAction
 
 Model = TypeVar("Model")
 
@@ -73,6 +72,7 @@ def metered(model: Model, meter: str | ComputeMeter = "policy") -> Model:
         "_metering": metering,
         "meter": property(lambda self: metering.meter),
         "train": _counted_train(base, metering),
+        "_setup_learn": _told_aside(base, metering),
         "load": classmethod(lambda cls, *args, **kwargs: base.load(*args, **kwargs)),
     }
     # A class for this one model, and not attributes on it: save() writes all that the model's __dict__ holds.
@@ -94,15 +94,19 @@ def unmeter(model: Model) -> Model:
     return model
 
 
-def flops_per_action(model: Any) -> int:
+def flops_per_action(model: Any, deterministic: bool = True) -> int:
     """Return the FLOPs of ``model.predict`` on one observation, in the ``matmul`` convention.
+
+    Args:
+        model: of ``stable_baselines3``.
+        deterministic: as in ``predict``; drawing state-dependent noise (``use_sde``) costs a product.
 
     Raises:
         UncountableError: the FLOPs of something in its policy cannot be counted.
     """
     policy = model.policy
     with torch.no_grad():  # distributions keep what they were given last, and a copy cannot take a graph along
-        return count_flops(lambda observation: policy._predict(observation, deterministic=True), _example(model))
+        return count_flops(lambda observation: policy._predict(observation, deterministic), _example(model))
 
 
 def as_sub_policy(model: Any, name: str | None = None, deterministic: bool = True) -> AgentPolicy:
@@ -117,7 +121,8 @@ def as_sub_policy(model: Any, name: str | None = None, deterministic: bool = Tru
     """
     normaliser = model.get_vec_normalize_env()
     agent = model if normaliser is None else NormalisedModel(model, normaliser)
-    return AgentPolicy(agent, flops_per_action(model), name or type(model).__name__, deterministic, batched=True)
+    flops = flops_per_action(model, deterministic)
+    return AgentPolicy(agent, flops, name or type(model).__name__, deterministic, batched=True)
 
 
 # ---- the meter's hold on a model ------------------------------------------------------------------------------------
@@ -158,7 +163,7 @@ class _Metering:
         """Run one round of updates and charge it to learning."""
         if not self._checked:
             self._checked = True
-            _warn_of_lost_penalties(model)
+            warn_of_lost_penalties(model, flops_per_action)
         with self._counted(None if key is None else (self._token, key)):
             train()
 
@@ -215,6 +220,39 @@ def _counted_train(base: type, metering: _Metering) -> Any:
 
     counted.__doc__ = train.__doc__
     return counted
+
+
+def _told_aside(base: type, metering: _Metering) -> Any:
+    """Return a method that hands ``learn`` callbacks whose evaluations no step of the training pays for."""
+
+    def set_up(self: Any, *args: Any, **kwargs: Any) -> tuple[int, Any]:
+        steps, callback = base._setup_learn(self, *args, **kwargs)
+        return steps, (_Uncharged(callback, metering.meter) if _metering_of(self) is metering else callback)
+
+    return set_up
+
+
+class _Uncharged:
+    """A callback that acts, in an environment of its own, at nobody's cost.
+
+    Args:
+        callback: of Stable-Baselines3.
+        meter: that its model charges.
+    """
+
+    def __init__(self, callback: Any, meter: ComputeMeter) -> None:
+        self._callback, self._meter = callback, meter
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._callback, name)
+        return self._around(found) if name.startswith("on_") else found
+
+    def _around(self, event: Any) -> Any:
+        def told(*args: Any) -> Any:
+            with self._meter.uncharging():
+                return event(*args)
+
+        return told
 
 
 def _kind_of_round(base: type, model: Any, arguments: dict[str, Any]) -> Hashable | None:
@@ -342,45 +380,6 @@ class NormalisedModel:
     def meter(self) -> ComputeMeter:
         """The meter that the model charges; only a metered one has it."""
         return self.model.meter
-
-
-# ---- penalties that float32 loses -----------------------------------------------------------------------------------
-
-
-def _warn_of_lost_penalties(model: Any) -> None:
-    """Warn where a step's penalty is below half of float32's spacing at the size of the rewards that are stored."""
-    buffer = getattr(model, "replay_buffer", None) or getattr(model, "rollout_buffer", None)
-    penalties = [penalty for penalty in (_penalty(env, model) for env in _envs(model)) if penalty > 0]
-    if not penalties or buffer is None:
-        return
-    stored = buffer.rewards if buffer.full else buffer.rewards[: buffer.pos]
-    size = np.float32(np.abs(stored).max(initial=0.0))
-    if min(penalties) < 0.5 * float(np.spacing(size)):
-        warnings.warn(
-            f"Stable-Baselines3 stores rewards as float32: beside rewards of {size:.6g}, a step's penalty of "
-            f"{min(penalties):.3g} is rounded away and the model cannot learn from it. Raise the weight, or scale the "
-            "rewards down.",
-            UserWarning,
-            stacklevel=5,
-        )
-
-
-def _penalty(env: gym.Env, model: Any) -> float:
-    """Return what the wrappers of ``env`` take off the reward of a step, at the FLOPs of one action."""
-    penalty = 0.0
-    while isinstance(env, gym.Wrapper):
-        if isinstance(env, ComputePenaltyReward):
-            penalty += env.weight * flops_per_action(model)
-        elif isinstance(env, SubPolicyAction):
-            penalty += env.weight  # of one step of the cheapest
-        env = env.env
-    return penalty
-
-
-def _envs(model: Any) -> list[gym.Env]:
-    """Return the environments that live in this process."""
-    vector = model.get_env()
-    return list(getattr(getattr(vector, "unwrapped", vector), "envs", []))
 
 
 __all__ = ["NormalisedModel", "as_sub_policy", "flops_per_action", "load", "metered", "unmeter"]

@@ -7,7 +7,8 @@ One line meters an algorithm, and nothing of it has to change::
     get_meter("policy").totals  # {"act": …, "learn": …}
 
 The layers of the algorithm's ``policy`` are watched, and each ``update`` is counted as learning, forward and backward.
-What a test collector acts is acting, too.
+What a test collector acts is acting, too: wrap its environments as those of training are, or the next step of training
+pays for it.
 
 Habits of Tianshou that matter here:
 

@@ -14,7 +14,7 @@ from budget_wrappers.errors import MeterError
 from budget_wrappers.metering.checks import check_convention, whole
 from budget_wrappers.metering.counting import CountingMode
 from budget_wrappers.metering.frames import Frames
-from budget_wrappers.metering.phases import aside, in_mode, in_phase
+from budget_wrappers.metering.phases import aside, in_mode, in_phase, uncharging
 from budget_wrappers.metering.processes import check_home, refuse_pickling
 from budget_wrappers.metering.quiet import BY_GRADIENT, METERS, SILENT
 from budget_wrappers.metering.rows import ByRow, RowLedger, checked_parts
@@ -240,6 +240,10 @@ class ComputeMeter:
     def aside(self) -> AbstractContextManager[Self]:
         """Charge as usual inside, then put every account back: for an action that is run to be looked at."""
         return aside(self)
+
+    def uncharging(self) -> AbstractContextManager[Self]:
+        """Count acting inside in ``totals`` and bill it to no step: for evaluations in an environment that is bare."""
+        return uncharging(self)
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 

@@ -88,3 +88,27 @@ def aside(meter: "ComputeMeter") -> Iterator["ComputeMeter"]:
             setattr(meter, name, value)
         meter.names.clear()
         meter.names.update(names)
+
+
+@contextmanager
+def uncharging(meter: "ComputeMeter") -> Iterator["ComputeMeter"]:
+    """Count what acts inside as executed, and let no budget pay for it: see ``ComputeMeter.uncharging``."""
+    pending, rows, ledger = meter.pending_flops, meter.pending_rows, meter.row_ledger
+    earlier = [] if ledger is None else list(ledger.charges)
+    names, closed = dict(meter.names), (meter._taken, meter._paid)
+    try:
+        yield meter
+    finally:
+        left = meter.pending_flops - pending
+        if left > 0:  # an environment inside that closes its steps leaves nothing, or drops what was pending before
+            since = names if meter._taken is closed[0] else meter._taken[2]
+            for name, flops in meter.names.items():
+                if flops > since.get(name, 0):
+                    meter.unpaid = {**meter.unpaid, name: meter.unpaid.get(name, 0) + flops - since.get(name, 0)}
+            meter.uncharged += left
+            meter._rows += max(meter.pending_rows - rows, 0)
+            meter.pending_rows = rows
+            if ledger is not None:
+                ledger.charges.clear()
+                if meter._taken is closed[0] and meter._paid == closed[1]:
+                    ledger.charges.extend(earlier)

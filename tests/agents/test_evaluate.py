@@ -61,6 +61,19 @@ def test_flops_are_what_the_policys_meter_was_charged() -> None:
     assert result.flops_per_step == 10
 
 
+def test_no_step_of_another_environment_pays_for_an_evaluation_in_a_bare_one() -> None:
+    policy = Remembering()
+    env = RecordComputeStatistics(Walk(), policy.meter)
+    observation, _ = env.reset()
+    costs = []
+    for _ in range(3):
+        action, _ = policy.predict(observation)
+        costs.append(env.step(action)[4]["cost"])
+        assert evaluate_policy(policy, Walk(), episodes=2).flops == [30, 30]
+    assert costs == [10, 10, 10]
+    assert policy.meter.totals["act"] == 3 * (10 + 60)
+
+
 def test_flops_are_counted_once_where_wrappers_read_the_same_meter() -> None:
     policy = Remembering()
     result = evaluate_policy(policy, RecordComputeStatistics(Walk(), policy.meter), episodes=2)

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 pytest.importorskip("stable_baselines3")
 
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
+from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
@@ -337,3 +338,39 @@ def test_unmodified_dqn_is_the_master_of_sub_policies() -> None:
     assert spent["small"] % 208 == spent["large"] % large.flops == 0
     episodes, rest = divmod(40, -(-EPISODE // 3))  # 7 decisions an episode: 6 of 3 steps and one of 2
     assert spent["small"] // 208 + spent["large"] // large.flops == episodes * EPISODE + 3 * rest
+
+
+class Costs(gym.Wrapper):
+    """Keeps the cost of every step."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self.costs: list[int] = []
+
+    def step(self, action: Any) -> Any:
+        result = self.env.step(action)
+        self.costs.append(result[4]["cost"])
+        return result
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("case", ["sac", "ppo"])
+def test_no_step_of_the_training_pays_for_an_evaluation(case: str, wrapped: bool) -> None:
+    model_class, env_of, settings = CASES[case]
+    meter = ComputeMeter("own")
+    env = Costs(env_of(meter))
+    model = metered(model_class("MlpPolicy", env, **copy.deepcopy(settings)), meter)
+    evaluation = Monitor(env_of(meter if wrapped else None))
+    each = flops_per_action(model)
+    model.learn(64, callback=EvalCallback(evaluation, eval_freq=10, n_eval_episodes=2, verbose=0))
+    assert set(env.costs) <= {0, each}
+    assert meter.totals["act"] > 64 * each  # counted they are
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_sub_policy_declares_what_it_runs(deterministic: bool) -> None:
+    model = make("sac with state-dependent noise")
+    policy = as_sub_policy(model, deterministic=deterministic)
+    with FlopCounterMode(display=False) as counter:
+        policy(model.observation_space.sample())
+    assert policy.flops == counter.get_total_flops()

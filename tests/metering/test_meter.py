@@ -141,6 +141,34 @@ def test_aside_puts_back_what_nobody_pays_for() -> None:
     assert (meter.unpaid, meter.uncharged) == ({}, 3)
 
 
+def test_uncharging_counts_what_acts_and_bills_it_to_no_step() -> None:
+    meter = ComputeMeter()
+    meter.add(5, "a")
+    with meter.uncharging():
+        meter.add(7, "b", rows=3)
+        meter.add(2, "a")
+    assert (meter.pending_flops, meter.pending_rows) == (5, 1)
+    assert meter.unpaid == {"b": 7, "a": 2}
+    assert meter.take() == Spend(executed=14, charged=5, rows=1, by_name={"a": 7, "b": 7})
+    assert (meter.totals["act"], meter.totals["charged"]) == (14, 5)
+    with pytest.raises(ZeroDivisionError), meter.uncharging():
+        meter.add(1)
+        raise ZeroDivisionError
+    assert meter.take_flops() == 0
+
+
+def test_an_environment_that_closes_its_own_steps_is_charged_as_ever_while_uncharging() -> None:
+    meter = ComputeMeter()
+    with meter.uncharging():
+        meter.discard()  # its reset
+        meter.add(7)
+        assert meter.take_flops() == 7
+        meter.add(2)  # an action that was never taken
+    assert meter.totals["charged"] == 7
+    meter.add(3)
+    assert meter.take_flops() == 3
+
+
 @pytest.mark.parametrize("flops", [np.int64(12), np.float32(12.0), 12.0, True + 11])
 def test_whole_numbers_of_any_type_are_taken(flops: object) -> None:
     meter = ComputeMeter()

@@ -181,6 +181,18 @@ def test_what_runs_aside_leaves_no_rows(meter: ComputeMeter) -> None:
     assert meter.take_by_row(2).tolist() == [3, 3]
 
 
+def test_rows_of_what_nobody_is_charged_for_are_nobodys(meter: ComputeMeter) -> None:
+    meter.add(6, rows=2)
+    with meter.uncharging():
+        meter.add(100)
+    assert meter.take_by_row(2).tolist() == [3, 3]
+    meter.add(6, rows=2)
+    with meter.uncharging():
+        meter.discard()
+        meter.add(100)
+    assert meter.take_by_row(2).tolist() == [0, 0]
+
+
 def test_rows_are_kept_only_while_somebody_asks() -> None:
     meter, first, second = ComputeMeter("tests"), Reader(), Reader()
     assert meter.row_ledger is None
