@@ -45,6 +45,8 @@ class ExitSample(NamedTuple):
 class BexaSAC(ExitActorCritic, SAC):
     """SAC with early exits under a budget.
 
+    Policy and temperature take one step each update, as SAC's do; the publication's take two every second one.
+
     Args:
         env: with a bounded ``Box`` action space.
         meter: see ``OffPolicyAgent``.

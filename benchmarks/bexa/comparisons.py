@@ -148,13 +148,13 @@ def fronts(runs: Sequence[Run]) -> list[dict[str, Any]]:
     found = []
     conditioned = [run for run in runs if variant_of(run["method"]) == "conditioned"]
     for run in conditioned:
-        plain, units, seed = plain_of(run["method"]), run["units"], run["seed"]
+        plain, units, seed, steps = plain_of(run["method"]), run["units"], run["seed"], run["run"]["steps"]
         # Both gates' losses are the mixture's.
         apart = {
             other["budget"]: other
             for other in runs
-            if (plain_of(other["method"]), variant_of(other["method"]), other["units"], other["seed"])
-            == (plain, "mixture", units, seed)
+            if (plain_of(other["method"]), variant_of(other["method"])) == (plain, "mixture")
+            and (other["units"], other["seed"], other["run"]["steps"]) == (units, seed, steps)
         }
         if len(apart) < 5:
             continue
