@@ -67,7 +67,7 @@ class ExitAgent:
         self._logits: Tensor | None = None
         self._seen: np.ndarray | None = None
         self._actor_updates, self._gates_due = 0, True
-        self._given_budget: float | None = None
+        self._kept_budget: Any = None
 
     @property
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
@@ -99,21 +99,35 @@ class ExitAgent:
             return
         if isinstance(self.env, NoEnvironment):
             self.env.reset()  # raises: there is no observation to put a budget into
-        self.env.get_wrapper_attr("set_budget")(budget)
-        self._given_budget = budget
+        budget_wrapper(self.env).set_budget(budget)
+
+    @property
+    def given_budget(self) -> float | list[float | None] | None:
+        """What the wrapper that writes budgets into observations was given, by whomever; ``None`` where it draws them.
+
+        Without an environment it is what the checkpoint says.
+        """
+        if not self.config.budget_from_observation:
+            return None
+        wrapper = budget_wrapper(self.env)
+        return self._kept_budget if wrapper is None else wrapper.given_budget
 
     def set_env(self, env: Any) -> None:
-        """Train on ``env`` from now on; see ``OffPolicyAgent``."""
+        """Train on ``env`` from now on; see ``OffPolicyAgent``.
+
+        Where observations hold the budget, one that ``env`` was given stays; else it is that of the environment before.
+        """
         self._require_budget(env)
+        given = self.given_budget
         super().set_env(env)
-        if self._given_budget is not None:
-            self.set_budget(self._given_budget)
+        if given is not None and self.given_budget is None:
+            budget_wrapper(env).set_budget(given)
 
     def _require_budget(self, env: Any) -> None:
         """Raise unless the observations of ``env`` end in a budget, where it is to be read from there."""
         if not self.config.budget_from_observation or isinstance(env, NoEnvironment):
             return
-        if not ends_in_budget(env):
+        if budget_wrapper(env) is None:
             raise WrapperOrderError(
                 f"budget_from_observation=True and the observations of {env} do not end in a budget: expected "
                 "BudgetAwareObservation(env, 'budget', draw=(0.0, 1.0)) around it, flattened, without a ComputeLimit, "
@@ -124,7 +138,7 @@ class ExitAgent:
         """Return the budget and what its teacher has found out, who has acted, and what of that it has noted."""
         teacher = {name: getattr(self.teacher, name) for name in TEACHER}
         own = {"teacher": teacher, "counts": self.exits.counts.tolist(), "seen": self._last_seen.tolist()}
-        own |= {"actor_updates": self._actor_updates, "given_budget": self._given_budget}
+        own |= {"actor_updates": self._actor_updates, "given_budget": self.given_budget}
         return {**super().plain_state(), **own}
 
     def load_plain_state(self, state: Mapping[str, Any]) -> None:
@@ -135,8 +149,9 @@ class ExitAgent:
         self.exits.counts[:] = state["counts"]
         self._seen = np.array(state["seen"])
         self._actor_updates = state["actor_updates"]
-        if state["given_budget"] is not None and not isinstance(self.env, NoEnvironment):
-            self.set_budget(state["given_budget"])
+        self._kept_budget = given = state["given_budget"]
+        if given is not None and not isinstance(self.env, NoEnvironment):
+            budget_wrapper(self.env).set_budget(given)
 
     def explore(self, observation: np.ndarray) -> np.ndarray:
         """Return the actions that training takes, and note which exits chose them; see ``OffPolicyAgent``."""
@@ -275,14 +290,14 @@ class ExitAgent:
         self.flops_per_action = max(self.exits.flops)
 
 
-def ends_in_budget(env: Any) -> bool:
-    """Tell whether the last number of an observation of ``env`` is the budget of its episode, a share."""
+def budget_wrapper(env: Any) -> BudgetAwareObservation | None:
+    """Return the wrapper whose share is the last number of each observation of ``env``, ``None`` where none is."""
     layer = env
     while isinstance(layer, gym.Wrapper) and not isinstance(layer, BudgetAwareObservation):
         if isinstance(layer, gym.ObservationWrapper) or layer.observation_space is not layer.env.observation_space:
-            return False
+            return None
         layer = layer.env
-    return isinstance(layer, BudgetAwareObservation) and layer.adds_share_last
+    return layer if isinstance(layer, BudgetAwareObservation) and layer.adds_share_last else None
 
 
 class ExitActorCritic(ExitAgent):

@@ -109,6 +109,11 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
             return min(limit / self._scale, 1.0)
         return self.env.get_wrapper_attr("remaining") / limit
 
+    @property
+    def given_budget(self) -> float | None:
+        """The share that was given and holds from the next reset on, ``None`` where it is drawn or never was given."""
+        return self._given.given
+
     def set_budget(self, budget: float | None) -> None:
         """Set the budget from the next reset on.
 
@@ -182,6 +187,11 @@ class GivenShare:
         self._draw, self._next = draw, None
         self._rng = np.random.default_rng()  # not the environment's, whose numbers stay as they are without us
         self.value = 1.0
+
+    @property
+    def given(self) -> float | None:
+        """What ``give`` was told last."""
+        return self._next
 
     def give(self, budget: float | None) -> None:
         """Have this share from the next episode on, ``None`` for a drawn one; raises ConfigError."""

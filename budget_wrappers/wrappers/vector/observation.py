@@ -98,6 +98,11 @@ class BudgetAwareObservation(VectorWrapper, RecordConstructorArgs):
         """The numbers that are added, ``(n,)`` in [0, 1]."""
         return self._shares("limits", "remaining")
 
+    @property
+    def given_budget(self) -> float | list[float | None] | None:
+        """The shares given that hold from the next reset on: one where all are alike, ``None`` where they are drawn."""
+        return self._given.given()
+
     def _shares(self, limits: str, remaining: str) -> np.ndarray:
         if not self._limited:
             return self._given.values()
@@ -110,9 +115,8 @@ class BudgetAwareObservation(VectorWrapper, RecordConstructorArgs):
         Raises:
             ConfigError: it is out of bounds, or of another length.
         """
-        if self._limited:
-            return find(self.env, "set_budget")(budget, mask)
-        self._given.give(budget, mask)
+        give = find(self.env, "set_budget") if self._limited else self._given.give
+        give(budget, mask)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset; ``options["budget"]``, one or ``(n,)``, which is passed on too, is ``set_budget`` of what is reset."""
@@ -138,11 +142,8 @@ class BudgetAwareObservation(VectorWrapper, RecordConstructorArgs):
     def _with_final(self, infos: dict[str, Any]) -> dict[str, Any]:
         final = infos["final_obs"].copy()
         last = self._shares("last_limits", "last_remaining").astype(np.float32)[:, None]
-        add = (
-            partial(flat_with, dtype=self.single_observation_space.dtype)
-            if self._flatten
-            else partial(nested_with, key=self._key)
-        )
+        dtype = self.single_observation_space.dtype
+        add = partial(flat_with, dtype=dtype) if self._flatten else partial(nested_with, key=self._key)
         for row in np.flatnonzero(self._ended):
             final[row] = add(self._single, final[row], last[row])
         return {**infos, "final_obs": final}
@@ -165,6 +166,11 @@ class GivenShares:
     def values(self) -> np.ndarray:
         """Return those of the running episodes, ``(n,)``."""
         return np.array([row.value for row in self._rows])
+
+    def given(self) -> float | list[float | None] | None:
+        """Return what each environment was told last, ``None`` where its share is drawn; one where all are alike."""
+        given = [row.given for row in self._rows]
+        return given[0] if len(set(given)) == 1 else given
 
     def give(self, budget: Any, mask: np.ndarray | None) -> None:
         """Have one share, or each its own, from the next episode on where ``mask`` is, everywhere for ``None``."""

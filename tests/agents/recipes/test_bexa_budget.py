@@ -168,3 +168,46 @@ def test_a_budget_that_no_exit_can_keep_is_refused_at_run_time() -> None:
     with pytest.raises(InfeasibleBudgetError, match="budget=nan"):
         agent.set_budget(float("nan"))
     assert agent.teacher.budget == 0.5
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, float, int])
+def test_a_budget_of_any_number_type_is_saved(kind: Any, tmp_path: Path) -> None:
+    for agent in (make(), conditioned()):
+        agent.set_budget(kind(1))
+        agent.save(tmp_path / "agent")
+
+
+def test_the_budget_that_the_environment_was_given_last_outlives_a_checkpoint_and_another_environment(
+    tmp_path: Path,
+) -> None:
+    def after_a_load() -> Any:
+        agent.save(tmp_path / "agent")
+        return BexaSAC.load(tmp_path / "agent.safetensors", conditioned().env).env.get_wrapper_attr("given_budget")
+
+    agent = conditioned()
+    agent.set_budget(0.3)
+    agent.env.set_budget(0.9)
+    assert after_a_load() == 0.9
+    agent.env.reset(options={"budget": 0.6})
+    assert after_a_load() == 0.6
+    agent.set_env(conditioned().env)
+    assert agent.env.given_budget == 0.6
+    own = conditioned().env
+    own.set_budget(0.1)
+    agent.set_env(own)
+    assert agent.env.given_budget == 0.1
+    agent.env.set_budget(None)
+    assert after_a_load() is None
+    agent.set_env(conditioned().env)
+    assert agent.env.given_budget is None
+
+
+def test_a_checkpoint_loaded_without_an_environment_keeps_its_budget_for_the_next(tmp_path: Path) -> None:
+    agent = conditioned()
+    agent.set_budget(0.3)
+    agent.save(tmp_path / "agent")
+    loaded = BexaSAC.load(tmp_path / "agent.safetensors", None)
+    loaded.save(tmp_path / "again")
+    loaded.set_env(conditioned().env)
+    assert loaded.env.given_budget == 0.3
+    assert BexaSAC.load(tmp_path / "again.safetensors", conditioned().env).given_budget == 0.3
