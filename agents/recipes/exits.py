@@ -86,7 +86,8 @@ class ExitAgent:
 
         Raises:
             InfeasibleBudgetError: below 0, the cost of the cheapest exit, or NaN.
-            ConfigError: no share in [0, 1], where it goes into the observation; a gate training that knows no budget.
+            ConfigError: infinite; no share in [0, 1], where it goes into the observation; a gate training that knows no
+                budget.
             CheckpointError: it goes into the observation, and the agent was loaded without an environment.
         """
         if self.config.gate_training not in BUDGETED:

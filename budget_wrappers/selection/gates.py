@@ -3,6 +3,7 @@
 Source: "Mind the Budget: Accelerating DRL Using Early Exit Neural Networks". ``B`` states, ``K`` exits.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -55,7 +56,7 @@ class GateTeacher:
     Raises:
         InfeasibleBudgetError: a budget below 0 or NaN.
         CostError: exits that all cost the same.
-        ConfigError: an unknown training, loss or temperature.
+        ConfigError: an unknown training, loss or temperature; an infinite budget.
     """
 
     def __init__(
@@ -84,12 +85,15 @@ class GateTeacher:
 
         Raises:
             InfeasibleBudgetError: below 0, the cost of the cheapest exit, or NaN.
+            ConfigError: infinite, which no mean cost can be compared with.
         """
         if not budget >= 0:
             raise InfeasibleBudgetError(
                 f"budget={budget!r} is below 0, the cost of the cheapest exit: expected a number from 0 (the cheapest "
                 "exit only) to 1 (the dearest whenever it pays)"
             )
+        if budget == math.inf:
+            raise ConfigError(f"budget={budget!r}: expected a finite number; pass 1 for the dearest whenever it pays")
         self.budget = float(budget)
 
     @property

@@ -167,6 +167,8 @@ def test_a_budget_that_no_exit_can_keep_is_refused_at_run_time() -> None:
         agent.set_budget(-1)
     with pytest.raises(InfeasibleBudgetError, match="budget=nan"):
         agent.set_budget(float("nan"))
+    with pytest.raises(ConfigError, match="budget=inf: expected a finite number"):
+        agent.set_budget(float("inf"))
     assert agent.teacher.budget == 0.5
 
 
