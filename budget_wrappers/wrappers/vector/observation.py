@@ -14,6 +14,7 @@ from budget_wrappers.errors import ConfigError
 from budget_wrappers.wrappers.observation import (
     GivenShare,
     What,
+    checked_share,
     flat_space,
     flat_with,
     nested_space,
@@ -174,9 +175,11 @@ class GivenShares:
 
     def give(self, budget: Any, mask: np.ndarray | None) -> None:
         """Have one share, or each its own, from the next episode on where ``mask`` is, everywhere for ``None``."""
-        for row, share, given in zip(self._rows, for_each(budget, len(self._rows)), self._masked(mask), strict=True):
-            if given:
-                row.give(share)
+        shares = zip(self._rows, for_each(budget, len(self._rows)), self._masked(mask), strict=True)
+        # All are looked at before the first is given: a call that raises changes nothing.
+        checked = [(row, None if share is None else checked_share(share)) for row, share, given in shares if given]
+        for row, share in checked:
+            row.give(share)
 
     def begin(self, mask: np.ndarray | None, seed: Any) -> None:
         """Start episodes where ``mask`` is, everywhere for ``None``, seeded as Gymnasium seeds environments."""
