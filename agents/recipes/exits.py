@@ -65,6 +65,7 @@ class ExitAgent:
             self.exit_optimizers = [FusedAdam([*s.parameters(), *layer.parameters()], lr=rate) for s, layer in parts]
         self.gate_metrics: dict[str, Tensor] = {}
         self._logits: Tensor | None = None
+        self._expected_cost: Tensor | None = None
         self._seen: np.ndarray | None = None
         self._actor_updates, self._gates_due = 0, True
         self._kept_budget: Any = None
@@ -140,6 +141,8 @@ class ExitAgent:
         teacher = {name: getattr(self.teacher, name) for name in TEACHER}
         own = {"teacher": teacher, "counts": self.exits.counts.tolist(), "seen": self._last_seen.tolist()}
         own |= {"actor_updates": self._actor_updates, "given_budget": self.given_budget}
+        expected = self.expected_cost()
+        own["expected_cost"] = None if expected is None else float(expected)
         return {**super().plain_state(), **own}
 
     def load_plain_state(self, state: Mapping[str, Any]) -> None:
@@ -150,6 +153,8 @@ class ExitAgent:
         self.exits.counts[:] = state["counts"]
         self._seen = np.array(state["seen"])
         self._actor_updates = state["actor_updates"]
+        expected = state.get("expected_cost")  # not in files of earlier versions
+        self._logits, self._expected_cost = None, None if expected is None else torch.tensor(expected)
         self._kept_budget = given = state["given_budget"]
         if given is not None and not isinstance(self.env, NoEnvironment):
             budget_wrapper(self.env).set_budget(given)
@@ -176,8 +181,13 @@ class ExitAgent:
 
     def logged(self) -> dict[str, Tensor]:
         """Return what is logged, with what the gates of the last batch would cost and the exits' shares."""
-        expected = {} if self._logits is None else {"gate/expected_cost": self.teacher.expected_cost(self._logits)}
-        return {**super().logged(), **expected, **self.exit_shares(), **self.replay_shares()}
+        expected = self.expected_cost()
+        named = {} if expected is None else {"gate/expected_cost": expected}
+        return {**super().logged(), **named, **self.exit_shares(), **self.replay_shares()}
+
+    def expected_cost(self) -> Tensor | None:
+        """Return what the gates of the last batch would cost, ``None`` before one; asked for only where it is read."""
+        return self._expected_cost if self._logits is None else self.teacher.expected_cost(self._logits)
 
     def _note_acting(self) -> None:
         """Tell the teacher what the actions since the last update cost."""

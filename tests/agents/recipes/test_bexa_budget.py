@@ -9,7 +9,7 @@ import pytest
 import torch
 from gymnasium.wrappers import NormalizeObservation, TimeAwareObservation
 
-from agents import BexaCQL, BexaDiscreteCQL, BexaSAC
+from agents import BexaCQL, BexaDiscreteCQL, BexaDQN, BexaSAC, BexaTD3
 from agents.common.run_config import RunConfig
 from budget_wrappers.errors import CheckpointError, ConfigError, InfeasibleBudgetError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter
@@ -213,3 +213,19 @@ def test_a_checkpoint_loaded_without_an_environment_keeps_its_budget_for_the_nex
     loaded.set_env(conditioned().env)
     assert loaded.env.given_budget == 0.3
     assert BexaSAC.load(tmp_path / "again.safetensors", conditioned().env).given_budget == 0.3
+
+
+@pytest.mark.parametrize(("agent_class", "name"), [(BexaTD3, "Pendulum-v1"), (BexaDQN, "CartPole-v1")])
+def test_a_resumed_run_logs_what_the_unbroken_one_does(agent_class: Any, name: str, tmp_path: Path) -> None:
+    def env() -> gym.Env:
+        return gym.make(name, max_episode_steps=20)
+
+    unbroken = agent_class(env(), **SETTINGS).learn(60)
+    unbroken.save(tmp_path / "agent", replay=True)
+    resumed = agent_class.load(tmp_path / "agent.safetensors", env())
+    for _ in range(5):  # what acts is not updated at each step
+        rows = [{key: float(value) for key, value in agent.logged().items()} for agent in (unbroken, resumed)]
+        assert rows[0] == rows[1]
+        assert "gate/expected_cost" in rows[0]
+        for agent in (unbroken, resumed):
+            agent.learn(1)
