@@ -7,7 +7,6 @@ joins the loss of what acts. See ``agents.recipes.bexa`` for the source.
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -17,13 +16,13 @@ from agents.common.collect import Step
 from agents.common.optim import FusedAdam
 from agents.common.spaces import NoEnvironment
 from agents.recipes.bexa_config import ExitSettings
+from agents.recipes.budget_input import budget_wrapper, require_budget, require_rows
 from budget_wrappers.deploy.exit_acting import ExitForward
 from budget_wrappers.deploy.numpy_exits import NumpyExits
-from budget_wrappers.errors import ConfigError, WrapperOrderError
+from budget_wrappers.errors import ConfigError
 from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.policies import ExitPolicy
 from budget_wrappers.selection.gates import GateTeacher
-from budget_wrappers.wrappers import BudgetAwareObservation
 
 BUDGETED = ("budget", "batch_budget")
 """Gate trainings that know a budget."""
@@ -78,12 +77,12 @@ class ExitAgent:
             own.pop(self.actor_name)
         return own | {f"exit {number + 1}": optimizer for number, optimizer in enumerate(self.exit_optimizers)}
 
-    def set_budget(self, budget: float) -> None:
-        """Teach the gates another budget from the next update on.
+    def set_budget(self, budget: Any) -> None:
+        """Teach the gates another budget, one number, from the next update on.
 
         An agent that reads its budget from the observation passes it on to the wrapper that writes it there, where it
-        holds from the next reset on; ``None`` has it drawn again. Another environment, such as one for evaluations, is
-        told by its own ``set_budget`` or at its resets.
+        holds from the next reset on; ``None`` has it drawn again, and of a vector environment each may have its own,
+        ``(n,)``. Another environment, such as one for evaluations, is told by its own ``set_budget`` or at its resets.
 
         Raises:
             InfeasibleBudgetError: below 0, the cost of the cheapest exit, or NaN.
@@ -121,20 +120,15 @@ class ExitAgent:
         """
         self._require_budget(env)
         given = self.given_budget
+        require_rows(env, given)
         super().set_env(env)
         if given is not None and self.given_budget is None:
             budget_wrapper(env).set_budget(given)
 
     def _require_budget(self, env: Any) -> None:
         """Raise unless the observations of ``env`` end in a budget, where it is to be read from there."""
-        if not self.config.budget_from_observation or isinstance(env, NoEnvironment):
-            return
-        if budget_wrapper(env) is None:
-            raise WrapperOrderError(
-                f"budget_from_observation=True and the observations of {env} do not end in a budget: expected "
-                "BudgetAwareObservation(env, 'budget', draw=(0.0, 1.0)) around it, flattened, without a ComputeLimit, "
-                "and no wrapper further out that changes observations; budget_input=True (--budget-input) in a run"
-            )
+        if self.config.budget_from_observation and not isinstance(env, NoEnvironment):
+            require_budget(env)
 
     def plain_state(self) -> dict[str, Any]:
         """Return the budget and what its teacher has found out, who has acted, and what of that it has noted."""
@@ -157,6 +151,7 @@ class ExitAgent:
         self._logits, self._expected_cost = None, None if expected is None else torch.tensor(expected)
         self._kept_budget = given = state["given_budget"]
         if given is not None and not isinstance(self.env, NoEnvironment):
+            require_rows(self.env, given)
             budget_wrapper(self.env).set_budget(given)
 
     def explore(self, observation: np.ndarray) -> np.ndarray:
@@ -299,16 +294,6 @@ class ExitAgent:
         # Not watched: what acts is the engine in ``exits``, which charges by exit.
         self.exits = ExitForward(self.actor, self.meter, self.config.acting)
         self.flops_per_action = max(self.exits.flops)
-
-
-def budget_wrapper(env: Any) -> BudgetAwareObservation | None:
-    """Return the wrapper whose share is the last number of each observation of ``env``, ``None`` where none is."""
-    layer = env
-    while isinstance(layer, gym.Wrapper) and not isinstance(layer, BudgetAwareObservation):
-        if isinstance(layer, gym.ObservationWrapper) or layer.observation_space is not layer.env.observation_space:
-            return None
-        layer = layer.env
-    return layer if isinstance(layer, BudgetAwareObservation) and layer.adds_share_last else None
 
 
 class ExitActorCritic(ExitAgent):
