@@ -65,7 +65,6 @@ class ExitAgent:
         self.gate_metrics: dict[str, Tensor] = {}
         self._logits: Tensor | None = None
         self._expected_cost: Tensor | None = None
-        self._seen: np.ndarray | None = None
         self._actor_updates, self._gates_due = 0, True
         self._kept_budget: Any = None
 
@@ -131,9 +130,9 @@ class ExitAgent:
             require_budget(env)
 
     def plain_state(self) -> dict[str, Any]:
-        """Return the budget and what its teacher has found out, who has acted, and what of that it has noted."""
+        """Return the budget, what its teacher has found out, and who has acted."""
         teacher = {name: getattr(self.teacher, name) for name in TEACHER}
-        own = {"teacher": teacher, "counts": self.exits.counts.tolist(), "seen": self._last_seen.tolist()}
+        own = {"teacher": teacher, "counts": self.exits.counts.tolist()}
         own |= {"actor_updates": self._actor_updates, "given_budget": self.given_budget}
         expected = self.expected_cost()
         own["expected_cost"] = None if expected is None else float(expected)
@@ -145,7 +144,6 @@ class ExitAgent:
         for name in TEACHER:
             setattr(self.teacher, name, state["teacher"][name])
         self.exits.counts[:] = state["counts"]
-        self._seen = np.array(state["seen"])
         self._actor_updates = state["actor_updates"]
         expected = state.get("expected_cost")  # not in files of earlier versions
         self._logits, self._expected_cost = None, None if expected is None else torch.tensor(expected)
@@ -165,13 +163,20 @@ class ExitAgent:
         return action
 
     def store(self, step: Step) -> None:
-        """Put one step's transitions into the replay, with the exits that acted."""
+        """Put one step's transitions into the replay, with the exits that acted, and tell the teacher their cost.
+
+        Whatever else asks the agent for actions, such as an evaluation, is no part of what the budget is to be met by.
+        """
         super().store(step)
-        self.replay.note_acting(self._acted_by[list(step.streams)])
+        acted_by = self._acted_by[list(step.streams)]
+        self.replay.note_acting(acted_by)
+        if self.meets_budget:
+            rows = np.bincount(acted_by[acted_by >= 0], minlength=len(self.exits.names))
+            if rows.any():
+                self.teacher.observe(self.exits.cost_of(rows), int(rows.sum()))
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Take one gradient step of every part; the gates' loss is logged, too."""
-        self._note_acting()
         return {**super().update(batch), **self.gate_metrics}
 
     def logged(self) -> dict[str, Tensor]:
@@ -183,17 +188,6 @@ class ExitAgent:
     def expected_cost(self) -> Tensor | None:
         """Return what the gates of the last batch would cost, ``None`` before one; asked for only where it is read."""
         return self._expected_cost if self._logits is None else self.teacher.expected_cost(self._logits)
-
-    def _note_acting(self) -> None:
-        """Tell the teacher what the actions since the last update cost."""
-        fresh = self.exits.counts - self._last_seen
-        self._seen = self.exits.counts.copy()
-        if self.meets_budget and fresh.any():
-            self.teacher.observe(self.exits.cost_of(fresh))
-
-    @property
-    def _last_seen(self) -> np.ndarray:
-        return np.zeros_like(self.exits.counts) if self._seen is None else self._seen
 
     @property
     def acting_counts(self) -> np.ndarray:

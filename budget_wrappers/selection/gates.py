@@ -101,18 +101,20 @@ class GateTeacher:
         """Budget of the programs: b and its correction, within [0, 1]."""
         return min(max(self.budget + self.correction, 0.0), 1.0) if self.correction else self.budget
 
-    def observe(self, cost: float) -> None:
-        """Note what acting cost just now, in the unit of the budget.
+    def observe(self, cost: float, actions: int = 1) -> None:
+        """Note what ``actions`` taken just now cost in the mean, in the unit of the budget.
 
         Programs hold on the states of a replay and for gates that follow them to the letter; acting visits other
         states with gates that are fitted. With ``feedback`` the budget of the programs falls by ``feedback`` times
-        what acting cost too much, and rises by what it left: an integral controller.
+        what each action cost too much, and rises by what it left: an integral controller.
         """
         beyond = cost - self.budget
-        self.gap += GAP_STEP * (beyond - self.gap)
+        self.gap += (GAP_STEP if actions == 1 else 1.0 - (1.0 - GAP_STEP) ** actions) * (beyond - self.gap)
+        # No more than all of what many cost too much: the programs do not answer before the next update.
+        gain = max(self.feedback, min(self.feedback * actions, 1.0))
         # Held where the aim is at an end of [0, 1]: what cannot be corrected does not pile up.
         low, high = -self.budget, max(1.0 - self.budget, 0.0)
-        self.correction = min(max(self.correction - self.feedback * beyond, low), high)
+        self.correction = min(max(self.correction - gain * beyond, low), high)
 
     def target(self, values: Tensor, budget: Tensor | None = None) -> Tensor:
         """Return α, the share of each exit that every state should have, ``(B, K)``.

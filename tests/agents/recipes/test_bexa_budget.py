@@ -32,6 +32,42 @@ def test_feedback_takes_off_the_budget_what_acting_cost_too_much() -> None:
     assert teacher.aim == pytest.approx(0.05)
 
 
+def test_one_action_is_noted_to_the_digit_as_before() -> None:
+    teacher = GateTeacher([0, 10], 0.5, feedback=0.1)
+    teacher.observe(0.9, 1)
+    assert teacher.correction == -0.1 * (0.9 - 0.5)
+    assert teacher.gap == 1e-3 * (0.9 - 0.5)
+
+
+def test_many_actions_count_as_so_many_and_correct_no_more_than_all() -> None:
+    one, many = (GateTeacher([0, 10], 0.5, feedback=0.01) for _ in range(2))
+    for _ in range(20):
+        one.observe(0.6)
+    many.observe(0.6, 20)
+    assert many.gap == pytest.approx(one.gap, rel=1e-9)  # .1·(1 − .999²⁰)
+    assert many.correction == pytest.approx(one.correction) == pytest.approx(-20 * 0.01 * 0.1)
+    for _ in range(20):  # a plant that follows at once, seen 1000 actions late: .01·1000 alone would swing
+        many.observe(min(many.aim + 0.2, 1.0), 1000)
+    assert many.aim + 0.2 == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize(("environments", "settings"), [(1, {}), (1, {"train_freq": 50}), (3, {"gradient_steps": -1})])
+def test_the_teacher_is_told_of_each_action_of_training_and_of_no_other(
+    environments: int, settings: dict[str, Any]
+) -> None:
+    made = gym.make_vec("Pendulum-v1", num_envs=environments, vectorization_mode="sync")
+    agent = BexaSAC(made if environments > 1 else gym.make("Pendulum-v1"), **{**SETTINGS, **settings})
+    told, observe = [], agent.teacher.observe
+    agent.teacher.observe = lambda cost, actions: told.append(actions) or observe(cost, actions)
+    agent.learn(120, lambda agent: bool(agent.predict(np.zeros((40, 3))) or True))
+    assert set(told) == {environments}
+    assert sum(told) == (agent.replay.acted_by[: len(agent.replay)] >= 0).sum() > 90
+    gap = agent.teacher.gap
+    agent.predict(np.zeros((500, 3)))
+    agent.learn(0)
+    assert agent.teacher.gap == gap
+
+
 def test_feedback_closes_a_gap_that_the_gates_leave() -> None:
     """Gates that always open .2 too often, as fitted ones may."""
     teacher = GateTeacher([0, 10], 0.5, feedback=0.01)
