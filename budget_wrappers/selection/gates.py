@@ -78,23 +78,18 @@ class GateTeacher:
         self.training, self.kind, self.temperature, self.fraction = training, loss, temperature, fraction
         self.feedback, self.correction, self.gap = feedback, 0.0, 0.0
         self.reference: float | None = None
-        self.set_budget(budget)
+        self.budget = checked_budget(budget)
 
     def set_budget(self, budget: float) -> None:
-        """Aim at ``budget`` from the next call on.
+        """Aim at ``budget`` from the next call on; what was found out about another one is forgotten.
 
         Raises:
             InfeasibleBudgetError: below 0, the cost of the cheapest exit, or NaN.
             ConfigError: infinite, which no mean cost can be compared with.
         """
-        if not budget >= 0:
-            raise InfeasibleBudgetError(
-                f"budget={budget!r} is below 0, the cost of the cheapest exit: expected a number from 0 (the cheapest "
-                "exit only) to 1 (the dearest whenever it pays)"
-            )
-        if budget == math.inf:
-            raise ConfigError(f"budget={budget!r}: expected a finite number; pass 1 for the dearest whenever it pays")
-        self.budget = float(budget)
+        given = checked_budget(budget)
+        if given != self.budget:
+            self.budget, self.correction, self.gap = given, 0.0, 0.0
 
     @property
     def aim(self) -> float:
@@ -166,6 +161,23 @@ class GateTeacher:
         """Return the mean cost of acting with these gates, a scalar to compare with the budget."""
         last = logits.new_ones(len(logits), 1)
         return (mixture_weights(torch.cat([torch.sigmoid(logits), last], 1)) @ self._cost_row.to(logits)).mean()
+
+
+def checked_budget(budget: float) -> float:
+    """Return ``budget`` as a plain number.
+
+    Raises:
+        InfeasibleBudgetError: below 0, the cost of the cheapest exit, or NaN.
+        ConfigError: infinite.
+    """
+    if not budget >= 0:
+        raise InfeasibleBudgetError(
+            f"budget={budget!r} is below 0, the cost of the cheapest exit: expected a number from 0 (the cheapest "
+            "exit only) to 1 (the dearest whenever it pays)"
+        )
+    if budget == math.inf:
+        raise ConfigError(f"budget={budget!r}: expected a finite number; pass 1 for the dearest whenever it pays")
+    return float(budget)
 
 
 __all__ = ["GateTeacher", "GateTraining"]

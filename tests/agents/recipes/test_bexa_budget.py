@@ -45,7 +45,8 @@ def test_many_actions_count_as_so_many_and_correct_no_more_than_all() -> None:
         one.observe(0.6)
     many.observe(0.6, 20)
     assert many.gap == pytest.approx(one.gap, rel=1e-9)  # .1·(1 − .999²⁰)
-    assert many.correction == pytest.approx(one.correction) == pytest.approx(-20 * 0.01 * 0.1)
+    assert many.correction == pytest.approx(-20 * 0.01 * 0.1)
+    assert many.correction == pytest.approx(one.correction)
     for _ in range(20):  # a plant that follows at once, seen 1000 actions late: .01·1000 alone would swing
         many.observe(min(many.aim + 0.2, 1.0), 1000)
     assert many.aim + 0.2 == pytest.approx(0.5, abs=1e-6)
@@ -66,6 +67,15 @@ def test_the_teacher_is_told_of_each_action_of_training_and_of_no_other(
     agent.predict(np.zeros((500, 3)))
     agent.learn(0)
     assert agent.teacher.gap == gap
+
+
+def test_another_budget_starts_without_what_was_found_out_about_the_one_before() -> None:
+    teacher = GateTeacher([0, 10], 0.5, feedback=0.1)
+    teacher.observe(0.9)
+    teacher.set_budget(0.5)
+    assert teacher.correction == pytest.approx(-0.04)  # the same budget: still true
+    teacher.set_budget(0.8)
+    assert (teacher.correction, teacher.gap, teacher.aim) == (0.0, 0.0, 0.8)
 
 
 def test_feedback_closes_a_gap_that_the_gates_leave() -> None:
