@@ -175,6 +175,13 @@ class ExitAgent:
             if rows.any():
                 self.teacher.observe(self.exits.cost_of(rows), int(rows.sum()))
 
+    def update_kind(self) -> str:
+        """Return a name for the work of the next update, in which gates learn, or the actor alone; see the agent."""
+        kind = super().update_kind()
+        if not self.config.gate_loss_scale or self._actor_updates % self.config.gate_interval:
+            return kind
+        return f"{kind}, gates with {self.teacher.affordable} exits to afford"
+
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Take one gradient step of every part; the gates' loss is logged, too."""
         return {**super().update(batch), **self.gate_metrics}

@@ -6,6 +6,7 @@ Source: "Mind the Budget: Accelerating DRL Using Early Exit Neural Networks". ``
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -95,6 +96,12 @@ class GateTeacher:
     def aim(self) -> float:
         """Budget of the programs: b and its correction, within [0, 1]."""
         return min(max(self.budget + self.correction, 0.0), 1.0) if self.correction else self.budget
+
+    @property
+    def affordable(self) -> int:
+        """Number of exits that the programs' budget can pay alone: it decides how many mixtures they compare."""
+        limit = float(np.float32(self.aim))  # as the programs round
+        return sum(cost <= limit for cost in self._cost_row.tolist())
 
     def observe(self, cost: float, actions: int = 1) -> None:
         """Note what ``actions`` taken just now cost in the mean, in the unit of the budget.
