@@ -111,9 +111,10 @@ class EarlyExitNetwork(nn.Module):
         found: list[Tensor] = []
         kinds = (nn.Linear, _ACTIVATIONS[self.activation])
         for stage, layer in zip(self.stages, self.exits, strict=True):
+            if hooked(stage):
+                return None
             for part in (*stage._modules.values(), layer):
-                hooked = part._forward_pre_hooks or part._forward_hooks or part._backward_hooks
-                if hooked or part._backward_pre_hooks or type(part) not in kinds:
+                if hooked(part) or type(part) not in kinds:
                     return None
                 found += part._parameters.values()
         plain = len(found) == 2 * (sum(self._layers) + len(self._layers)) and all(one is not None for one in found)
@@ -174,6 +175,12 @@ class EarlyExitNetwork(nn.Module):
     def last(self, x: Tensor) -> Tensor:
         """Return the output of the last exit, ``(B, outputs)``; no gate is asked and no other head runs."""
         return self.at(x, len(self.exits) - 1)
+
+
+def hooked(module: nn.Module) -> bool:
+    """Tell whether somebody is to see ``module`` run, forward or backward."""
+    forward = module._forward_pre_hooks or module._forward_hooks
+    return bool(forward or module._backward_hooks or module._backward_pre_hooks)
 
 
 def resolved_depths(layers: int, exit_after: Sequence[int] | None) -> tuple[int, ...]:

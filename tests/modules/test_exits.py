@@ -157,3 +157,15 @@ def test_gradients_reach_the_trunk_from_every_exit_and_gate() -> None:
     for said in (output[1], output[2], logits[:, 1]):
         gradient = torch.autograd.grad(said.sum(), network.stages[1][0].weight, retain_graph=True)[0]
         assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", ["forward_pre", "forward", "full_backward_pre", "full_backward"])
+def test_a_hook_on_a_stage_sees_it_run(kind: str) -> None:
+    network, seen = EarlyExitNetwork(3, 2, [4, 4]), []
+    x = torch.randn(5, 3, requires_grad=True)
+    expected = network(x)
+    getattr(network.stages[1], f"register_{kind}_hook")(lambda *given: seen.append(kind))
+    said = network(x)
+    said.output.sum().backward()
+    assert seen == [kind]
+    torch.testing.assert_close(said, expected)
