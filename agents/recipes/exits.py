@@ -65,7 +65,7 @@ class ExitAgent:
         self.gate_metrics: dict[str, Tensor] = {}
         self._logits: Tensor | None = None
         self._expected_cost: Tensor | None = None
-        self._actor_updates, self._gates_due = 0, True
+        self._actor_updates, self._gates_due, self._taught = 0, True, False
         self._kept_budget: Any = None
 
     @property
@@ -244,7 +244,8 @@ class ExitAgent:
         config = self.config
         if config.gate_loss_scale and self._gates_due:
             budget = observation[:, -1] if config.budget_from_observation else None
-            gates = self.teacher.losses(logits, values.detach().t(), budget)
+            gates = self.teacher.losses(logits, values.detach().t(), budget, self._taught)
+            self._taught = True
             losses = losses + config.gate_loss_scale * nn.functional.pad(gates, (0, 1))
             self.gate_metrics = {"gate/loss": gates.detach().sum()}
         self._logits = logits.detach()
@@ -254,6 +255,7 @@ class ExitAgent:
         """Count an update of what acts, and settle whether its gates learn."""
         self._gates_due = self._actor_updates % self.config.gate_interval == 0
         self._actor_updates += 1
+        self._taught = False
 
     def imitating(self, losses: Tensor, copying: Tensor) -> Tensor:
         """Return the losses ``(K,)`` with those of all exits but the last replaced by what imitating it costs.

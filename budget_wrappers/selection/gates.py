@@ -118,12 +118,13 @@ class GateTeacher:
         low, high = -self.budget, max(1.0 - self.budget, 0.0)
         self.correction = min(max(self.correction - gain * beyond, low), high)
 
-    def target(self, values: Tensor, budget: Tensor | None = None) -> Tensor:
+    def target(self, values: Tensor, budget: Tensor | None = None, again: bool = False) -> Tensor:
         """Return α, the share of each exit that every state should have, ``(B, K)``.
 
         Args:
             values: of the exits, ``(B, K)``.
             budget: of each state, ``(B,)``, where it is not the same for all.
+            again: whether ``reference`` has seen these states already, and stays where it is.
 
         Raises:
             NonFiniteError: a value is NaN or infinite.
@@ -143,25 +144,27 @@ class GateTeacher:
         if self.training == "softmax":
             return softmax_mixture(values, self.temperature)
         if self.training == "fraction":
-            return first_good_enough(values, self._threshold(values))
+            return first_good_enough(values, self._threshold(values, again))
         return one_hot(values.argmax(1), values.shape[1], values)
 
-    def _threshold(self, values: Tensor) -> Tensor:
+    def _threshold(self, values: Tensor, again: bool) -> Tensor:
         """Follow the last exit's mean value and return ``reference − (1 − fraction)·|reference|``."""
-        last = float(values[:, -1].mean())
-        before = last if self.reference is None else self.reference
-        self.reference = before + REFERENCE_STEP * (last - before)
+        if self.reference is None or not again:
+            last = float(values[:, -1].mean())
+            before = last if self.reference is None else self.reference
+            self.reference = before + REFERENCE_STEP * (last - before)
         return values.new_tensor(self.reference - (1.0 - self.fraction) * abs(self.reference))
 
-    def losses(self, logits: Tensor, values: Tensor, budget: Tensor | None = None) -> Tensor:
+    def losses(self, logits: Tensor, values: Tensor, budget: Tensor | None = None, again: bool = False) -> Tensor:
         """Return each gate's loss, ``(K − 1,)``; no gradient reaches ``values``.
 
         Args:
             logits: of the gates, ``(B, K − 1)``.
             values: of the exits, ``(B, K)``.
             budget: see ``target``.
+            again: see ``target``.
         """
-        return gate_losses(logits, self.target(values.detach(), budget), self.kind)
+        return gate_losses(logits, self.target(values.detach(), budget, again), self.kind)
 
     @torch.no_grad()
     def expected_cost(self, logits: Tensor) -> Tensor:

@@ -87,6 +87,25 @@ def test_the_fraction_rule_follows_a_running_reference_of_either_sign() -> None:
     assert teacher.reference == pytest.approx(-10.0 + 0.01 * 20.0)
 
 
+@pytest.mark.parametrize("scheme", ["jointly", "stepwise"])
+@pytest.mark.parametrize("agent_class", AGENTS)
+def test_the_reference_of_the_fraction_rule_moves_once_an_update(agent_class: Any, scheme: str) -> None:
+    agent = make(agent_class, gate_training="fraction", scheme=scheme).learn(30)
+    moved, threshold = [], agent.teacher._threshold
+
+    def following(*given: Any) -> torch.Tensor:
+        before = agent.teacher.reference
+        found = threshold(*given)
+        moved.append(agent.teacher.reference != before)
+        return found
+
+    agent.teacher._threshold = following
+    updates = agent._actor_updates
+    agent.train(4)
+    assert sum(moved) == agent._actor_updates - updates
+    assert len(moved) == sum(moved) * (3 if scheme == "stepwise" else 1)
+
+
 def test_each_exit_s_values_learn_from_a_target_of_their_own() -> None:
     agent = BexaDQN(gym.make("CartPole-v1"), **SETTINGS, gamma=0.5)
     with torch.no_grad():
@@ -178,7 +197,7 @@ def test_an_exit_that_copies_badly_is_worth_what_the_last_one_says_of_its_choice
             layer.weight.zero_()
             layer.bias.copy_(torch.tensor(bias))
     seen, losses = [], agent.teacher.losses
-    agent.teacher.losses = lambda logits, values, budget: seen.append(values) or losses(logits, values, budget)
+    agent.teacher.losses = lambda logits, values, *rest: seen.append(values) or losses(logits, values, *rest)
     batch = agent.replay.gather(torch.zeros(0, dtype=torch.int64))
     batch = batch._replace(
         observation=torch.zeros(1, 4),
