@@ -85,21 +85,33 @@ class ExitAgent:
 
         Raises:
             InfeasibleBudgetError: below 0, the cost of the cheapest exit, or NaN.
-            ConfigError: infinite; no share in [0, 1], where it goes into the observation; a gate training that knows no
-                budget.
+            ConfigError: infinite or no number; no share in [0, 1], where it goes into the observation; settings with
+                which no budget has an effect.
             CheckpointError: it goes into the observation, and the agent was loaded without an environment.
         """
-        if self.config.gate_training not in BUDGETED:
-            raise ConfigError(
-                f"set_budget({budget!r}) with gate_training={self.config.gate_training!r}, which spends whatever exits "
-                f"are worth: expected gate_training of {' or '.join(BUDGETED)}"
-            )
+        self._require_effect(budget)
         if not self.config.budget_from_observation:
             self.teacher.set_budget(budget)
             return
         if isinstance(self.env, NoEnvironment):
             self.env.reset()  # raises: there is no observation to put a budget into
         budget_wrapper(self.env).set_budget(budget)
+
+    def _require_effect(self, budget: Any) -> None:
+        """Raise where acting would cost the same with any budget."""
+        config, asked = self.config, f"set_budget({budget!r}) with "
+        if config.gate_training not in BUDGETED:
+            raise ConfigError(
+                f"{asked}gate_training={config.gate_training!r}, which spends whatever exits are worth: expected "
+                f"gate_training of {' or '.join(BUDGETED)}"
+            )
+        if config.acting != "early_exit":
+            raise ConfigError(f"{asked}acting={config.acting!r}, which asks no gate: expected acting='early_exit'")
+        if not config.gate_loss_scale:
+            raise ConfigError(
+                f"{asked}gate_loss_scale=0, with which gates learn nothing: expected gate_loss_scale above 0, such as "
+                "1e-2"
+            )
 
     @property
     def given_budget(self) -> float | list[float | None] | None:

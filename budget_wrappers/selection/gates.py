@@ -4,7 +4,7 @@ Source: "Mind the Budget: Accelerating DRL Using Early Exit Neural Networks". ``
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ class GateTeacher:
     Raises:
         InfeasibleBudgetError: a budget below 0 or NaN.
         CostError: exits that all cost the same.
-        ConfigError: an unknown training, loss or temperature; an infinite budget.
+        ConfigError: an unknown training, loss or temperature; a budget that is infinite or no number.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class GateTeacher:
 
         Raises:
             InfeasibleBudgetError: below 0, the cost of the cheapest exit, or NaN.
-            ConfigError: infinite, which no mean cost can be compared with.
+            ConfigError: infinite, which no mean cost can be compared with, or no number.
         """
         given = checked_budget(budget)
         if given != self.budget:
@@ -173,13 +173,15 @@ class GateTeacher:
         return (mixture_weights(torch.cat([torch.sigmoid(logits), last], 1)) @ self._cost_row.to(logits)).mean()
 
 
-def checked_budget(budget: float) -> float:
+def checked_budget(budget: Any) -> float:
     """Return ``budget`` as a plain number.
 
     Raises:
         InfeasibleBudgetError: below 0, the cost of the cheapest exit, or NaN.
-        ConfigError: infinite.
+        ConfigError: infinite, or no number.
     """
+    if isinstance(budget, bool) or not isinstance(budget, int | float | np.integer | np.floating):
+        raise ConfigError(f"budget={budget!r}: expected one number, 0 or more; pass float(…) of what holds one")
     if not budget >= 0:
         raise InfeasibleBudgetError(
             f"budget={budget!r} is below 0, the cost of the cheapest exit: expected a number from 0 (the cheapest "

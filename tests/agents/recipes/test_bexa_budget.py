@@ -196,9 +196,25 @@ def test_a_budget_that_was_given_is_given_again_after_a_checkpoint(tmp_path: Pat
 def test_a_budget_that_nothing_reads_is_refused() -> None:
     with pytest.raises(ConfigError, match="expected gate_training of budget or batch_budget"):
         make(gate_training="advantage").set_budget(0.3)
+    for acting in ("backbone", "ensemble"):
+        with pytest.raises(ConfigError, match=f"acting='{acting}', which asks no gate: expected acting='early_exit'"):
+            make(acting=acting).set_budget(0.3)
+    for agent in (make(gate_loss_scale=0.0), conditioned(gate_loss_scale=0.0)):
+        with pytest.raises(ConfigError, match="gates learn nothing: expected gate_loss_scale above 0"):
+            agent.set_budget(0.3)
     for settings in ({"gate_training": "advantage"}, {"acting": "backbone"}):
         with pytest.raises(ConfigError, match="expected 0 unless gates are taught one budget and act"):
             make(budget_feedback=0.1, **settings)
+
+
+@pytest.mark.parametrize("budget", ["0.5", None, True, [0.1, 0.2], np.array([0.1, 0.2]), torch.tensor([0.1, 0.2])])
+def test_a_budget_that_is_no_number_is_refused(budget: Any) -> None:
+    agent = make()
+    with pytest.raises(ConfigError, match=r"budget=.*: expected one number, 0 or more"):
+        agent.set_budget(budget)
+    with pytest.raises(ConfigError, match=r"budget=.*: expected one number, 0 or more"):
+        GateTeacher([1, 2], budget)
+    assert agent.teacher.budget == 0.5
 
 
 @pytest.mark.parametrize("agent_class", [BexaCQL, BexaDiscreteCQL])
