@@ -93,14 +93,14 @@ def solve_exit_lp(values: Tensor, costs: Tensor | Sequence[float], budget: float
         ends, share, alpha = _affordable(listed, limit, values.dtype, values.device)
         below, more = (values @ ends).chunk(2, 1)
         best, vertex = torch.addcmul(below, share, more).max(1)
-        _require_finite(values, best)
+        require_finite_values(values, best)
         return alpha.index_select(0, vertex)
     ends, low, step, low_cost, high_cost = _vertices(listed, values.dtype, values.device)
     share = (limit - low_cost) / (high_cost - low_cost)  # 0 where one is used alone
     below, more = (values @ ends).chunk(2, 1)
     refused = (low_cost > limit) | (high_cost <= limit)
     best, vertex = torch.addcmul(below, share, more).masked_fill_(refused, -math.inf).max(1, keepdim=True)
-    _require_finite(values, best)
+    require_finite_values(values, best)
     return low[vertex[:, 0]] + share.gather(1, vertex) * step[vertex[:, 0]]
 
 
@@ -128,7 +128,7 @@ def solve_batch_lp(values: Tensor, costs: Tensor | Sequence[float], budget: floa
         raise SpaceError(f"budget={budget!r}: expected one number, the mean over the batch; solve_exit_lp takes (B,)")
     limit = _checked_budget(float(budget), listed, values)
     limit = math.inf if limit >= max(listed) else limit  # or sums of rounded costs might leave something to want
-    _require_finite(values, values)
+    require_finite_values(values, values)
     left = len(values) * (limit - min(listed))
     return buy(values, torch.tensor(listed, dtype=values.dtype, device=values.device), left)
 
@@ -202,7 +202,12 @@ def _require_feasible(budget: float, costs: tuple[float, ...]) -> None:
         )
 
 
-def _require_finite(values: Tensor, judged: Tensor) -> None:
+def require_finite_values(values: Tensor, judged: Tensor) -> None:
+    """Raise if ``values`` ``(B, K)`` hold NaN or infinity, which ``judged``, made of them, then does, too.
+
+    Raises:
+        NonFiniteError: they do, or differences of them overflow.
+    """
     # One sum instead of a test of each: only finite numbers have a finite one, and few of them an infinite one.
     if not math.isfinite(float(judged.sum())) and not bool(torch.isfinite(judged).all()):
         wrong = (~torch.isfinite(values)).nonzero().tolist()

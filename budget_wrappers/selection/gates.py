@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from budget_wrappers.errors import ConfigError, InfeasibleBudgetError
-from budget_wrappers.functional.budget_lp import solve_batch_lp, solve_exit_lp
+from budget_wrappers.functional.budget_lp import require_finite_values, solve_batch_lp, solve_exit_lp
 from budget_wrappers.functional.costs import exit_costs
 from budget_wrappers.functional.gates import (
     GateLoss,
@@ -57,7 +57,8 @@ class GateTeacher:
     Raises:
         InfeasibleBudgetError: a budget below 0 or NaN.
         CostError: exits that all cost the same.
-        ConfigError: an unknown training, loss or temperature; a budget that is infinite or no number.
+        ConfigError: an unknown training or loss; a temperature, fraction or feedback out of bounds; a budget that is
+            infinite or no number.
     """
 
     def __init__(
@@ -76,6 +77,13 @@ class GateTeacher:
             raise ConfigError(f"gate_training={training!r}: expected one of {', '.join(GateTraining.__args__)}")
         if loss not in GateLoss.__args__:
             raise ConfigError(f"gate_loss={loss!r}: expected one of {', '.join(GateLoss.__args__)}")
+        for name, value, fits, expected in (
+            ("gate_temperature", temperature, 0 < temperature < math.inf, "a number above 0, such as 1"),
+            ("gate_fraction", fraction, 0 <= fraction <= 1, "a fraction in [0, 1]"),
+            ("budget_feedback", feedback, 0 <= feedback < math.inf, "a step of 0 or more"),
+        ):
+            if not fits:
+                raise ConfigError(f"{name}={value!r}: expected {expected}")
         self.training, self.kind, self.temperature, self.fraction = training, loss, temperature, fraction
         self.feedback, self.correction, self.gap = feedback, 0.0, 0.0
         self.reference: float | None = None
@@ -139,6 +147,7 @@ class GateTeacher:
                     "the batch would spend the share of states with little where there is much"
                 )
             return solve_batch_lp(values, self.costs, self.aim)[0]
+        require_finite_values(values, values)  # the programs have looked already
         if self.training == "advantage":
             return first_good_enough(values, values[:, -1:])
         if self.training == "softmax":
