@@ -10,7 +10,7 @@ from gymnasium.utils import RecordConstructorArgs
 from budget_wrappers.errors import ConfigError, InfeasibleBudgetError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.exhaustion import EpisodeBudget, OnExhausted, Transition, make_rule, merge_infos
-from budget_wrappers.wrappers.reading import CostReader, plain
+from budget_wrappers.wrappers.reading import CostReader, plain, require_options
 
 
 class ComputeLimit(CostReader, RecordConstructorArgs):
@@ -106,6 +106,7 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset; ``options["budget"]``, which is passed on too, is the same as ``set_budget`` just before."""
+        require_options(options)
         self.set_budget(self.max_flops if options is None else options.get("budget", self.max_flops))
         obs, info = super().reset(seed=seed, options=options)
         self.episode = EpisodeBudget(self.max_flops)

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
 from budget_wrappers.errors import ConfigError, SpaceError, WrapperOrderError
-from budget_wrappers.wrappers.reading import plain
+from budget_wrappers.wrappers.reading import plain, require_options
 
 What = Literal["remaining", "budget"]
 DRAWS = 1
@@ -129,6 +129,7 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset; ``options["budget"]``, which is passed on too, is the same as ``set_budget`` just before."""
+        require_options(options)
         if not self._limited and options is not None and "budget" in options:
             self.set_budget(options["budget"])
         self._given.begin(seed)

@@ -1,13 +1,14 @@
 """What every wrapper that reads a meter shares, and where in a stack it may stand."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from budget_wrappers.core import Chooser
-from budget_wrappers.errors import NonFiniteError, SpaceError, WrapperOrderError
+from budget_wrappers.errors import ConfigError, NonFiniteError, SpaceError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.account import StepAccount, find, join_accounts
 
@@ -148,6 +149,19 @@ def finite_rewards(reward: Any, step: int) -> list[float]:
     return [finite_reward(part, step) for part in parts]
 
 
+def require_options(options: Any) -> None:
+    """Check the options of a reset, which say a budget by its name.
+
+    Raises:
+        ConfigError: no dictionary.
+    """
+    if options is not None and not isinstance(options, Mapping):
+        raise ConfigError(
+            f"reset(options={options!r}); expected a dictionary or None. A budget is given by its name: "
+            "options={'budget': ...}."
+        )
+
+
 def plain(value: Any) -> Any:
     """Return a scalar of NumPy as the Python number that it holds, as specs are written as JSON; else ``value``."""
     return value.item() if isinstance(value, np.generic) else value
@@ -163,4 +177,5 @@ __all__ = [
     "plain",
     "refuse_second_penalty",
     "refuse_vector_reward",
+    "require_options",
 ]

@@ -224,3 +224,13 @@ def test_ends_that_nothing_can_be_drawn_between_are_refused(draw: Any) -> None:
 def test_a_limit_s_budget_is_not_drawn(meter: ComputeMeter) -> None:
     with pytest.raises(ConfigError, match="no ComputeLimit inside"):
         BudgetAwareObservation(limited(meter), "budget", draw=(0.0, 1.0))
+
+
+@pytest.mark.parametrize("options", [5, "budget", [1], ("budget",), 0.5])
+@pytest.mark.parametrize("limited_inside", [True, False])
+def test_options_that_are_no_dictionary_are_refused_with_the_remedy(
+    options: Any, limited_inside: bool, meter: ComputeMeter
+) -> None:
+    env = limited(meter) if limited_inside else BudgetAwareObservation(SpacesEnv("box"), "budget")
+    with pytest.raises(ConfigError, match=r"reset\(options=.*\); expected a dictionary or None"):
+        env.reset(options=options)

@@ -9,7 +9,7 @@ from gymnasium.vector import VectorEnv
 from budget_wrappers.errors import ConfigError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.exhaustion import require_whole_horizon
-from budget_wrappers.wrappers.reading import plain
+from budget_wrappers.wrappers.reading import plain, require_options
 from budget_wrappers.wrappers.vector.ending import EpisodeEnder
 from budget_wrappers.wrappers.vector.limits import EpisodeLimits
 from budget_wrappers.wrappers.vector.modes import find, reset_mask
@@ -97,6 +97,7 @@ class ComputeLimit(EpisodeLimits, RecordConstructorArgs):
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset; ``options["budget"]``, one or ``(n,)``, which is passed on too, is ``set_budget`` of what is reset."""
+        require_options(options)
         if options is not None and "budget" in options:
             self.set_budget(options["budget"], reset_mask(options)[1])
         obs, infos, mask = self.reset_rows(seed, options)

@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
 from budget_wrappers.errors import ConfigError
+from budget_wrappers.wrappers.reading import require_options
 
 NEXT_STEP, SAME_STEP, DISABLED = "NextStep", "SameStep", "Disabled"
 """Values of ``gymnasium.vector.AutoresetMode``, which Gymnasium 1.0 does not have: it behaves like ``NEXT_STEP``."""
@@ -40,7 +41,11 @@ def reset_mask(options: dict[str, Any] | None) -> tuple[dict[str, Any] | None, n
     """Return a copy of ``options`` and of the mask in it, ``(n,)`` booleans, ``None`` where everything is reset.
 
     To be called before delegating, and with the copy: vector environments take the mask out of what they are given.
+
+    Raises:
+        ConfigError: no dictionary.
     """
+    require_options(options)
     if options is None:
         return None, None
     mask = options.get(RESET_MASK)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from budget_wrappers.errors import ConfigError
-from budget_wrappers.wrappers.vector import BudgetAwareObservation
+from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.wrappers.vector import BudgetAwareObservation, ComputeLimit, RecordComputeStatistics
 
 
 def shown() -> BudgetAwareObservation:
@@ -29,3 +30,18 @@ def test_a_mask_s_other_rows_are_not_looked_at() -> None:
     envs = shown()
     envs.set_budget([0.3, 9.0], mask=np.array([True, False]))
     assert envs.given_budget == [0.3, None]
+
+
+@pytest.mark.parametrize("options", [5, "budget", [1], ("budget",), 0.5])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda envs: BudgetAwareObservation(envs, "budget"),
+        lambda envs: ComputeLimit(envs, 10, "truncate", meter=ComputeMeter()),
+        lambda envs: RecordComputeStatistics(envs, ComputeMeter()),
+    ],
+)
+def test_options_that_are_no_dictionary_are_refused_with_the_remedy(options: Any, wrap: Any) -> None:
+    envs = wrap(gym.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync"))
+    with pytest.raises(ConfigError, match=r"reset\(options=.*\); expected a dictionary or None"):
+        envs.reset(options=options)
