@@ -4,9 +4,11 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from agents import DQN, BexaDQN
 from agents.common.callbacks import Callback
+from agents.common.collect import Step
 from agents.common.interface import accounts_of
 from budget_wrappers.errors import MeterError
 from budget_wrappers.metering import ComputeMeter
@@ -47,6 +49,22 @@ def test_an_agent_charges_what_the_wrappers_read(mode: str) -> None:
     assert {account["steps"] for account in accounts} == {float(EPISODE)}
     assert {account["flops"] for account in accounts} == {float(each * EPISODE)}
     assert all(account["return_penalised"] < account["return_raw"] for account in accounts)
+
+
+@pytest.mark.parametrize("mode", ("NEXT_STEP", "DISABLED"))  # in SAME_STEP it writes beside the final infos
+def test_gymnasium_s_recorder_around_a_vector_environment_tells_each_row_its_own_episode(mode: str) -> None:
+    agent = make_agent("sac", RecordEpisodeStatistics(make_vector("Pendulum-v1", mode)), learning_starts=0)
+    recorded, store = [], agent.store
+
+    def storing(step: Step) -> None:
+        recorded.extend(float(info["episode"]["r"]) for info in step.infos if "episode" in info)
+        store(step)
+
+    agent.store = storing
+    episodes = Episodes()
+    agent.learn(4 * 3 * EPISODE, callback=episodes)
+    assert recorded == pytest.approx([episode["return"] for episode in episodes.found], rel=1e-4)
+    assert recorded
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -70,12 +70,23 @@ def joined(one: dict[str, Any], other: dict[str, Any], rows: np.ndarray) -> dict
     return result
 
 
-def reported(infos: dict[str, Any], row: int) -> dict[str, Any]:
-    """Return the entries that environment ``row`` reported, nested ones too, by the masks."""
+def reported(infos: dict[str, Any], row: int, unmasked: bool = False) -> dict[str, Any]:
+    """Return the entries that environment ``row`` reported, nested ones too, by the masks.
+
+    Args:
+        infos: of all environments.
+        row: the environment.
+        unmasked: whether it reported what has no mask, as what stands in Gymnasium's ``infos["episode"]`` has none.
+    """
+
+    def told(key: str) -> bool:
+        mask = infos.get(f"_{key}")
+        return unmasked if mask is None else bool(mask[row])
+
     return {
-        key: reported(value, row) if isinstance(value, dict) else value[row]
+        key: reported(value, row, unmasked=True) if isinstance(value, dict) else value[row]
         for key, value in infos.items()
-        if not key.startswith("_") and isinstance(value, np.ndarray | dict) and infos.get(f"_{key}", [False])[row]
+        if not key.startswith("_") and isinstance(value, np.ndarray | dict) and told(key)
     }
 
 
