@@ -6,7 +6,7 @@ Rows that have left are compacted away: what is behind an open gate is not compu
 import numpy as np
 
 from budget_wrappers.deploy.numpy_engine import ACTIVATIONS
-from budget_wrappers.modules.exits import EarlyExitNetwork
+from budget_wrappers.modules.exits import EarlyExitNetwork, require_exit
 
 
 class NumpyExits:
@@ -94,7 +94,11 @@ class NumpyExits:
         Args:
             x: shape ``(n, inputs)``.
             exit_index: 0 … K − 1.
+
+        Raises:
+            IndexError: there is no such exit.
         """
+        require_exit(exit_index, len(self._exits))
         if self._addresses() != self._places:
             self._read()
         for number in range(exit_index + 1):

@@ -124,7 +124,8 @@ def solve_batch_lp(values: Tensor, costs: Tensor | Sequence[float], budget: floa
         InfeasibleBudgetError, CostError, SpaceError, NonFiniteError: see ``solve_exit_lp``.
     """
     values, listed = _checked(values, costs)
-    if not isinstance(budget, int | float):
+    one = isinstance(budget, int | float | np.number) or (isinstance(budget, Tensor | np.ndarray) and not budget.ndim)
+    if not one:
         raise SpaceError(f"budget={budget!r}: expected one number, the mean over the batch; solve_exit_lp takes (B,)")
     limit = _checked_budget(float(budget), listed, values)
     limit = math.inf if limit >= max(listed) else limit  # or sums of rounded costs might leave something to want

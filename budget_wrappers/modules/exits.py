@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -50,7 +51,7 @@ class EarlyExitNetwork(nn.Module):
         flops: FLOPs of acting that leaves at each exit, the gates on the way included, ``(K,)``; ``matmul`` convention.
 
     Raises:
-        ConfigError: exits that are not strictly ascending, negative, or deeper than the trunk.
+        ConfigError: exits that are not strictly ascending, negative, or deeper than the trunk; another activation.
     """
 
     static_flops = True
@@ -65,6 +66,8 @@ class EarlyExitNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.depths = resolved_depths(len(hidden), exit_after)
+        if activation not in _ACTIVATIONS:
+            raise ConfigError(f"activation={activation!r}: expected one of {', '.join(_ACTIVATIONS)}")
         self.inputs, self.outputs, self.activation = inputs, outputs, activation
         widths = [inputs, *hidden]
         self.stages = nn.ModuleList()
@@ -166,7 +169,11 @@ class EarlyExitNetwork(nn.Module):
         Args:
             x: shape ``(B, inputs)``.
             exit_index: 0 … K − 1.
+
+        Raises:
+            IndexError: there is no such exit.
         """
+        require_exit(exit_index, len(self.exits))
         for stage in itertools.islice(self.stages, exit_index + 1):
             x = stage(x)
         layer = self.exits[exit_index]
@@ -190,13 +197,24 @@ def resolved_depths(layers: int, exit_after: Sequence[int] | None) -> tuple[int,
         ConfigError: exits that are not strictly ascending, negative, or deeper than the trunk.
     """
     depths = tuple(range(layers + 1)) if exit_after is None else tuple(exit_after)
-    legal = all(isinstance(depth, int) and 0 <= depth <= layers for depth in depths)
+    whole = all(isinstance(depth, int | np.integer) and not isinstance(depth, bool) for depth in depths)
+    legal = whole and all(0 <= depth <= layers for depth in depths)
     if not depths or not legal or any(a >= b for a, b in itertools.pairwise(depths)):
         raise ConfigError(
             f"exit_after={exit_after!r}: expected different depths of 0 to {layers} in ascending order, one at least; "
             "0 is an exit on the observation itself"
         )
-    return depths
+    return tuple(map(int, depths))
+
+
+def require_exit(exit_index: int, exits: int) -> None:
+    """Raise unless ``exit_index`` is one of ``exits``, counted from 0.
+
+    Raises:
+        IndexError: it is not.
+    """
+    if not 0 <= exit_index < exits:
+        raise IndexError(f"exit_index={exit_index!r}: expected 0, the first exit, to {exits - 1}, the last one")
 
 
 __all__ = ["EarlyExitNetwork", "ExitOutputs", "resolved_depths"]

@@ -132,3 +132,16 @@ def test_budgets_of_another_number_of_states_are_refused() -> None:
         solve_exit_lp(torch.zeros(2, 2), [0.5, 1.0], torch.tensor([1.0, 0.0]))
     with pytest.raises(InfeasibleBudgetError, match="the solver says infeasible"):
         solve_lp_cvxpy(np.zeros((2, 2)), [0.5, 1.0], 0.1)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.array, torch.tensor, float])
+def test_both_programs_take_a_budget_of_any_number_type(kind: Any) -> None:
+    values = torch.tensor([[0.0, 1.0]])
+    assert solve_batch_lp(values, [0.0, 1.0], kind(0.25))[0].tolist() == [[0.75, 0.25]]
+    assert solve_exit_lp(values, [0.0, 1.0], kind(0.25)).tolist() == [[0.75, 0.25]]
+
+
+@pytest.mark.parametrize("budget", [[0.1, 0.2], np.array([0.1]), torch.tensor([0.1]), "0.1", None])
+def test_one_program_takes_one_budget(budget: Any) -> None:
+    with pytest.raises(SpaceError, match="expected one number, the mean over the batch"):
+        solve_batch_lp(torch.tensor([[0.0, 1.0]]), [0.0, 1.0], budget)

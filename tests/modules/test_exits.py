@@ -169,3 +169,26 @@ def test_a_hook_on_a_stage_sees_it_run(kind: str) -> None:
     said.output.sum().backward()
     assert seen == [kind]
     torch.testing.assert_close(said, expected)
+
+
+def test_depths_of_numpy_s_are_whole_numbers_and_booleans_are_not() -> None:
+    for depths in (np.array([0, 2]), [np.int64(0), np.int32(2)]):
+        found = EarlyExitNetwork(3, 2, [4, 4], depths).depths
+        assert found == (0, 2)
+        assert {type(depth) for depth in found} == {int}
+    for depths in ([False, True], np.array([False, True]), [0.0, 1.0], ["0"]):
+        with pytest.raises(ConfigError, match="expected different depths of 0 to 2"):
+            EarlyExitNetwork(3, 2, [4, 4], depths)
+
+
+def test_an_activation_that_no_engine_knows_is_refused() -> None:
+    with pytest.raises(ConfigError, match="activation='gelu': expected one of relu, tanh"):
+        EarlyExitNetwork(3, 2, [4, 4], activation="gelu")
+
+
+@pytest.mark.parametrize("exit_index", [-1, 3])
+def test_an_exit_that_is_not_there_is_named(exit_index: int) -> None:
+    network = EarlyExitNetwork(3, 2, [4, 4])
+    for at, x in ((network.at, torch.zeros(1, 3)), (NumpyExits(network).at, np.zeros((1, 3), np.float32))):
+        with pytest.raises(IndexError, match=f"exit_index={exit_index}: expected 0, the first exit, to 2"):
+            at(x, exit_index)
