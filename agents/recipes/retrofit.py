@@ -146,7 +146,7 @@ def visited(policy: Any, setup: RunConfig, seed: int, steps: int = 500) -> list[
         for number in range(steps):
             if over:
                 observation, _ = env.reset(seed=seed + number)
-            found.append(observation)
+            found.append(copy.deepcopy(observation))  # some environments write each one into the same array
             observation, _, terminated, truncated, _ = env.step(policy.predict(observation, deterministic=True)[0])
             over = terminated or truncated
     finally:

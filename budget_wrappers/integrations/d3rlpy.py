@@ -235,10 +235,11 @@ def record_episodes(env: gym.Env, policy: Callable[[Any], Any], episodes: int, s
         observation, _ = env.reset(seed=seed + episode)
         terminated = truncated = False
         while not (terminated or truncated):
-            action = policy(observation)
+            seen, action = np.array(observation), policy(observation)  # a copy: some write each one into the same array
+            taken = np.array(action)
             after, reward, terminated, truncated, info = env.step(action)
             # d3rlpy knows an end by one of the two flags.
-            steps.append((observation, action, float(reward), info[key], terminated, truncated and not terminated))
+            steps.append((seen, taken, float(reward), info[key], terminated, truncated and not terminated))
             observation = after
         reports.append(info["compute"])
     observations, actions, rewards, costs, terminals, timeouts = map(np.asarray, zip(*steps, strict=True))

@@ -158,7 +158,8 @@ class Retrofit:
         for _ in range(self.config.steps):
             if over:
                 observation, _ = env.reset(seed=int(self.rng.integers(2**31)))
-            row = np.asarray(self.actor.to_array(observation), dtype=np.float32)[None]
+            # A copy: some environments write each observation into the same array.
+            row = np.array(self.actor.to_array(observation), dtype=np.float32)[None]
             found.append(row)
             if mixed and (over or self.rng.random() < 0.05):
                 exit_index = int(self.rng.integers(exits))

@@ -37,6 +37,17 @@ class Walk(gym.Env):
         return self.np_random.standard_normal(3).astype(np.float32)
 
 
+class OneArray(Walk):
+    """Writes each observation into the same array, as environments written for speed do."""
+
+    def __init__(self) -> None:
+        self.array = np.zeros(3, np.float32)
+
+    def _observation(self) -> np.ndarray:
+        self.array[:] = super()._observation()
+        return self.array
+
+
 def module(outputs: int = 2, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 16), activation(), nn.Linear(16, 16), activation(), nn.Linear(16, outputs))
@@ -67,6 +78,12 @@ def test_exits_come_to_do_what_the_actor_does() -> None:
     assert after[1] < after[0]  # more is left of the actor after one layer than before any
     assert len(retrofit.observations) == 300
     assert max(first, last) < 0.1
+
+
+def test_states_of_an_environment_with_one_array_for_all_are_told_apart() -> None:
+    seen = Retrofit(actor(), SMALL).visited(OneArray(), mixed=False)
+    torch.testing.assert_close(seen, Retrofit(actor(), SMALL).visited(Walk(), mixed=False), rtol=0, atol=0)
+    assert len(torch.unique(seen, dim=0)) == SMALL.steps
 
 
 def test_gates_meet_each_budget_they_are_taught_and_heads_stay() -> None:
