@@ -3,6 +3,7 @@
 The model is read and never changed; see ``budget_wrappers.policies.retrofit``.
 """
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from budget_wrappers.deploy.exit_policy import Normalisation
-from budget_wrappers.errors import ConfigError
+from budget_wrappers.errors import ConfigError, SpaceError
 from budget_wrappers.policies.outputs import ActionMap
 from budget_wrappers.policies.retrofit import TrainedActor, Worth, perceptron_of
 from budget_wrappers.policies.rows import Concatenation
@@ -25,29 +26,28 @@ def trained_actor(model: Any) -> TrainedActor:
     is worth as much as it is like the last one.
 
     Raises:
-        ConfigError: a policy that retrofitting does not know: images, features shared by a network, dictionaries that
-            were normalised.
-        SpaceError: a space of actions that is neither discrete nor a box of one dimension, or dictionaries of anything
-            but vectors.
+        ConfigError: a policy that retrofitting does not know: images, features of an extractor of one's own, or shared
+            by a network, dictionaries that were normalised.
+        SpaceError: a space of actions that is neither discrete nor a box of one dimension, or observations that are
+            neither vectors nor dictionaries of them.
     """
     policy = getattr(model, "policy", None)
     space = getattr(model, "observation_space", None)
     if not isinstance(policy, nn.Module) or not isinstance(space, spaces.Box | spaces.Dict):
         raise _unsupported(model)
-    to_array = _to_array(model)
     if hasattr(policy, "q_net"):
-        _require_plain_features(model, policy.q_net.features_extractor)
+        to_array = _to_array(model, policy.q_net.features_extractor)
         layers, activation, _ = perceptron_of(policy.q_net.q_net)
         return TrainedActor(layers, activation, ActionMap.of(model.action_space), None, to_array)
     if hasattr(policy, "mlp_extractor"):
-        _require_plain_features(model, policy.pi_features_extractor)
+        to_array = _to_array(model, policy.pi_features_extractor)
         layers, activation, _ = perceptron_of([*policy.mlp_extractor.policy_net, policy.action_net])
         meaning = "squash" if getattr(policy, "squash_output", False) else "clip"
         return TrainedActor(layers, activation, ActionMap.of(model.action_space, meaning), None, to_array)
     if not hasattr(policy, "actor"):
         raise _unsupported(model)
     actor = policy.actor
-    _require_plain_features(model, actor.features_extractor)
+    to_array = _to_array(model, actor.features_extractor)
     if hasattr(actor, "latent_pi"):
         layers, activation, _ = perceptron_of([*actor.latent_pi, actor.mu])
     else:
@@ -56,10 +56,17 @@ def trained_actor(model: Any) -> TrainedActor:
     return TrainedActor(layers, activation, ActionMap.of(model.action_space, "squash"), worth, to_array)
 
 
-def _to_array(model: Any) -> Callable[[Any], np.ndarray]:
-    """Return what makes the network's input of an observation."""
-    normaliser = model.get_vec_normalize_env()
-    if not isinstance(model.observation_space, spaces.Dict):
+def _to_array(model: Any, extractor: nn.Module) -> Callable[[Any], np.ndarray]:
+    """Return what makes the network's input of an observation, where ``extractor`` does no more than flatten."""
+    if not _flattens(extractor):
+        raise _unsupported(model, extractor)
+    normaliser, space = model.get_vec_normalize_env(), model.observation_space
+    if isinstance(space, spaces.Box):
+        if len(space.shape) != 1:
+            raise SpaceError(
+                f"{type(model).__name__} observes {space}: expected one dimension. Wrap the environment in "
+                "gymnasium.wrappers.FlattenObservation and train there"
+            )
         return normalisation_of(model) or np.asarray
     if normaliser is not None and normaliser.norm_obs:
         raise ConfigError(
@@ -90,16 +97,20 @@ def _worth(critic: nn.Module, space: spaces.Box | spaces.Dict) -> Worth:
     return worth
 
 
-def _require_plain_features(model: Any, extractor: nn.Module) -> None:
-    if any(True for _ in extractor.parameters()):
-        raise _unsupported(model)
+def _flattens(extractor: nn.Module) -> bool:
+    """Tell whether ``extractor`` hands on what it is given: one of the user's own can do anything without parameters."""
+    known = importlib.import_module("stable_baselines3.common.torch_layers")
+    if type(extractor) is known.CombinedExtractor:
+        return all(type(part) in (nn.Flatten, nn.Identity) for part in extractor.extractors.values())
+    return type(extractor) is known.FlattenExtractor
 
 
-def _unsupported(model: Any) -> ConfigError:
+def _unsupported(model: Any, extractor: nn.Module | None = None) -> ConfigError:
+    features = "" if extractor is None else f" and {type(extractor).__name__}"
     return ConfigError(
-        f"{type(model).__name__} with {type(getattr(model, 'policy', model)).__name__}: expected SAC, TD3, DDPG, DQN, "
-        "PPO or A2C with MlpPolicy on observations of one box, or MultiInputPolicy on dictionaries of vectors; for "
-        "other networks give TrainedActor its layers"
+        f"{type(model).__name__} with {type(getattr(model, 'policy', model)).__name__}{features}: expected SAC, TD3, "
+        "DDPG, DQN, PPO or A2C with MlpPolicy on observations of one box, or MultiInputPolicy on dictionaries of "
+        "vectors, and no features extractor of one's own; for other networks give TrainedActor its layers"
     )
 
 

@@ -12,9 +12,11 @@ import torch
 pytest.importorskip("stable_baselines3")
 
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from agents.cli import main
+from agents.cli.profiling import ProfileOptions, by_engine
 from agents.common.tradeoff import Comparison
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy
 from budget_wrappers.errors import ConfigError, SpaceError
@@ -87,6 +89,61 @@ def test_dictionaries_that_were_normalised_are_refused_with_the_remedy() -> None
     model = PPO("MultiInputPolicy", VecNormalize(DummyVecEnv([Goals])), **copy.deepcopy(SMALL))
     with pytest.raises(ConfigError, match=r"VecNormalize.*FlattenObservation"):
         trained_actor(model)
+
+
+class Scaled(BaseFeaturesExtractor):
+    """Has no parameters, and changes what the layers see."""
+
+    def __init__(self, space: gym.spaces.Box) -> None:
+        super().__init__(space, space.shape[0])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 10 - 5
+
+
+class Shifted(FlattenExtractor):
+    """Likewise, and it is a FlattenExtractor."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + 1
+
+
+@pytest.mark.parametrize("extractor", [Scaled, Shifted])
+@pytest.mark.parametrize(("algorithm", "env_id"), [(SAC, "Pendulum-v1"), (PPO, "Pendulum-v1"), (DQN, "CartPole-v1")])
+def test_features_of_one_s_own_are_refused_also_without_parameters(
+    algorithm: type, env_id: str, extractor: type
+) -> None:
+    settings = copy.deepcopy(SMALL)
+    settings["policy_kwargs"]["features_extractor_class"] = extractor
+    with pytest.raises(ConfigError, match=rf"{extractor.__name__}.*no features extractor of one's own"):
+        trained_actor(algorithm("MlpPolicy", gym.make(env_id), **settings))
+
+
+class Board(gym.Env):
+    """Observes a box that is no vector."""
+
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, *shape: int) -> None:
+        self.observation_space = gym.spaces.Box(-1, 1, shape, np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (1, 3), ()])
+def test_boxes_of_other_than_one_dimension_are_refused_with_the_remedy(shape: tuple[int, ...]) -> None:
+    with pytest.raises(SpaceError, match="FlattenObservation"):
+        trained_actor(DQN("MlpPolicy", Board(*shape), **copy.deepcopy(SMALL)))
+
+
+def test_a_policy_on_such_a_box_is_profiled_without_engines() -> None:
+    model = DQN("MlpPolicy", Board(5, 5), **copy.deepcopy(SMALL))
+    assert by_engine(model, model.observation_space.sample(), ProfileOptions(), "board") == {}
 
 
 @pytest.mark.parametrize("algorithm", [SAC, TD3])
