@@ -98,7 +98,7 @@ def _worth(critic: nn.Module, space: spaces.Box | spaces.Dict) -> Worth:
 
 
 def _flattens(extractor: nn.Module) -> bool:
-    """Tell whether ``extractor`` hands on what it is given: one of the user's own can do anything without parameters."""
+    """Tell whether ``extractor`` hands on what it is given; one's own may change it without any parameters."""
     known = importlib.import_module("stable_baselines3.common.torch_layers")
     if type(extractor) is known.CombinedExtractor:
         return all(type(part) in (nn.Flatten, nn.Identity) for part in extractor.extractors.values())

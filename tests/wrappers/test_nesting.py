@@ -151,6 +151,30 @@ def test_a_recorder_inside_a_frame_skip_raises_before_it_loses_a_second_cost(tim
             env.step(env.action_space.sample())
 
 
+class Holder(gym.Env):
+    """Repeats actions in an environment that it holds, and is no wrapper."""
+
+    def __init__(self, env: gym.Env) -> None:
+        self.held, self.observation_space, self.action_space = env, env.observation_space, env.action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return self.held.reset(seed=seed)
+
+    def step(self, action: Any) -> Any:
+        for _ in range(2):
+            transition = self.held.step(action)
+        return transition
+
+
+def test_a_recorder_in_an_environment_that_repeats_actions_and_is_no_wrapper_raises() -> None:
+    env = Holder(RecordComputeStatistics(TimeLimit(make(), HORIZON), METER))
+    env.reset(seed=0)
+    with pytest.raises(WrapperOrderError, match=r"Holder steps RecordComputeStatistics several .*lost\. Put"):
+        for _ in range(2):
+            get_meter(METER).add(9)
+            env.step(env.action_space.sample())
+
+
 def test_who_holds_an_action_by_himself_sees_every_info() -> None:
     """Also through wrappers that step once, and in a program that is itself called ``step``."""
     env = OrderEnforcing(TimeLimit(RecordComputeStatistics(make(), METER), HORIZON))

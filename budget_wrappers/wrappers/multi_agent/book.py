@@ -45,10 +45,11 @@ class EpisodeBook:
         self._steps: dict[Agent, int] = {}
         self._returns: dict[Agent, float] = {}
 
-    def act(self, agent: Agent) -> None:
-        """Count an action of ``agent`` and read what it cost."""
-        self._latest[agent] = np.float64(self._costs.read(agent))
+    def act(self, agent: Agent) -> np.float64:
+        """Count an action of ``agent`` and return what it cost."""
+        self._latest[agent] = cost = np.float64(self._costs.read(agent))
         self._steps[agent] = self._steps.get(agent, 0) + 1
+        return cost
 
     def earn(self, agent: Agent, reward: Any) -> None:
         """Add a reward; raises NonFiniteError and SpaceError."""

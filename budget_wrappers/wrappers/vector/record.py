@@ -9,6 +9,7 @@ from gymnasium.vector import VectorEnv
 from budget_wrappers.errors import ConfigError, InfoKeyError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.reading import SUMMARY_KEY
+from budget_wrappers.wrappers.repeats import RepeatWatch
 from budget_wrappers.wrappers.vector.infos import put, require_free
 from budget_wrappers.wrappers.vector.modes import SAME_STEP, find
 from budget_wrappers.wrappers.vector.reading import VectorCostReader, finite_rewards, refuse_vector_reward
@@ -73,6 +74,7 @@ class RecordComputeStatistics(VectorCostReader, RecordConstructorArgs):
         self._options = find(env, "option_report")
         self._return = np.zeros(self._n)
         self._everywhere = np.ones(self._n, bool)
+        self._repeats, self._paid = RepeatWatch(), False
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environments, or those of ``options["reset_mask"]``, drop what is pending and start accounts."""
@@ -89,9 +91,13 @@ class RecordComputeStatistics(VectorCostReader, RecordConstructorArgs):
             InfoKeyError: the environments have put something else under the key.
             NonFiniteError, SpaceError: a reward is NaN or infinite, or no number.
             MeterError: an episode has ended and the meter was never used, or rows belong to no environment.
+            WrapperOrderError: a wrapper outside repeats actions and hands out the last infos only.
         """
         obs, rewards, terminations, truncations, infos = self.env.step(actions)
         cost, account = self.read_cost(terminations, truncations).astype(np.float64), self._account
+        if (paid := np.count_nonzero(cost) > 0) is not self._paid:  # most policies cost something at every step
+            self._paid = paid
+            self._repeats.changed(self, paid)
         account.add(self._return, finite_rewards(rewards, (self._n,)))
         ended = account.ended
         if ended is not None:

@@ -14,7 +14,7 @@ from pettingzoo.utils import aec_to_parallel, parallel_to_aec
 from pettingzoo.utils.wrappers import BaseParallelWrapper, BaseWrapper, OrderEnforcingWrapper
 
 from budget_wrappers.errors import ConfigError, MeterError, WrapperOrderError
-from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.metering import ComputeMeter, get_meter
 from budget_wrappers.wrappers.multi_agent import aec, parallel
 from tests.wrappers.multi_agent.environments import (
     AGENTS,
@@ -227,3 +227,38 @@ def test_supersuit_is_not_needed() -> None:
     """PettingZoo's wrappers become classes of its own; ours are classes, too."""
     assert all(isinstance(getattr(kind, name), type) for kind in KINDS.values() for name in kind.__all__)
     assert "supersuit" not in sys.modules
+
+
+class Skip(BaseParallelWrapper):
+    """Makes each step twice with the same actions, and hands out the last infos."""
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        self.env.step(actions)
+        return self.env.step(actions)
+
+
+def test_a_recorder_inside_a_frame_skip_raises_before_it_loses_a_second_cost() -> None:
+    env = Skip(parallel.RecordComputeStatistics(Team(max_cycles=20), meter="skipped"))
+    env.reset(seed=0)
+    choose = sample(env)
+    with pytest.raises(WrapperOrderError, match=r"Skip steps RecordComputeStatistics several .*lost\. Put"):
+        for number in range(2):
+            get_meter(f"skipped.{AGENTS[0]}").add(7)
+            env.step({agent: choose(agent, number) for agent in AGENTS})
+
+
+@pytest.mark.parametrize("convert", [lambda env: env, parallel_to_aec], ids=["parallel", "aec"])
+def test_a_team_that_holds_actions_by_itself_sees_every_cost(convert: Callable[[Any], Any]) -> None:
+    recorder = parallel.RecordComputeStatistics(Team(max_cycles=20), meter="held")
+    env, costs = convert(recorder), []
+    env.reset(seed=0)
+    for number in range(6):
+        get_meter(f"held.{AGENTS[0]}").add(7 * (number % 2 == 0))
+        actions = {agent: np.zeros(1, np.float32) for agent in AGENTS}
+        if env is recorder:
+            costs.append(float(env.step(actions)[-1][AGENTS[0]]["cost"]))
+        else:
+            for agent in AGENTS:
+                env.step(actions[agent])
+            costs.append(float(env.infos[AGENTS[0]]["cost"]))
+    assert costs == [7.0, 0.0] * 3

@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from budget_wrappers.errors import (
@@ -324,3 +324,34 @@ def test_a_row_that_will_only_reset_pays_nothing_after_a_masked_reset_of_another
     cost = envs.step(np.array([0, 1]))[-1]["cost"]
     assert cost.tolist() == [0.0, 0.0]
     assert meter.totals["charged"] == 20
+
+
+class Skip(VectorWrapper):
+    """Makes each step several times with the same actions, and hands out the last infos."""
+
+    times = 4
+
+    def step(self, actions: Any) -> Any:
+        for _ in range(self.times):
+            transition = self.env.step(actions)
+        return transition
+
+
+@pytest.mark.parametrize("mode", [NEXT, SAME, DISABLED])
+def test_a_recorder_inside_a_frame_skip_raises_before_it_loses_a_second_cost(
+    mode: AutoresetMode, meter: ComputeMeter
+) -> None:
+    envs = Skip(RecordComputeStatistics(make(mode), meter))
+    envs.reset(seed=0)
+    with pytest.raises(WrapperOrderError, match=r"Skip steps RecordComputeStatistics several .*lost\. Put"):
+        for _ in range(2):
+            step(envs, meter, [100, 100])
+
+
+def test_who_holds_actions_by_himself_sees_every_cost_also_through_a_wrapper(meter: ComputeMeter) -> None:
+    envs, costs = VectorWrapper(RecordComputeStatistics(make(), meter)), []
+    envs.reset(seed=0)
+    for _ in range(3):
+        costs.append(step(envs, meter, [100, 50])[4]["cost"].tolist())
+        costs.append(envs.step(ACTIONS)[4]["cost"].tolist())
+    assert costs == [[100.0, 50.0], [0.0, 0.0]] * 3

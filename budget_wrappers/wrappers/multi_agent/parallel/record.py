@@ -2,11 +2,14 @@
 
 from typing import Any
 
-from pettingzoo import ParallelEnv
+import gymnasium as gym
+from gymnasium.vector import VectorEnv
+from pettingzoo import AECEnv, ParallelEnv
 
 from budget_wrappers.wrappers.multi_agent.accounts import MeterSource
 from budget_wrappers.wrappers.multi_agent.book import EpisodeBook
 from budget_wrappers.wrappers.multi_agent.parallel.reading import CostReader, Infos, Transition
+from budget_wrappers.wrappers.repeats import RepeatWatch
 
 
 class RecordComputeStatistics(CostReader):
@@ -52,6 +55,7 @@ class RecordComputeStatistics(CostReader):
         super().__init__(env, meter)
         self._book = EpisodeBook(env, self._costs, key)
         self.cost_key = key
+        self._repeats, self._paid = RepeatWatch((ParallelEnv, AECEnv, gym.Env, VectorEnv)), False
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[Any, Any], Infos]:
         """Reset the environment, drop what is pending on every meter and start the accounts."""
@@ -66,12 +70,17 @@ class RecordComputeStatistics(CostReader):
             InfoKeyError: the environment has put something else under the key.
             NonFiniteError, SpaceError: a reward is NaN or infinite, or no number.
             MeterError: an agent's episode has ended and its meter was never used, or it was charged for a batch.
+            WrapperOrderError: a wrapper outside repeats actions and hands out the last infos only.
         """
         live = list(self.env.agents)
         observations, rewards, terminations, truncations, infos = self.env.step(actions)
+        paid = False
         for agent in live:
-            self._book.act(agent)
+            paid = self._book.act(agent) > 0 or paid
             self._book.earn(agent, rewards.get(agent, 0.0))
+        if paid != self._paid:  # most teams cost something at every step
+            self._paid = bool(paid)
+            self._repeats.changed(self, paid)
         written = {
             agent: self._book.write(agent, infos[agent], bool(terminations.get(agent) or truncations.get(agent)))
             for agent in dict.fromkeys([*live, *self.env.agents])  # and those that have just appeared
