@@ -79,15 +79,18 @@ def as_sub_policy(
 ) -> ModulePolicy:
     """Return the network of a CleanRL script as a sub-policy, its FLOPs counted; its critics are no part of it.
 
-    ================  ================  ======================================
-    of the script     known by          acts, deterministic or not
-    ================  ================  ======================================
-    SAC               ``get_action``    by its squashed mean, or a sample
-    PPO, discrete     ``actor``         by what is likeliest, or a sample
-    PPO, continuous   ``actor_mean``    by its mean, or a sample
-    DDPG, TD3         ``action_scale``  as it is, either way
-    DQN               ``network``       greedily, either way
-    ================  ================  ======================================
+    ================  ====================================  ======================================
+    of the script     known by                              acts, deterministic or not
+    ================  ====================================  ======================================
+    SAC               ``get_action`` and ``action_scale``   by its squashed mean, or a sample
+    PPO, discrete     ``actor``, beside critics only        by what is likeliest, or a sample
+    PPO, continuous   ``actor_mean``, beside critics only   by its mean, or a sample
+    DDPG, TD3         ``action_scale``                      as it is, either way
+    DQN               ``network`` only                      greedily, either way
+    ================  ====================================  ======================================
+
+    Scripts with a trunk that actor and critic share, or that return something else (SAC of discrete actions, C51), are
+    refused: adapt them by ``ModulePolicy``, with what they do to an observation first.
 
     Args:
         agent: the module that such a script calls its actor, agent or network.
@@ -99,14 +102,35 @@ def as_sub_policy(
         ConfigError: it is none of these.
         UncountableError: the FLOPs of something in it cannot be counted.
     """
-    known = next((attribute for attribute in _ACTS if hasattr(agent, attribute)), None)
-    if known is None or not isinstance(agent, nn.Module):
+    act = _act_of(agent) if isinstance(agent, nn.Module) else None
+    if act is None:
         raise ConfigError(
-            f"{type(agent).__name__} has none of {', '.join(_ACTS)}: expected the module that acts in CleanRL's SAC, "
-            "PPO, DQN, DDPG or TD3; adapt any other by ModulePolicy(module, act, example=observation)"
+            f"{type(agent).__name__} has {', '.join(_public_parts(agent)) or 'no parts'}: expected the module that "
+            "acts in CleanRL's SAC (get_action and action_scale), PPO (actor or actor_mean, beside critics only), DDPG "
+            "or TD3 (action_scale), or DQN (network only); adapt any other by ModulePolicy(module, act, "
+            "example=observation), one with a shared trunk by act=lambda agent, x: agent.actor(agent.network(x)).argmax"
+            "(-1), with what the script does to x"
         )
-    act = _ACTS[known]
     return ModulePolicy(agent, lambda module, batch: act(module, batch, deterministic), example, name)
+
+
+Act = Callable[[Any, Tensor, bool], Tensor]
+
+
+def _act_of(agent: nn.Module) -> Act | None:
+    """Return how the module of a known script acts: one attribute alone may belong to another script."""
+    if hasattr(agent, "get_action"):  # that of discrete SAC and of C51 returns other things
+        return _squashed if hasattr(agent, "action_scale") else None
+    whole = getattr(agent, "_orig_mod", agent)  # of a compiled module
+    parts = tuple(name for name, _ in whole.named_children() if not name.startswith("critic"))
+    if parts in _BY_PARTS:
+        return _BY_PARTS[parts]
+    return _as_it_is if hasattr(agent, "action_scale") and not {"actor", "actor_mean"} & {*parts} else None
+
+
+def _public_parts(agent: Any) -> list[str]:
+    parts = [name for name, _ in agent.named_children()] if isinstance(agent, nn.Module) else []
+    return parts + [name for name in ("get_action", "action_scale") if hasattr(agent, name)]
 
 
 def _squashed(agent: Any, batch: Tensor, deterministic: bool) -> Tensor:
@@ -124,14 +148,15 @@ def _gaussian(agent: Any, batch: Tensor, deterministic: bool) -> Tensor:
     return mean if deterministic else Normal(mean, agent.actor_logstd.expand_as(mean).exp()).sample()
 
 
-# By an attribute that each script's module has; SAC's has an action_scale, too.
-_ACTS: dict[str, Callable[[Any, Tensor, bool], Tensor]] = {
-    "get_action": _squashed,
-    "actor": _categorical,
-    "actor_mean": _gaussian,
-    "action_scale": lambda agent, batch, deterministic: agent(batch),
-    "network": lambda agent, batch, deterministic: agent(batch).argmax(-1),
-}
+def _as_it_is(agent: Any, batch: Tensor, deterministic: bool) -> Tensor:
+    return agent(batch)
+
+
+def _greedy(agent: Any, batch: Tensor, deterministic: bool) -> Tensor:
+    return agent(batch).argmax(-1)
+
+
+_BY_PARTS: dict[tuple[str, ...], Act] = {("actor",): _categorical, ("actor_mean",): _gaussian, ("network",): _greedy}
 
 
 __all__ = ["as_sub_policy", "learns"]

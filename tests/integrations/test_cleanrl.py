@@ -217,8 +217,70 @@ def test_sac_acts_by_its_squashed_mean() -> None:
 
 
 def test_module_of_another_style_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"Linear has none of get_action, .*ModulePolicy\(module, act"):
+    with pytest.raises(ConfigError, match=r"Linear has no parts: .*ModulePolicy\(module, act"):
         as_sub_policy(nn.Linear(3, 1), example=np.zeros(3))
+    with pytest.raises(ConfigError, match="int has no parts"):
+        as_sub_policy(3, example=np.zeros(3))
+
+
+class SharedTrunk(nn.Module):
+    """As in CleanRL's PPO for Atari games; its trunk is as wide as the observation, so that nothing fails by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        self.actor, self.critic = nn.Linear(4, 2), nn.Linear(4, 1)
+
+
+class SharedTrunkOfMeans(nn.Module):
+    """Likewise, of continuous actions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.actor_mean, self.critic = nn.Linear(4, 4), nn.Linear(4, 2), nn.Linear(4, 1)
+        self.actor_logstd = nn.Parameter(torch.zeros(1, 2))
+
+
+class DiscreteSAC(nn.Module):
+    """As in CleanRL's SAC for Atari games: the third result is no action."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc_logits = nn.Linear(4, 2)
+
+    def get_action(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        policy = torch.distributions.Categorical(logits=self.fc_logits(x))
+        return policy.sample(), policy.logits, policy.probs
+
+
+class C51(nn.Module):
+    """As in CleanRL's C51: values are distributions, and two results come back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Linear(4, 6)
+
+    def get_action(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        values = self.network(x).view(len(x), 2, 3).softmax(2)
+        return values[..., 0].argmax(1), values
+
+
+class Rainbow(nn.Module):
+    """As in CleanRL's Rainbow: heads behind the network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network, self.value_head, self.advantage_head = nn.Linear(4, 4), nn.Linear(4, 3), nn.Linear(4, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.network(x)
+        return (self.value_head(h)[:, None] + self.advantage_head(h).view(-1, 2, 3)).softmax(2)
+
+
+@pytest.mark.parametrize("script", [SharedTrunk, SharedTrunkOfMeans, DiscreteSAC, C51, Rainbow])
+def test_scripts_that_share_an_attribute_with_a_known_one_are_refused_with_the_remedy(script: type[nn.Module]) -> None:
+    with pytest.raises(ConfigError, match=rf"{script.__name__} has .*shared trunk by act="):
+        as_sub_policy(script(), example=np.zeros(4, np.float32))
 
 
 # ---- updates --------------------------------------------------------------------------------------------------------
