@@ -60,20 +60,34 @@ class TrainedActor:
             raise ConfigError(f"a last layer of {widths[-1][1]} outputs for {wanted} actions: expected as many")
 
     @classmethod
-    def of_module(cls, module: nn.Sequential, space: gym.Space, meaning: Meaning | None = None) -> Self:
+    def of_module(
+        cls,
+        module: nn.Sequential,
+        space: gym.Space,
+        meaning: Meaning | None = None,
+        worth: Worth | None = None,
+        to_array: Callable[[Any], np.ndarray] = np.asarray,
+    ) -> Self:
         """Return what retrofitting has to know of a perceptron that maps observations to actions of ``space``.
 
         Args:
             module: linear layers with ReLU or tanh between them; a tanh at the end is ``meaning="squash"``.
             space: of the actions.
             meaning: of the output, see ``ActionMap``; needed for a box unless the module ends in a tanh.
+            worth: a critic, see the attribute; ``None`` for none.
+            to_array: what the module's input is made by, see the attribute.
 
         Raises:
-            ConfigError: anything else in ``module``.
+            ConfigError: anything else in ``module``, or a module that is no ``Sequential``.
             SpaceError: a space that is neither discrete nor a box of one dimension.
         """
+        if not isinstance(module, nn.Sequential):
+            raise ConfigError(
+                f"a {type(module).__name__}: expected nn.Sequential of linear layers with ReLU or Tanh between them; "
+                "what another module does with its parts cannot be read; put its layers into one in their order"
+            )
         layers, activation, squashed = perceptron_of(module)
-        return cls(layers, activation, ActionMap.of(space, "squash" if squashed else meaning))
+        return cls(layers, activation, ActionMap.of(space, "squash" if squashed else meaning), worth, to_array)
 
 
 @dataclass(frozen=True)

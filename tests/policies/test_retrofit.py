@@ -54,8 +54,7 @@ def module(outputs: int = 2, activation: type[nn.Module] = nn.ReLU) -> nn.Sequen
 
 
 def actor(worth: Any = None) -> TrainedActor:
-    made = TrainedActor.of_module(module(), Walk.action_space, "squash")
-    return TrainedActor(made.layers, made.activation, made.action_map, worth)
+    return TrainedActor.of_module(module(), Walk.action_space, "squash", worth)
 
 
 def test_the_actor_is_not_changed_and_the_last_exit_is_it() -> None:
@@ -156,6 +155,25 @@ def test_the_module_s_layers_are_found() -> None:
 def test_what_is_no_perceptron_is_refused(bad: nn.Sequential) -> None:
     with pytest.raises(ConfigError, match="expected Linear, ReLU or Tanh"):
         TrainedActor.of_module(bad, spaces.Discrete(2))
+
+
+def test_a_module_s_critic_and_its_input_can_be_given() -> None:
+    worth = lambda observation, said: said.sum(1)  # noqa: E731
+    made = TrainedActor.of_module(module(), Walk.action_space, "clip", worth=worth, to_array=np.negative)
+    assert made.worth is worth
+    assert Retrofit(made, SMALL).visited(Walk(), mixed=False)[0].tolist() == [
+        -x for x in Retrofit(actor(), SMALL).visited(Walk(), mixed=False)[0].tolist()
+    ]
+
+
+def test_a_module_that_is_no_sequence_is_refused() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 8), nn.Linear(8, 2)
+
+    with pytest.raises(ConfigError, match=r"a Own: expected nn\.Sequential"):
+        TrainedActor.of_module(Own(), Walk.action_space, "clip")
 
 
 def test_bad_settings_are_refused_early() -> None:
