@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium as gym
 
 from budget_wrappers.errors import SpaceError
-from budget_wrappers.wrappers.account import find
+from budget_wrappers.wrappers.reading import reward_space_of
 
 
 class MultiObjectiveEnv(gym.Env):
@@ -58,7 +58,7 @@ def as_mo_env(env: gym.Env) -> MultiObjectiveEnv:
     Raises:
         SpaceError: it does not.
     """
-    space = find(env, "reward_space")
+    space = reward_space_of(env)
     if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
         raise SpaceError(
             f"{env} has reward_space={space!r}; expected a Box of one dimension: wrap it in ComputeVectorReward first."

@@ -14,7 +14,7 @@ from gymnasium.utils.env_checker import data_equivalence
 
 from budget_wrappers.errors import BudgetError, ContractError, MeterError
 from budget_wrappers.wrappers.account import find
-from budget_wrappers.wrappers.reading import find_chooser
+from budget_wrappers.wrappers.reading import find_chooser, reward_space_of
 
 EnvFn = Callable[[], gym.Env]
 WrapperFn = Callable[[gym.Env], gym.Env]
@@ -164,8 +164,8 @@ def _check_values(env_fn: EnvFn, wrapper_fn: WrapperFn, steps: int, seed: int) -
 
 
 def _check_reward(env: gym.Env, reward: Any) -> None:
-    if env.has_wrapper_attr("reward_space"):
-        space = env.get_wrapper_attr("reward_space")
+    space = reward_space_of(env)
+    if space is not None:
         if reward not in space:
             raise _fail("Types", f"the reward {reward!r} is not in {space}", "Mind shape and dtype.")
     elif not isinstance(reward, float | int | np.floating | np.integer) or not math.isfinite(reward):

@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector import VectorEnv, VectorWrapper
 
 from budget_wrappers.core import Chooser
 from budget_wrappers.errors import ConfigError, NonFiniteError, SpaceError, WrapperOrderError
@@ -92,17 +93,38 @@ def refuse_second_penalty(wrapper: gym.Wrapper, meter: ComputeMeter) -> None:
         layer = layer.env
 
 
-def refuse_vector_reward(wrapper: gym.Wrapper) -> None:
-    """Check that rewards are numbers.
+def vector_reward_layer(env: gym.Env | VectorEnv) -> Any:
+    """Return the layer of ``env`` whose ``reward_space`` describes the vectors handed out, ``None`` for numbers.
+
+    Vectors end at MO-Gymnasium's ``LinearReward``, which does not say so by itself and is known by its name, and at a
+    layer that says so: ``reward_space = None``.
+    """
+    layer = env
+    while isinstance(layer, gym.Wrapper | VectorWrapper) and not hasattr(layer, "reward_space"):
+        if any(base.__name__ == "LinearReward" for base in type(layer).__mro__):
+            return None
+        layer = layer.env
+    return layer if getattr(layer, "reward_space", None) is not None else None
+
+
+def reward_space_of(env: gym.Env | VectorEnv) -> gym.spaces.Box | None:
+    """Return the space of the vectors that ``env`` hands out as rewards, ``None`` for numbers."""
+    return getattr(vector_reward_layer(env), "reward_space", None)
+
+
+def refuse_vector_reward(wrapper: gym.Wrapper | VectorWrapper) -> None:
+    """Check that rewards are numbers, one for each environment.
 
     Raises:
         WrapperOrderError: a layer inside hands out vector rewards.
     """
-    space = find(wrapper.env, "reward_space")
-    if space is not None:
+    layer = vector_reward_layer(wrapper.env)
+    if layer is not None:
+        ours = type(layer).__name__ == "ComputeVectorReward"
         raise WrapperOrderError(
-            f"{wrapper.class_name()} needs a number as reward, and {wrapper.env} hands out vectors in {space}. "
-            "Put ComputeVectorReward outermost."
+            f"{type(wrapper).__name__} needs a number as reward, and {wrapper.env} hands out vectors in "
+            f"{layer.reward_space}. "
+            + ("Put ComputeVectorReward outermost." if ours else "Make one number of them inside, by LinearReward.")
         )
 
 
@@ -178,4 +200,6 @@ __all__ = [
     "refuse_second_penalty",
     "refuse_vector_reward",
     "require_options",
+    "reward_space_of",
+    "vector_reward_layer",
 ]

@@ -7,8 +7,13 @@ import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.wrappers.account import find
-from budget_wrappers.wrappers.reading import CostReader, finite_reward, finite_rewards, refuse_second_penalty
+from budget_wrappers.wrappers.reading import (
+    CostReader,
+    finite_reward,
+    finite_rewards,
+    refuse_second_penalty,
+    reward_space_of,
+)
 
 
 class ComputeVectorReward(CostReader, RecordConstructorArgs):
@@ -52,7 +57,7 @@ class ComputeVectorReward(CostReader, RecordConstructorArgs):
         CostReader.__init__(self, env)
         self.open_account(meter)
         refuse_second_penalty(self, self.meter)
-        inner: gym.spaces.Box | None = find(env, "reward_space")
+        inner: gym.spaces.Box | None = reward_space_of(env)
         self.reward_space = reward_space_with_cost(inner)
         self._extends = inner is not None
         self._steps = 0

@@ -63,6 +63,53 @@ def test_a_vector_reward_is_extended(meter: ComputeMeter) -> None:
     assert reward in env.reward_space
 
 
+class TwoRewards(SpacesEnv):
+    """Hands out vectors, as MO-Gymnasium's environments do."""
+
+    reward_space = gym.spaces.Box(-1.0, 5.0, (2,), np.float32)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, _, *rest = super().step(action)
+        return (observation, np.array([1.0, 3.0], np.float32), *rest)
+
+
+class LinearReward(gym.Wrapper):
+    """As in MO-Gymnasium: makes a number of a vector, and declares no reward_space."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, *rest = self.env.step(action)
+        return (observation, float(reward @ np.full(len(reward), 0.5)), *rest)
+
+
+class Declared(LinearReward):
+    """One's own wrapper that says so."""
+
+    reward_space = None
+
+
+Own = type("Own", (Declared,), {})
+Another = type("Another", (LinearReward,), {})
+
+
+@pytest.mark.parametrize("scalarise", [LinearReward, Own, Another])
+def test_a_vector_that_a_wrapper_makes_a_number_of_is_a_number(scalarise: type, meter: ComputeMeter) -> None:
+    recorded = RecordComputeStatistics(scalarise(TwoRewards()), meter)
+    env = ComputeVectorReward(ComputePenaltyReward(recorded, 0, meter=meter), meter)
+    env.reset()
+    meter.add(3)
+    assert env.step(None)[1].tolist() == [2.0, -3.0]
+    SubPolicyAction(scalarise(TwoRewards()), [cheap("box")], meter=meter)
+    outside = RecordComputeStatistics(LinearReward(ComputeVectorReward(SpacesEnv(), meter)), meter)
+    outside.reset()
+    meter.add(3)
+    assert outside.step(None)[1] == -1.0
+
+
+def test_vectors_of_an_environment_are_refused_with_a_remedy_that_helps(meter: ComputeMeter) -> None:
+    with pytest.raises(WrapperOrderError, match="number of them inside, by LinearReward"):
+        RecordComputeStatistics(TwoRewards(), meter)
+
+
 def test_the_inner_reward_is_not_written_to(meter: ComputeMeter) -> None:
     """MO-Gymnasium's own wrappers have edited the inner environment's array."""
     vector = np.array([1.0, 2.0], np.float32)

@@ -18,14 +18,14 @@ from budget_wrappers.policies.options import SubPolicies
 from budget_wrappers.wrappers.account import RawReturn
 from budget_wrappers.wrappers.choosing import HELD
 from budget_wrappers.wrappers.options import PrimitiveTransition, Subscriber, durations_of
-from budget_wrappers.wrappers.reading import plain
+from budget_wrappers.wrappers.reading import plain, refuse_vector_reward
 from budget_wrappers.wrappers.reward import validate_weight
 from budget_wrappers.wrappers.vector.acting import RowActing
 from budget_wrappers.wrappers.vector.choosing import VectorChooser
 from budget_wrappers.wrappers.vector.ending import FINAL_OBS, Transition
 from budget_wrappers.wrappers.vector.infos import FINAL_INFO, reported
 from budget_wrappers.wrappers.vector.modes import SAME_STEP
-from budget_wrappers.wrappers.vector.reading import as_handed_out, finite_rewards, refuse_vector_reward
+from budget_wrappers.wrappers.vector.reading import as_handed_out, finite_rewards
 
 
 class SubPolicyAction(VectorChooser, RecordConstructorArgs):

@@ -133,20 +133,6 @@ def refuse_second_penalty(wrapper: VectorWrapper, meter: ComputeMeter) -> None:
         layer = layer.env
 
 
-def refuse_vector_reward(wrapper: VectorWrapper) -> None:
-    """Check that rewards are one number for each environment.
-
-    Raises:
-        WrapperOrderError: a layer inside hands out vector rewards.
-    """
-    space = find(wrapper.env, "reward_space")
-    if space is not None:
-        raise WrapperOrderError(
-            f"{type(wrapper).__name__} needs a number as reward, and {wrapper.env} hands out vectors in {space}. "
-            "Put ComputeVectorReward outermost."
-        )
-
-
 def finite_rewards(rewards: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Return ``rewards`` as an array.
 
@@ -186,6 +172,5 @@ __all__ = [
     "as_handed_out",
     "finite_rewards",
     "refuse_second_penalty",
-    "refuse_vector_reward",
     "require_vector",
 ]

@@ -8,11 +8,11 @@ from gymnasium.vector import VectorEnv
 
 from budget_wrappers.errors import ConfigError, InfoKeyError
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.wrappers.reading import SUMMARY_KEY
+from budget_wrappers.wrappers.reading import SUMMARY_KEY, refuse_vector_reward
 from budget_wrappers.wrappers.repeats import RepeatWatch
 from budget_wrappers.wrappers.vector.infos import put, require_free
 from budget_wrappers.wrappers.vector.modes import SAME_STEP, find
-from budget_wrappers.wrappers.vector.reading import VectorCostReader, finite_rewards, refuse_vector_reward
+from budget_wrappers.wrappers.vector.reading import VectorCostReader, finite_rewards
 
 
 class RecordComputeStatistics(VectorCostReader, RecordConstructorArgs):

@@ -11,7 +11,7 @@ from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.costs import penalised_reward
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.account import RawReturn
-from budget_wrappers.wrappers.reading import plain
+from budget_wrappers.wrappers.reading import plain, refuse_vector_reward
 from budget_wrappers.wrappers.reward import FLOAT32_SHARE, validate_weight, warn_vanishing
 from budget_wrappers.wrappers.vector.modes import find
 from budget_wrappers.wrappers.vector.reading import (
@@ -19,7 +19,6 @@ from budget_wrappers.wrappers.vector.reading import (
     as_handed_out,
     finite_rewards,
     refuse_second_penalty,
-    refuse_vector_reward,
 )
 
 ALWAYS_LOOK = 32

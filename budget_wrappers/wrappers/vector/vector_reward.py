@@ -8,7 +8,7 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv
 
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.wrappers.vector.modes import find
+from budget_wrappers.wrappers.reading import reward_space_of
 from budget_wrappers.wrappers.vector.reading import VectorCostReader, finite_rewards, refuse_second_penalty
 from budget_wrappers.wrappers.vector_reward import reward_space_with_cost
 
@@ -55,7 +55,7 @@ class ComputeVectorReward(VectorCostReader, RecordConstructorArgs):
         VectorCostReader.__init__(self, env)
         self.open_account(meter)
         refuse_second_penalty(self, self.meter)
-        inner: gym.spaces.Box | None = find(env, "reward_space")
+        inner: gym.spaces.Box | None = reward_space_of(env)
         self.reward_space = reward_space_with_cost(inner)
         self.reward_dim = self.reward_space.shape[0]
         self._inner_shape = (self._n,) if inner is None else (self._n, *inner.shape)
