@@ -79,11 +79,13 @@ def run_retrofit(
         tell: called with a line now and then.
 
     Raises:
-        ConfigError: no budgets, one below 0 or infinite, the same one twice, or a folder that cannot be made.
+        ConfigError: no budgets, one below 0 or infinite, the same one twice, exits that the actor cannot have, or a
+            folder that cannot be made.
     """
     named = {f"{budget:g}" for budget in budgets}
     if not budgets or len(named) < len(budgets) or not all(0 <= budget < math.inf for budget in budgets):
         raise ConfigError(f"budgets={tuple(budgets)}: expected one or several different ones of 0 or more, such as 0.1")
+    retrofit = Retrofit(actor, config)  # before any work: it refuses exits that the actor cannot have
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -98,7 +100,6 @@ def run_retrofit(
     normalisation = actor.to_array if isinstance(actor.to_array, Normalisation) else None
     concatenation = actor.to_array if isinstance(actor.to_array, Concatenation) else None
     start = time.perf_counter()
-    retrofit = Retrofit(actor, config)
     env = setup.make_env()
     try:
         for number, loss in enumerate(retrofit.imitate(env)):
