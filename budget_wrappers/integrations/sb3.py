@@ -32,6 +32,7 @@ from torch import nn
 
 from budget_wrappers.errors import ConfigError, MeterError, UncountableError
 from budget_wrappers.integrations.sb3_files import load
+from budget_wrappers.integrations.sb3_noise import NoiseProducts, noise_products
 from budget_wrappers.integrations.sb3_penalties import warn_of_lost_penalties
 from budget_wrappers.metering import ComputeMeter, Watch, count_flops, get_meter
 from budget_wrappers.metering.watching import is_static
@@ -140,6 +141,7 @@ class _Metering:
     def __init__(self, model: Any, meter: ComputeMeter) -> None:
         acting, values = _sides(model)
         self.meter, self.learning = meter, False
+        self._noise = [module for module in acting.values() if isinstance(module, NoiseProducts)]
         self.owner, self._policy = weakref.ref(model), model.policy
         self._token = object()  # keys of one model; an id() would be used again by the next one
         self._checked = False
@@ -155,8 +157,8 @@ class _Metering:
         """Leave nothing on the model's modules."""
         for watch in self._watches:
             watch.remove()
-        for hook in self._hooks:
-            hook.remove()
+        for part in (*self._hooks, *self._noise):
+            part.remove()
         vars(self._policy).pop("predict_values", None)
 
     def round(self, model: Any, train: Any, key: Hashable | None) -> None:
@@ -290,6 +292,7 @@ def _sides(model: Any) -> tuple[dict[str, nn.Module], list[nn.Module]]:
     extractor = getattr(policy, "mlp_extractor", None)
     if isinstance(getattr(extractor, "policy_net", None), nn.Module) and hasattr(policy, "action_net"):
         acting = {"features": policy.pi_features_extractor, "actor": extractor.policy_net, "action": policy.action_net}
+        acting |= noise_products(policy)
         values = [extractor.value_net, policy.value_net]
         if policy.vf_features_extractor is not policy.pi_features_extractor:
             values.append(policy.vf_features_extractor)

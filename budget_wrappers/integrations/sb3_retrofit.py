@@ -48,6 +48,11 @@ def trained_actor(model: Any) -> TrainedActor:
         raise _unsupported(model)
     actor = policy.actor
     to_array = _to_array(model, actor.features_extractor)
+    if getattr(actor, "use_sde", False) and not isinstance(actor.mu, nn.Linear):
+        raise ConfigError(
+            f"{type(model).__name__} with use_sde=True clips its actions' means before it squashes them: expected "
+            "linear ones; train with use_sde=False, or with policy_kwargs={'clip_mean': 0.0}"
+        )
     if hasattr(actor, "latent_pi"):
         layers, activation, _ = perceptron_of([*actor.latent_pi, actor.mu])
     else:
