@@ -24,7 +24,8 @@ class RetrofitOptions(PolicyOptions):
     and A2C zips (with --trust), and this package's SAC, TD3, CQL and DQN.
 
     Attributes:
-        budget: mean costs of acting, one policy each: 0 for the first exit only, 1 for the policy as it is.
+        budget: mean costs of acting at most, one policy each: 0 for the first exit only, 1 for the last wherever it is
+            worth more; a critic may think more of an exit before it.
         exit_after: hidden layers before each exit, ascending, the last for the policy's own output; by default one
             after every layer and one on the observation.
         steps: environment steps of each round of imitation.

@@ -151,7 +151,7 @@ def _algorithm_in(path: Path) -> str:
             return name.upper()
     raise ConfigError(
         f"{path} was saved with a policy of {module or 'an unknown module'}, which does not tell the algorithm: "
-        "expected its name; pass algorithm='SAC', say, or --agent SAC on the command line"
+        "expected its name; pass algorithm='SAC', say, or --agent SAC to a command"
     )
 
 

@@ -62,7 +62,7 @@ def test_unknown_policy_needs_the_algorithm_by_name(saved: Path, tmp_path: Path)
                 record["policy_class"]["__module__"] = "somebody.policies"
                 data = json.dumps(record).encode()
             other.writestr(name, data)
-    with pytest.raises(ConfigError, match=r"somebody\.policies.*pass algorithm='SAC'"):
+    with pytest.raises(ConfigError, match=r"somebody\.policies.*pass algorithm='SAC'.*--agent SAC"):
         load(tmp_path / "own.zip", trust=True)
     assert type(load(tmp_path / "own.zip", "SAC", trust=True, device="cpu")) is SAC
 
