@@ -25,7 +25,8 @@ def as_vector_env(env: Any, autoreset_mode: Any = NEXT_STEP) -> VectorEnv:
             ``"Disabled"``.
 
     Raises:
-        ConfigError: an unknown mode, or rows that come in the order in which environments are ready.
+        ConfigError: an unknown mode, rows that come in the order in which environments are ready, or a ``VecEnv`` of
+            Stable-Baselines3, whose models take nothing else.
         SpaceError: ``env`` has not that shape.
 
     Example:
@@ -52,6 +53,11 @@ class ForeignVectorEnv(VectorEnv):
         if mode not in (NEXT_STEP, SAME_STEP, DISABLED):
             raise ConfigError(
                 f"autoreset_mode={autoreset_mode!r}; expected {NEXT_STEP!r}, {SAME_STEP!r} or {DISABLED!r}."
+            )
+        if any(base.__module__.startswith("stable_baselines3.") for base in type(env).__mro__):
+            raise ConfigError(
+                f"as_vector_env got a {type(env).__name__} of Stable-Baselines3, whose models need it to stay one; "
+                "expected budget_wrappers.integrations.sb3_vec.wrapped(venv, RecordComputeStatistics) around it."
             )
         config = getattr(getattr(env, "spec", None), "config", None)
         num_envs = getattr(env, "num_envs", getattr(config, "num_envs", None))
