@@ -153,31 +153,6 @@ def test_recorded_costs_and_penalised_data_sets() -> None:
     assert episodes.observations.shape == (len(episodes.rewards), 4)
 
 
-class OneArray(gym.ObservationWrapper):
-    """Writes each observation into the same array, as environments written for speed do."""
-
-    def __init__(self, env: gym.Env) -> None:
-        super().__init__(env)
-        self.array = np.zeros(env.observation_space.shape, env.observation_space.dtype)
-
-    def observation(self, observation: np.ndarray) -> np.ndarray:
-        self.array[:] = observation
-        return self.array
-
-
-def test_recorded_steps_are_copies_where_environment_and_policy_have_one_array_for_all() -> None:
-    meter, action = ComputeMeter(), np.zeros(1, np.float32)
-
-    def rule(observation: np.ndarray) -> np.ndarray:
-        meter.add(10)
-        action[:] = observation[1]
-        return action
-
-    episodes = record_episodes(RecordComputeStatistics(OneArray(pendulum()), meter), rule, 1)
-    assert len(np.unique(episodes.observations, axis=0)) == EPISODE
-    np.testing.assert_array_equal(episodes.actions[:, 0], episodes.observations[:, 1])
-
-
 def test_both_returns_of_an_episode_are_recorded() -> None:
     episodes = recorded(weight=0.001, episodes=1)
     (report,) = episodes.reports
