@@ -4,6 +4,7 @@ Minari is an optional dependency, imported when it is first needed. Writing goes
 unlike its ``DataCollector`` need no jax.
 """
 
+import copy
 import importlib
 import itertools
 import os
@@ -295,14 +296,16 @@ def roll_out(policy: Any, env: gym.Env, seed: int, longest: int | None, determin
     """Return one episode, cut after ``longest`` steps if that is a number, as Minari's ``EpisodeBuffer``."""
     buffer = importlib.import_module("minari.data_collector").EpisodeBuffer
     observation, _ = env.reset(seed=seed)
-    observations, actions, rewards, terminations, truncations = [observation], [], [], [], []
+    # Copies: some environments hand out the same array again, and some policies do.
+    observations, actions, rewards, terminations, truncations = [copy.deepcopy(observation)], [], [], [], []
     over = False
     while not over:
         action, _ = policy.predict(observation, deterministic=deterministic)
+        taken = copy.deepcopy(action)
         observation, reward, terminated, truncated, _ = env.step(action)
         cut = len(rewards) + 1 == longest
-        observations.append(observation)
-        actions.append(action)
+        observations.append(copy.deepcopy(observation))
+        actions.append(taken)
         rewards.append(float(reward))
         terminations.append(bool(terminated))
         truncations.append(bool(truncated or (cut and not terminated)))
@@ -321,5 +324,4 @@ def columns_of(observations: list[Any], space: gym.Space) -> Any:
     """Return a list of dictionaries as a dictionary of lists, which Minari stores; arrays stay a list."""
     if isinstance(space, spaces.Dict):
         return {key: columns_of([one[key] for one in observations], space[key]) for key in space}
-    # Copies: some environments hand out the same array again.
-    return [np.array(one) for one in observations]
+    return [np.asarray(one) for one in observations]

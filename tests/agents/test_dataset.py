@@ -80,6 +80,20 @@ def test_actions_go_to_the_replay_and_back() -> None:
     np.testing.assert_allclose(agent.from_env_action(agent.to_env_action(stored)), stored, atol=1e-6)
 
 
+class OneArray(gym.ObservationWrapper):
+    """Writes each observation into the same array, as environments written for speed do."""
+
+    def observation(self, observation: Any) -> Any:
+        self.array = getattr(self, "array", np.zeros_like(observation))
+        self.array[:] = observation
+        return self.array
+
+
+def test_observations_of_an_environment_with_one_array_for_all_are_told_apart() -> None:
+    data, _ = written(OneArray(gym.make("Pendulum-v1", max_episode_steps=10)), 10)
+    assert len(np.unique(next(data.iterate_episodes()).observations, axis=0)) == 11
+
+
 def test_dictionaries_are_joined_as_the_agent_joins_them() -> None:
     dataset, _ = written(Line(), 9)
     data = read(DQN(Line(), buffer_size=10), dataset)
