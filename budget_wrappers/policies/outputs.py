@@ -85,7 +85,7 @@ class ActionMap:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"{dict(data)}: expected meaning, low, high, start and dtype ({error!r})") from error
 
-    def compared(self, output: Tensor, clipped: bool = True) -> Tensor:
+    def compared(self, output: Tensor) -> Tensor:
         """Return what two networks are compared by, differentiable, the shape of ``output``.
 
         What the environment sees of a continuous action, in units in which its bounds are −1 and 1; the values or
@@ -93,15 +93,32 @@ class ActionMap:
 
         Args:
             output: shape ``(…, outputs)``.
-            clipped: whether to clip as the environment will. Without, what lies beyond a bound still has a gradient.
         """
+        return self._scaled(output).clamp(-1.0, 1.0) if self.meaning == "clip" else self._scaled(output)
+
+    def difference(self, output: Tensor, wanted: Tensor) -> Tensor:
+        """Return ``compared(output) − compared(wanted)`` with a gradient wherever it is not 0, for a loss.
+
+        What lies beyond a bound where it should not is drawn back from where it lies; beyond the bound where it
+        belongs it lies well, however far: the environment clips it.
+
+        Args:
+            output: of the network that learns, shape ``(…, outputs)``.
+            wanted: of the one that teaches; no gradient reaches it.
+        """
+        aim = self.compared(wanted).detach()
+        apart = self._scaled(output) - aim
+        if self.meaning != "clip":
+            return apart
+        return torch.where((aim.abs() == 1.0) & (apart * aim > 0.0), 0.0, apart)
+
+    def _scaled(self, output: Tensor) -> Tensor:
         if self.meaning == "squash":
             return torch.tanh(output)
         if self.meaning == "argmax":
             return output
         middle, half = (self._bounds(sign, output) for sign in (1.0, -1.0))
-        scaled = (output - middle) / half
-        return scaled.clamp(-1.0, 1.0) if clipped else scaled
+        return (output - middle) / half
 
     def _bounds(self, sign: float, like: Tensor) -> Tensor:
         low, high = (like.new_tensor(bounds) for bounds in (self.low, self.high))

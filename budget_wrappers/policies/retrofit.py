@@ -185,8 +185,8 @@ class Retrofit:
 
     def _distance(self, x: Tensor) -> Tensor:
         """Return how far the exits are from the last one: mean square, summed over exits."""
-        output, compared = self.network(x).output, self.actor.action_map.compared
-        return (compared(output[:-1], clipped=False) - compared(output[-1]).detach()).square().mean((1, 2)).sum()
+        output = self.network(x).output
+        return self.actor.action_map.difference(output[:-1], output[-1]).square().mean((1, 2)).sum()
 
     def teach_gates(self, budget: float) -> None:
         """Fit the gates to a mean cost of ``budget`` on the states seen: 0 for the first exit, 1 for the last.

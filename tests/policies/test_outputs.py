@@ -43,13 +43,27 @@ def test_compared_actions_are_those_of_acting_in_units_of_the_bounds(output: lis
     np.testing.assert_allclose(middle + half * unit, acted, atol=1e-5)
 
 
-def test_what_lies_beyond_a_bound_has_a_gradient_unless_clipped() -> None:
-    output = torch.tensor([[3.0, 3.0]], requires_grad=True)
-    action_map = ActionMap.of(BOX, "clip")
-    (clipped,) = torch.autograd.grad(action_map.compared(output).sum(), output)
-    (free,) = torch.autograd.grad(action_map.compared(output, clipped=False).sum(), output)
-    assert (clipped == 0).all()
-    assert free.tolist() == [[0.5, 2.0]]  # one over half the range
+def test_what_lies_beyond_the_bound_where_it_belongs_lies_well_and_is_drawn_back_from_elsewhere() -> None:
+    action_map = ActionMap.of(BOX, "clip")  # middle (0, 0.5), half the range (2, 0.5)
+    output = torch.tensor([[3.0, 3.0], [3.0, 3.0], [-3.0, 0.75]], requires_grad=True)
+    wanted = torch.tensor([[9.0, 2.0], [1.0, 0.5], [2.0, -7.0]])
+    difference = action_map.difference(output, wanted)
+    # Scaled: 1.5 and 5 for (1, 1), (0.5, 0); −1.5 and 0.5 for (1, −1).
+    assert difference.tolist() == [[0.0, 0.0], [1.0, 5.0], [-2.5, 1.5]]
+    (gradient,) = torch.autograd.grad(difference.sum(), output)
+    assert gradient.tolist() == [[0.0, 0.0], [0.5, 2.0], [0.5, 2.0]]  # one over half the range
+
+
+@given(
+    st.lists(st.floats(-5, 5), min_size=2, max_size=2),
+    st.lists(st.floats(-5, 5), min_size=2, max_size=2),
+    st.sampled_from(["squash", "clip"]),
+)
+def test_a_difference_is_zero_exactly_where_actions_are_the_same(one: Any, other: Any, meaning: Any) -> None:
+    action_map = ActionMap.of(BOX, meaning)
+    output, wanted = torch.tensor([one], dtype=torch.float64), torch.tensor([other], dtype=torch.float64)
+    same = action_map.compared(output) == action_map.compared(wanted)
+    assert torch.equal(action_map.difference(output, wanted) == 0, same)
 
 
 @pytest.mark.parametrize("action_map", [ActionMap.of(BOX, "squash"), ActionMap.of(spaces.Discrete(4, start=1))])
