@@ -97,13 +97,15 @@ def train(name: str, seed: int) -> None:
         left.unlink()
 
 
-def study(name: str, seed: int, budgets: list[float]) -> None:
+def study(name: str, seed: int, budgets: list[float], exit_after: list[int] | None) -> None:
     """Give the trained policy exits and store what each budget buys."""
     source, folder = SOURCES[name], RUNS / f"{name}-seed{seed}"
-    out = folder / "retrofit"
+    exits = "" if exit_after is None else f"-exits{''.join(map(str, exit_after))}"
+    out = folder / f"retrofit{exits}"
     command = ["retrofit", str(folder / "final.zip"), "--env", source.env_id, "--trust", "--folder", str(out)]
     command += ["--budget", *map(str, budgets)]
     command += ["--vec-normalize", str(folder / "vec_normalize.pkl")] if source.normalise else []
+    command += [] if exit_after is None else ["--exit-after", *map(str, exit_after)]
     if code := budget(command):
         raise SystemExit(code)
     comparison = Comparison.read(out)
@@ -121,8 +123,8 @@ def study(name: str, seed: int, budgets: list[float]) -> None:
         for point in comparison.points
     ]
     record = {"source": vars(source), "seed": seed, "settings": comparison.settings, "rows": rows}
-    store(RESULTS / "retrofit" / f"{name}-seed{seed}.json", record)
-    shutil.copy(out / "tradeoff.png", RESULTS / "retrofit" / f"{name}-seed{seed}.png")
+    store(RESULTS / "retrofit" / f"{name}-seed{seed}{exits}.json", record)
+    shutil.copy(out / "tradeoff.png", RESULTS / "retrofit" / f"{name}-seed{seed}{exits}.png")
     print(
         json.dumps([{key: row[key] for key in ("label", "share_of_return", "times_fewer")} for row in rows], indent=1)
     )
@@ -135,12 +137,13 @@ def main() -> None:
     parser.add_argument("source", choices=SOURCES)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.4])
+    parser.add_argument("--exit-after", type=int, nargs="+", help="hidden layers; by default all and the observation")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.what == "train":
         train(given.source, given.seed)
     else:
-        study(given.source, given.seed, given.budgets)
+        study(given.source, given.seed, given.budgets, given.exit_after)
 
 
 if __name__ == "__main__":
