@@ -136,8 +136,8 @@ def main() -> None:
     parser.add_argument("what", choices=["train", "study"])
     parser.add_argument("source", choices=SOURCES)
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--budgets", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.4])
-    parser.add_argument("--exit-after", type=int, nargs="+", help="hidden layers; by default all and the observation")
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.0, 0.1, 0.2, 0.4])
+    parser.add_argument("--exit-after", type=int, nargs="+", help="hidden layers before each exit")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.what == "train":

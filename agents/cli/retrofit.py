@@ -26,8 +26,8 @@ class RetrofitOptions(PolicyOptions):
     Attributes:
         budget: mean costs of acting at most, one policy each: 0 for the first exit only, 1 for the last wherever it is
             worth more; a critic may think more of an exit before it.
-        exit_after: hidden layers before each exit, ascending, the last for the policy's own output; by default one
-            after every layer and one on the observation.
+        exit_after: hidden layers before each exit, ascending, 0 for one on the observation, the last for the policy's
+            own output; by default one after every layer.
         steps: environment steps of each round of imitation.
         rounds: of imitation; from the second on exits drive, so that they learn where they lead.
         updates: gradient steps of a round, and of the gates for a budget.
@@ -36,7 +36,7 @@ class RetrofitOptions(PolicyOptions):
         folder: for policies, table and picture; by default runs/<time>-retrofit.
     """
 
-    budget: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
+    budget: tuple[float, ...] = (0.0, 0.1, 0.2, 0.4)
     exit_after: tuple[int, ...] = RetrofitConfig.exit_after
     steps: int = RetrofitConfig.steps
     rounds: int = RetrofitConfig.rounds

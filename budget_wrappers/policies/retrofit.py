@@ -95,8 +95,9 @@ class RetrofitConfig:
     """How exits are fitted to a trained actor.
 
     Attributes:
-        exit_after: hidden layers before each exit, ascending; empty for one after every layer and one on the
-            observation. The last is the actor's own output.
+        exit_after: hidden layers before each exit, ascending, 0 for one on the observation. The last is the actor's
+            own output. Empty for one after every layer, and on the observation where there is but one layer: a
+            linear map of it acts badly, and what the gates give it others lack.
         steps: environment steps of each round of imitation.
         rounds: of imitation: the first on the actor's own states, the others on those of exits drawn at random.
         updates: gradient steps of the exits in a round, and of the gates for a budget.
@@ -268,7 +269,7 @@ def network_of(actor: TrainedActor, config: RetrofitConfig) -> EarlyExitNetwork:
         ConfigError: exits that are no depths of the trunk, or none before the last.
     """
     *hidden, last = actor.layers
-    depths = resolved_depths(len(hidden), config.exit_after or None)
+    depths = resolved_depths(len(hidden), config.exit_after or range(int(len(hidden) > 1), len(hidden) + 1))
     if depths[-1] != len(hidden) or len(depths) < 2:
         raise ConfigError(
             f"exit_after={depths}: expected {len(hidden)}, the actor's own output, as the last and one before it"

@@ -14,7 +14,7 @@ from budget_wrappers.errors import ConfigError, InfeasibleBudgetError
 from budget_wrappers.policies.outputs import ActionMap
 from budget_wrappers.policies.retrofit import Retrofit, RetrofitConfig, TrainedActor, perceptron_of
 
-SMALL = RetrofitConfig(steps=150, rounds=2, updates=150, batch_size=64, learning_rate=1e-2)
+SMALL = RetrofitConfig((0, 1, 2), steps=150, rounds=2, updates=150, batch_size=64, learning_rate=1e-2)
 
 
 class Walk(gym.Env):
@@ -79,6 +79,12 @@ def test_exits_come_to_do_what_the_actor_does() -> None:
     assert max(first, last) < 0.1
 
 
+def test_exits_are_after_every_layer_and_on_the_observation_where_there_is_but_one_layer() -> None:
+    assert Retrofit(actor()).network.depths == (1, 2)
+    shallow = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 2))
+    assert Retrofit(TrainedActor.of_module(shallow, Walk.action_space, "clip")).network.depths == (0, 1)
+
+
 def test_states_of_an_environment_with_one_array_for_all_are_told_apart() -> None:
     seen = Retrofit(actor(), SMALL).visited(OneArray(), mixed=False)
     torch.testing.assert_close(seen, Retrofit(actor(), SMALL).visited(Walk(), mixed=False), rtol=0, atol=0)
@@ -87,7 +93,9 @@ def test_states_of_an_environment_with_one_array_for_all_are_told_apart() -> Non
 
 def test_gates_meet_each_budget_they_are_taught_and_heads_stay() -> None:
     # Gates are logistic: it takes steps to say 0 or 1.
-    retrofit = Retrofit(actor(), RetrofitConfig(steps=150, rounds=2, updates=600, batch_size=64, learning_rate=3e-2))
+    retrofit = Retrofit(
+        actor(), RetrofitConfig((0, 1, 2), steps=150, rounds=2, updates=600, batch_size=64, learning_rate=3e-2)
+    )
     retrofit.imitate(Walk())
     x = retrofit.observations
     heads = retrofit.network(x).output.detach().clone()
@@ -107,7 +115,7 @@ def test_a_critic_decides_where_exits_are_worth_their_cost() -> None:
     def worth(observation: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
         return -1e3 * (observation[:, 0] > 0) * said.square().sum(1)
 
-    config = RetrofitConfig(steps=300, rounds=1, updates=600, batch_size=64, learning_rate=2e-2)
+    config = RetrofitConfig((0, 1, 2), steps=300, rounds=1, updates=600, batch_size=64, learning_rate=2e-2)
     retrofit = Retrofit(actor(worth), config)
     retrofit.imitate(Walk())
     with torch.no_grad():  # the first exit says what the critic hates most
