@@ -83,9 +83,14 @@ class ExitForward:
             return self._last(x) if self.acting == "backbone" else self._every(x)
         draws = None if threshold else rng.random((len(x), len(self.names) - 1), dtype=np.float32)
         output, self.taken = self._leave(x, draws)
+        if len(x) == 1:
+            way = int(self.taken[0])
+            self.counts[way] += 1
+            self._meter.add(self.flops[way], self.names[way])
+            return output
         rows = np.bincount(self.taken, minlength=len(self.names))
         self.counts += rows
-        split = len(x) > 1 and self._meter.row_ledger is not None  # a vector wrapper asks which rows cost what
+        split = self._meter.row_ledger is not None  # a vector wrapper asks which rows cost what
         for way, (name, flops, count) in enumerate(zip(self.names, self.flops, rows.tolist(), strict=True)):
             if count:
                 # One batch, whatever exits its rows took.

@@ -49,6 +49,8 @@ class NumpyExits:
         """
         if self._addresses() != self._places:
             self._read()
+        if len(x) == 1:
+            return self._leave_alone(x, draws)
         last = len(self._heads) - 1
         taken = np.full(len(x), last)
         output: np.ndarray | None = None
@@ -77,6 +79,21 @@ class NumpyExits:
             if not len(inside):
                 break
         return output, taken
+
+    def _leave_alone(self, x: np.ndarray, draws: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Do what ``leave`` does for one row, to the same numbers: without masks, which take longer than its layers."""
+        last = len(self._heads) - 1
+        for number in range(last):
+            x = self._through(number, x)
+            gate, offset = self._gates[number]
+            logit = (x @ gate + offset)[0]
+            if logit >= 0 if draws is None else np.tanh(0.5 * logit) > 2.0 * draws[0, number] - 1.0:
+                break
+        else:
+            number = last
+            x = self._through(last, x)
+        weight, bias = self._heads[number]
+        return x @ weight + bias, np.array([number])
 
     def every(self, x: np.ndarray) -> np.ndarray:
         """Return the output of each exit, ``(K, n, outputs)``; no gate is asked."""

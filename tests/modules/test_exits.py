@@ -192,3 +192,19 @@ def test_an_exit_that_is_not_there_is_named(exit_index: int) -> None:
     for at, x in ((network.at, torch.zeros(1, 3)), (NumpyExits(network).at, np.zeros((1, 3), np.float32))):
         with pytest.raises(IndexError, match=f"exit_index={exit_index}: expected 0, the first exit, to 2"):
             at(x, exit_index)
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_a_row_alone_leaves_where_it_leaves_among_others(activation: str, drawn: bool) -> None:
+    torch.manual_seed(0)
+    engine = NumpyExits(EarlyExitNetwork(5, 2, [8, 8], [0, 1, 2], activation))
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((60, 5)).astype(np.float32)
+    draws = rng.random((60, 2), dtype=np.float32) if drawn else None
+    said, taken = engine.leave(x, draws)
+    assert not drawn or set(taken.tolist()) == {0, 1, 2}
+    for row in range(60):
+        one, exit_index = engine.leave(x[row : row + 1], None if draws is None else draws[row : row + 1])
+        assert exit_index.tolist() == [taken[row]]
+        np.testing.assert_allclose(one, said[row : row + 1], rtol=1e-5, atol=1e-6)
