@@ -2,15 +2,18 @@
 
     python -m benchmarks.retrofit train sac --seed 0
     python -m benchmarks.retrofit study sac --seed 0
+    python -m benchmarks.retrofit latency sac --seed 0
 
 ``train`` leaves the model in ``runs/retrofit/<name>``, from its last checkpoint where it was interrupted (the replay
-goes with it); ``study`` runs the command and stores its table, picture and time. SAC has the library's defaults; PPO
-the settings of its zoo, with ``VecNormalize``.
+goes with it); ``study`` runs the command and stores its table, picture and time; ``latency``, after it and on an idle
+machine, how long one action takes before and after, in turns. SAC has the library's defaults; PPO the settings of its
+zoo, with ``VecNormalize``.
 """
 
 import argparse
 import json
 import shutil
+import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +21,18 @@ from typing import Any
 import gymnasium as gym
 import stable_baselines3 as sb3
 import torch
+import tyro
 from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from agents.cli import main as budget
+from agents.cli.policies import PolicyOptions, open_policy, setup_of
 from agents.common.tradeoff import Comparison
+from agents.recipes.retrofit import latency_of, visited
 from benchmarks.card import RESULTS, store
+from budget_wrappers.deploy.engines import ENGINES, EnginePolicy
+from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy
+from budget_wrappers.integrations.sb3_retrofit import trained_actor
 
 RUNS = Path("runs") / "retrofit"
 
@@ -130,10 +139,33 @@ def study(name: str, seed: int, budgets: list[float], exit_after: list[int] | No
     )
 
 
+def latency(name: str, seed: int, budgets: list[float], rounds: int = 9) -> None:
+    """Time single actions as trained, of the same weights in each engine, and of each budget; store the medians."""
+    folder = RUNS / f"{name}-seed{seed}"
+    given = [folder / "final.zip", "--env", SOURCES[name].env_id, "--trust"]
+    given += ["--vec-normalize", folder / "vec_normalize.pkl"] if SOURCES[name].normalise else []
+    options = tyro.cli(PolicyOptions, args=list(map(str, given)))
+    policy, env, _ = open_policy(options)
+    env.close()
+    actor = trained_actor(getattr(policy, "model", policy))
+    contenders = {"as trained": policy} | {f"as trained, {engine}": EnginePolicy(actor, engine) for engine in ENGINES}
+    for b in budgets:
+        contenders[f"b = {b:g}"] = BudgetedExitPolicy.load(folder / "retrofit" / f"budget-{b:g}.safetensors")
+    states = visited(policy, setup_of(options)[1], seed=20_000)
+    times: dict[str, list[float]] = {label: [] for label in contenders}
+    for _ in range(rounds):
+        for label, one in contenders.items():
+            times[label].append(latency_of(one, states).p50_us)
+    rows = {label: {"p50_us": statistics.median(each), "rounds": each} for label, each in times.items()}
+    store(RESULTS / "retrofit" / f"{name}-seed{seed}-latency.json", {"rows": rows})
+    for label, row in rows.items():
+        print(f"{label:<28}{row['p50_us']:>10.1f} µs")
+
+
 def main() -> None:
     """Train or study, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["train", "study"])
+    parser.add_argument("what", choices=["train", "study", "latency"])
     parser.add_argument("source", choices=SOURCES)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.0, 0.1, 0.2, 0.4])
@@ -142,6 +174,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if given.what == "train":
         train(given.source, given.seed)
+    elif given.what == "latency":
+        latency(given.source, given.seed, given.budgets)
     else:
         study(given.source, given.seed, given.budgets, given.exit_after)
 
