@@ -9,6 +9,7 @@ import pytest
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.vector import BudgetAwareObservation, ComputeLimit, RecordComputeStatistics
+from tests.gymnasium_versions import needs_masks
 
 
 def shown() -> BudgetAwareObservation:
@@ -37,7 +38,7 @@ def test_a_mask_s_other_rows_are_not_looked_at() -> None:
     "wrap",
     [
         lambda envs: BudgetAwareObservation(envs, "budget"),
-        lambda envs: ComputeLimit(envs, 10, "truncate", meter=ComputeMeter()),
+        pytest.param(lambda envs: ComputeLimit(envs, 10, "truncate", meter=ComputeMeter()), marks=needs_masks),
         lambda envs: RecordComputeStatistics(envs, ComputeMeter()),
     ],
 )
