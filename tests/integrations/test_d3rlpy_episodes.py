@@ -6,20 +6,9 @@ import numpy as np
 from budget_wrappers.integrations.d3rlpy import record_episodes
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers import RecordComputeStatistics
+from tests.wrappers.environments import OneArray
 
 EPISODE = 20
-
-
-class OneArray(gym.ObservationWrapper):
-    """Writes each observation into the same array, as environments written for speed do."""
-
-    def __init__(self, env: gym.Env) -> None:
-        super().__init__(env)
-        self.array = np.zeros(env.observation_space.shape, env.observation_space.dtype)
-
-    def observation(self, observation: np.ndarray) -> np.ndarray:
-        self.array[:] = observation
-        return self.array
 
 
 def test_recorded_steps_are_copies_where_environment_and_policy_have_one_array_for_all() -> None:

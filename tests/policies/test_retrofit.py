@@ -13,6 +13,7 @@ from torch import nn
 from budget_wrappers.errors import ConfigError, InfeasibleBudgetError
 from budget_wrappers.policies.outputs import ActionMap
 from budget_wrappers.policies.retrofit import Retrofit, RetrofitConfig, TrainedActor, perceptron_of
+from tests.wrappers.environments import OneArray
 
 SMALL = RetrofitConfig((0, 1, 2), steps=150, rounds=2, updates=150, batch_size=64, learning_rate=1e-2)
 
@@ -35,17 +36,6 @@ class Walk(gym.Env):
 
     def _observation(self) -> np.ndarray:
         return self.np_random.standard_normal(3).astype(np.float32)
-
-
-class OneArray(Walk):
-    """Writes each observation into the same array, as environments written for speed do."""
-
-    def __init__(self) -> None:
-        self.array = np.zeros(3, np.float32)
-
-    def _observation(self) -> np.ndarray:
-        self.array[:] = super()._observation()
-        return self.array
 
 
 def module(outputs: int = 2, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
@@ -86,7 +76,7 @@ def test_exits_are_after_every_layer_and_on_the_observation_where_there_is_but_o
 
 
 def test_states_of_an_environment_with_one_array_for_all_are_told_apart() -> None:
-    seen = Retrofit(actor(), SMALL).visited(OneArray(), mixed=False)
+    seen = Retrofit(actor(), SMALL).visited(OneArray(Walk()), mixed=False)
     torch.testing.assert_close(seen, Retrofit(actor(), SMALL).visited(Walk(), mixed=False), rtol=0, atol=0)
     assert len(torch.unique(seen, dim=0)) == SMALL.steps
 

@@ -128,3 +128,15 @@ register_sub_policy("deep-exits-box", lambda: exits(hidden=(4, 4)))
 def make(kind: str = "box", **kwargs: Any) -> gym.Env:
     """Return the registered environment of a kind: 12 steps, rewards 1, 2, 3, …"""
     return gym.make(f"budget_tests/{kind}-v0", **kwargs)
+
+
+class OneArray(gym.ObservationWrapper):
+    """Writes each observation into the same array, as environments written for speed do."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self.array = np.zeros(env.observation_space.shape, env.observation_space.dtype)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        self.array[:] = observation
+        return self.array

@@ -12,18 +12,7 @@ from torch import nn
 from agents.recipes.retrofit import run_retrofit, visited
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.policies.retrofit import RetrofitConfig, TrainedActor
-
-
-class OneArray(gym.ObservationWrapper):
-    """Writes each observation into the same array, as environments written for speed do."""
-
-    def __init__(self, env: gym.Env) -> None:
-        super().__init__(env)
-        self.array = np.zeros(env.observation_space.shape, env.observation_space.dtype)
-
-    def observation(self, observation: np.ndarray) -> np.ndarray:
-        self.array[:] = observation
-        return self.array
+from tests.wrappers.environments import OneArray
 
 
 class Resting:
