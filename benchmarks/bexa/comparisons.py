@@ -69,6 +69,7 @@ def programs(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "final": spread([run["final"]["raw_return"] for run in own[name]]),
                 "cost": spread([run["final"]["cost"] for run in own[name]]),
                 "beyond_budget": spread([run["final"]["cost"] - budget for run in own[name]]),
+                "acting_flops": spread([run["acting_flops_a_step"] for run in own[name]]),
             }
             for name in PROGRAMS
             if name in own
@@ -80,6 +81,7 @@ def programs(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "over_training": difference(own[one], own[other], score_of),
                 "final": difference(own[one], own[other], lambda run: run["final"]["raw_return"]),
                 "cost": difference(own[one], own[other], lambda run: run["final"]["cost"]),
+                "acting_flops": difference(own[one], own[other], lambda run: run["acting_flops_a_step"]),
             }
             for one, other in PAIRS
             if one in own and other in own
@@ -202,17 +204,21 @@ def markdown_of_programs(rows: Sequence[dict[str, Any]]) -> list[str]:
         text += [
             f"{where(row)}:",
             "",
-            "| program, loss | over training | final | executed cost − b |",
-            "|---|---|---|---|",
+            "| program, loss | over training | final | acting FLOPs a step | executed cost − b |",
+            "|---|---|---|---|---|",
         ]
         for name, own in row["cells"].items():
-            cells = [cell(own["over_training"], 1), cell(own["final"], 1), cell(own["beyond_budget"], 3)]
+            columns = (("over_training", 1), ("final", 1), ("acting_flops", 0), ("beyond_budget", 3))
+            cells = [cell(own[what], digits) for what, digits in columns]
             text.append(f"| {named[name]} | {' | '.join(cells)} |")
-        text += ["", "| change | over training | final | executed cost |", "|---|---|---|---|"]
+        text += [
+            "",
+            "| change | over training | final | acting FLOPs a step | executed cost |",
+            "|---|---|---|---|---|",
+        ]
+        columns = (("over_training", 1), ("final", 1), ("acting_flops", 0), ("cost", 3))
         for change in row["changes"]:
-            cells = [
-                interval(change[what], digits) for what, digits in (("over_training", 1), ("final", 1), ("cost", 3))
-            ]
+            cells = [interval(change[what], digits) for what, digits in columns]
             text.append(f"| {named[change['without']]} → {named[change['with']]} | {' | '.join(cells)} |")
         text.append("")
     return text
@@ -270,8 +276,9 @@ def main() -> None:
     """Write the comparisons of every task with stored runs."""
     text = [
         "Means ± standard deviations over seeds (number of seeds). Returns over training are means of all evaluations; "
-        "final ones are of 20 episodes. Executed costs are of the final evaluation, in the unit of b; speed-up is the "
-        "plain agent's acting FLOPs over the method's, `matmul` convention, over the whole training.",
+        "final ones are of 20 episodes. Executed costs are of the final evaluation, in the unit of b. Acting FLOPs, in "
+        "the `matmul` convention, are of all steps that the policy drove while training; speed-up is the plain agent's "
+        "over the method's.",
         "",
     ]
     record: dict[str, Any] = {"budgets": BUDGETS, "variants": VARIANTS, "tasks": {}}
