@@ -14,7 +14,7 @@ from agents.common.buffers import Batch
 from agents.common.config import OffPolicyConfig
 from agents.common.networks import LOG_STD_MAX, LOG_STD_MIN, Critic, SquashedSample, squashed_gaussian
 from agents.recipes.bexa_config import BexaSACConfig, BexaTD3Config
-from agents.recipes.exits import ExitActorCritic
+from agents.recipes.exits import ExitActorCritic, exits_of
 from agents.sac import SAC
 from agents.td3 import TD3
 from budget_wrappers.modules.exits import EarlyExitNetwork
@@ -171,12 +171,12 @@ def gaussian_divergence(mean: Tensor, log_std: Tensor) -> Tensor:
 
 def gaussian_exits(observation_size: int, action_size: int, config: Any) -> EarlyExitNetwork:
     """Return an actor whose exits say means and log standard deviations."""
-    return EarlyExitNetwork(observation_size, 2 * action_size, config.net_arch, config.depths, config.activation)
+    return exits_of(observation_size, 2 * action_size, config)
 
 
 def deterministic_exits(observation_size: int, action_size: int, config: Any) -> EarlyExitNetwork:
     """Return an actor whose exits say actions, before the squash."""
-    return EarlyExitNetwork(observation_size, action_size, config.net_arch, config.depths, config.activation)
+    return exits_of(observation_size, action_size, config)
 
 
 def critic_of_exits(observation_size: int, action_size: int, config: OffPolicyConfig) -> Critic:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from agents.common.buffers import Batch
 from agents.dqn import DQN
 from agents.recipes.bexa_config import BexaDQNConfig
-from agents.recipes.exits import ExitAgent
+from agents.recipes.exits import ExitAgent, exits_of
 from budget_wrappers.modules.exits import EarlyExitNetwork
 
 
@@ -90,4 +90,4 @@ class BexaDQN(ExitValues, DQN):
 
 def value_exits(observation_size: int, actions: int, config: Any) -> EarlyExitNetwork:
     """Return a network whose exits say the values of all actions."""
-    return EarlyExitNetwork(observation_size, actions, config.net_arch, config.depths, config.activation)
+    return exits_of(observation_size, actions, config)

@@ -311,6 +311,12 @@ class ExitAgent:
         self.flops_per_action = max(self.exits.flops)
 
 
+def exits_of(observation_size: int, outputs: int, config: Any) -> EarlyExitNetwork:
+    """Return a network with the exits of ``config``, each of which says ``outputs`` numbers."""
+    read = config.budget_from_observation
+    return EarlyExitNetwork(observation_size, outputs, config.net_arch, config.depths, config.activation, read)
+
+
 class ExitActorCritic(ExitAgent):
     """The same for agents with critics of their own."""
 

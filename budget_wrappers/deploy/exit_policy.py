@@ -152,6 +152,7 @@ class BudgetedExitPolicy:
             "hidden": widths,
             "exit_after": list(network.depths),
             "activation": network.activation,
+            "reads_budget": network.reads_budget,
             "budget": float(self.budget),
             "action_map": dataclasses.asdict(self.action_map),
             "bound": None if self.normalisation is None else self.normalisation.bound,
@@ -182,7 +183,12 @@ class BudgetedExitPolicy:
             tensors = load_file(path)
             with torch.random.fork_rng(devices=[]):
                 network = EarlyExitNetwork(
-                    header["inputs"], header["outputs"], header["hidden"], header["exit_after"], header["activation"]
+                    header["inputs"],
+                    header["outputs"],
+                    header["hidden"],
+                    header["exit_after"],
+                    header["activation"],
+                    header.get("reads_budget", False),  # older files have none
                 )
             own = {n.removeprefix("network/"): value for n, value in tensors.items() if n.startswith("network/")}
             network.load_state_dict(own)

@@ -6,6 +6,7 @@ Rows that have left are compacted away: what is behind an open gate is not compu
 import numpy as np
 
 from budget_wrappers.deploy.numpy_engine import ACTIVATIONS
+from budget_wrappers.functional.gates import LEAST_SHARE
 from budget_wrappers.modules.exits import EarlyExitNetwork, require_exit
 
 
@@ -21,7 +22,7 @@ class NumpyExits:
     def __init__(self, network: EarlyExitNetwork) -> None:
         self._stages = [[part for part in stage if hasattr(part, "weight")] for stage in network.stages]
         self._exits = list(network.exits)
-        self._outputs = network.outputs
+        self._outputs, self._reads_budget = network.outputs, network.reads_budget
         self._activation = network.activation  # its name: a function of one line cannot be pickled
         self._read()
 
@@ -55,6 +56,7 @@ class NumpyExits:
         taken = np.full(len(x), last)
         output: np.ndarray | None = None
         inside: np.ndarray | None = None  # all rows, as long as none has left
+        odds = log_odds(x[:, -1]) if self._reads_budget else None
         for number in range(last + 1):
             x = self._through(number, x)
             weight, bias = self._heads[number]
@@ -63,6 +65,8 @@ class NumpyExits:
             else:
                 gate, offset = self._gates[number]
                 logit = x @ gate + offset
+                if odds is not None:
+                    logit -= odds if inside is None else odds[inside]
                 drawn = None if draws is None else draws[:, number] if inside is None else draws[inside, number]
                 # σ(logit) > u without an overflow: σ(l) = (1 + tanh(l/2))/2
                 out = logit >= 0 if drawn is None else np.tanh(0.5 * logit) > 2.0 * drawn - 1.0
@@ -83,10 +87,11 @@ class NumpyExits:
     def _leave_alone(self, x: np.ndarray, draws: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Do what ``leave`` does for one row, to the same numbers: without masks, which take longer than its layers."""
         last = len(self._heads) - 1
+        odds = log_odds(x[0, -1]) if self._reads_budget else 0.0
         for number in range(last):
             x = self._through(number, x)
             gate, offset = self._gates[number]
-            logit = (x @ gate + offset)[0]
+            logit = (x @ gate + offset)[0] - odds
             if logit >= 0 if draws is None else np.tanh(0.5 * logit) > 2.0 * draws[0, number] - 1.0:
                 break
         else:
@@ -132,6 +137,12 @@ class NumpyExits:
         for weight, bias in self._trunk[number]:
             x = f(x @ weight + bias)
         return x
+
+
+def log_odds(budget: np.ndarray) -> np.ndarray:
+    """Return what ``budget_wrappers.functional.gates.budget_log_odds`` does."""
+    share = np.clip(budget, np.float32(LEAST_SHARE), np.float32(1.0 - LEAST_SHARE))
+    return np.log(share / (1 - share))
 
 
 __all__ = ["NumpyExits"]

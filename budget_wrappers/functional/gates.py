@@ -15,6 +15,9 @@ from budget_wrappers.errors import ConfigError
 GateLoss = Literal["per_gate", "mixture"]
 """``"per_gate"``: every gate's cross-entropy counts alike. ``"mixture"``: in proportion to how often it is asked."""
 
+LEAST_SHARE = 0.01
+"""Of exits that a budget of 0 or 1 leaves to chance, so that a gate can still learn to say otherwise."""
+
 
 def mixture_weights(p: Tensor) -> Tensor:
     """Return ``α_i = p_i·Π_{j<i}(1 − p_j)``.
@@ -28,6 +31,18 @@ def mixture_weights(p: Tensor) -> Tensor:
     stayed = torch.cumprod(1 - p[..., :-1], dim=-1)
     reach = torch.cat([torch.ones_like(p[..., :1]), stayed], dim=-1)
     return torch.cat([p[..., :-1], torch.ones_like(p[..., :1])], dim=-1) * reach
+
+
+def budget_log_odds(budget: Tensor) -> Tensor:
+    """Return ``log(b/(1 − b))``, of budgets no closer to 0 and 1 than ``LEAST_SHARE``.
+
+    What a gate's logit has taken off to open with probability 1 − b: the share of the first of two exits that costs b
+    in the mean, and what every gate tends to where b reaches an end.
+
+    Args:
+        budget: any shape; numbers outside [0, 1] count as its ends.
+    """
+    return torch.logit(budget, LEAST_SHARE)
 
 
 def reach_of(alpha: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.exit_forward import exit_outputs
+from budget_wrappers.functional.gates import budget_log_odds
 
 _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -45,6 +46,9 @@ class EarlyExitNetwork(nn.Module):
         exit_after: hidden layers before each exit, strictly ascending; 0 is an exit on the input itself. The trunk ends
             at the last exit. By default there is an exit after every layer, the input among them.
         activation: after each hidden layer.
+        reads_budget: whether the last number of a row is the budget that the gates are to keep, in [0, 1]. Its log-odds
+            are taken off every gate's logit: a gate that has learned nothing else opens with probability 1 − b, which
+            no linear layer on b could say. It costs no matrix product.
 
     Attributes:
         depths: ``exit_after`` as it was resolved.
@@ -63,12 +67,13 @@ class EarlyExitNetwork(nn.Module):
         hidden: Sequence[int],
         exit_after: Sequence[int] | None = None,
         activation: Literal["relu", "tanh"] = "relu",
+        reads_budget: bool = False,
     ) -> None:
         super().__init__()
         self.depths = resolved_depths(len(hidden), exit_after)
         if activation not in _ACTIVATIONS:
             raise ConfigError(f"activation={activation!r}: expected one of {', '.join(_ACTIVATIONS)}")
-        self.inputs, self.outputs, self.activation = inputs, outputs, activation
+        self.inputs, self.outputs, self.activation, self.reads_budget = inputs, outputs, activation, reads_budget
         widths = [inputs, *hidden]
         self.stages = nn.ModuleList()
         self.exits = nn.ModuleList()
@@ -95,14 +100,19 @@ class EarlyExitNetwork(nn.Module):
         """Return what every exit and gate says of ``x`` ``(B, inputs)``."""
         parameters = self._tensors()
         if parameters is not None:
-            return ExitOutputs(*exit_outputs(x, self.activation, self._layers, self.outputs, parameters))
+            output, logits = exit_outputs(x, self.activation, self._layers, self.outputs, parameters)
+        else:
+            output, logits = self._layer_by_layer(x)
+        return ExitOutputs(output, logits - budget_log_odds(x[:, -1:]) if self.reads_budget else logits)
+
+    def _layer_by_layer(self, x: Tensor) -> tuple[Tensor, Tensor]:
         outputs, logits = [], []
         for stage, layer in zip(self.stages, self.exits, strict=True):
             x = stage(x)
             said = layer(x)
             outputs.append(said[:, : self.outputs])
             logits.append(said[:, self.outputs :])
-        return ExitOutputs(torch.stack(outputs), torch.cat(logits, 1))
+        return torch.stack(outputs), torch.cat(logits, 1)
 
     def _tensors(self) -> list[Tensor] | None:
         """Return weight and bias of each layer in the order they run, or ``None`` where layers were hooked or changed.
@@ -138,11 +148,13 @@ class EarlyExitNetwork(nn.Module):
         output = x.new_empty(len(x), self.outputs)
         taken = torch.full((len(x),), len(self.exits) - 1, device=x.device)
         inside = torch.arange(len(x), device=x.device)
+        odds = budget_log_odds(x[:, -1]) if self.reads_budget else None
         for number, (stage, layer) in enumerate(zip(self.stages, self.exits, strict=True)):
             x = stage(x)
             weight, bias = layer.weight, layer.bias
             if number < len(self.exits) - 1:
                 logit = torch.addmv(bias[-1:].expand(len(x)), x, weight[-1])
+                logit = logit if odds is None else logit - odds[inside]
                 out = logit >= 0 if draws is None else torch.sigmoid(logit) > draws[inside, number]
                 taken[inside[out]] = number
                 output[inside[out]] = nn.functional.linear(x[out], weight[:-1], bias[:-1])

@@ -22,20 +22,22 @@ from budget_wrappers.wrappers import RecordComputeStatistics
 NORMALISATION = Normalisation(np.array([1.0, 0.0, -1.0]), np.array([2.0, 1.0, 0.5]), 5.0)
 
 
-def made(normalisation: Normalisation | None = None, **settings: Any) -> BudgetedExitPolicy:
+def made(normalisation: Normalisation | None = None, reads_budget: bool = False, **settings: Any) -> BudgetedExitPolicy:
     torch.manual_seed(0)
-    network = EarlyExitNetwork(3, 1, (8, 8))
+    network = EarlyExitNetwork(3, 1, (8, 8), reads_budget=reads_budget)
     return BudgetedExitPolicy(network, ActionMap("squash", (-2.0,), (2.0,)), 0.3, normalisation, **settings)
 
 
+@pytest.mark.parametrize("reads_budget", [False, True])
 @pytest.mark.parametrize("normalisation", [None, NORMALISATION])
-def test_a_saved_policy_acts_as_before(tmp_path: Path, normalisation: Normalisation | None) -> None:
-    policy = made(normalisation)
+def test_a_saved_policy_acts_as_before(tmp_path: Path, normalisation: Normalisation | None, reads_budget: bool) -> None:
+    policy = made(normalisation, reads_budget)
     path = policy.save(tmp_path / "budget-0.3")
     assert path.name == "budget-0.3.safetensors"
     again = BudgetedExitPolicy.load(path)
     observations = np.random.default_rng(0).standard_normal((50, 3))
     np.testing.assert_array_equal(again.predict(observations)[0], policy.predict(observations)[0])
+    assert again.network.reads_budget is reads_budget
     assert (again.budget, again.flops) == (policy.budget, policy.flops)
 
 

@@ -21,9 +21,11 @@ shapes = st.tuples(
 )
 
 
-def network_of(hidden: list[int], seed: int, activation: str, exit_after: list[int] | None = None) -> EarlyExitNetwork:
+def network_of(
+    hidden: list[int], seed: int, activation: str, exit_after: list[int] | None = None, reads_budget: bool = False
+) -> EarlyExitNetwork:
     torch.manual_seed(seed)
-    return EarlyExitNetwork(INPUTS, OUTPUTS, hidden, exit_after, activation)
+    return EarlyExitNetwork(INPUTS, OUTPUTS, hidden, exit_after, activation, reads_budget)
 
 
 def forced(network: EarlyExitNetwork, exit_index: int) -> EarlyExitNetwork:
@@ -38,10 +40,11 @@ def forced(network: EarlyExitNetwork, exit_index: int) -> EarlyExitNetwork:
 
 
 @settings(max_examples=80, deadline=None)
-@given(shape=shapes, rows=st.integers(0, 9))
-def test_acting_says_what_the_exit_taken_says_in_torch_and_numpy(shape: tuple, rows: int) -> None:
-    network = network_of(*shape)
+@given(shape=shapes, rows=st.integers(0, 9), reads_budget=st.booleans())
+def test_acting_says_what_the_exit_taken_says_in_torch_and_numpy(shape: tuple, rows: int, reads_budget: bool) -> None:
+    network = network_of(*shape, reads_budget=reads_budget)
     x, draws = torch.randn(rows, INPUTS), torch.rand(rows, len(network.exits) - 1)
+    x[:, -1] = torch.rand(rows)
     output, logits = network(x)
     opened = torch.cat([torch.sigmoid(logits) > draws, torch.ones(rows, 1, dtype=torch.bool)], 1)
     first = opened.float().argmax(1)
@@ -194,11 +197,39 @@ def test_an_exit_that_is_not_there_is_named(exit_index: int) -> None:
             at(x, exit_index)
 
 
+@settings(max_examples=40, deadline=None)
+@given(shape=shapes, layerwise=st.booleans())
+def test_a_gate_that_has_learned_nothing_opens_with_what_the_budget_leaves(shape: tuple, layerwise: bool) -> None:
+    network = network_of(*shape, reads_budget=True)
+    with torch.no_grad():
+        for layer in network.exits[:-1]:
+            layer.weight[-1], layer.bias[-1] = 0.0, 0.0
+    if layerwise:
+        network.exits[-1].register_forward_hook(lambda *_: None)  # who watches a layer sees it run
+    x = torch.randn(5, INPUTS)
+    x[:, -1] = torch.tensor([0.0, 0.2, 0.5, 0.9, 1.0])
+    # 1 − b, but for the hundredth that is left to chance at the ends
+    expected = torch.tensor([[0.99], [0.8], [0.5], [0.1], [0.01]]).expand(5, len(network.exits) - 1)
+    assert torch.allclose(torch.sigmoid(network(x).logits), expected, atol=1e-6)
+
+
+def test_a_budget_costs_no_matrix_product_and_reaches_the_gates_alone() -> None:
+    plain, reading = (network_of([8, 8], 0, "relu", reads_budget=reads) for reads in (False, True))
+    assert reading.flops == plain.flops
+    x = torch.rand(6, INPUTS)
+    assert torch.equal(reading(x).output, plain(x).output)
+    odds = torch.log(x[:, -1:] / (1 - x[:, -1:]))
+    inner = ((x[:, -1] > 0.01) & (x[:, -1] < 0.99)).numpy()
+    difference = (plain(x).logits - reading(x).logits).detach().numpy()
+    np.testing.assert_allclose(difference[inner], np.broadcast_to(odds, (6, 2))[inner], atol=1e-5)
+
+
+@pytest.mark.parametrize("reads_budget", [False, True])
 @pytest.mark.parametrize("drawn", [True, False])
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
-def test_a_row_alone_leaves_where_it_leaves_among_others(activation: str, drawn: bool) -> None:
+def test_a_row_alone_leaves_where_it_leaves_among_others(activation: str, drawn: bool, reads_budget: bool) -> None:
     torch.manual_seed(0)
-    engine = NumpyExits(EarlyExitNetwork(5, 2, [8, 8], [0, 1, 2], activation))
+    engine = NumpyExits(EarlyExitNetwork(5, 2, [8, 8], [0, 1, 2], activation, reads_budget))
     rng = np.random.default_rng(0)
     x = rng.standard_normal((60, 5)).astype(np.float32)
     draws = rng.random((60, 2), dtype=np.float32) if drawn else None
