@@ -103,6 +103,9 @@ CASES = {
         {**SMALL, "small_net_arch": (4, 4), "master_learning_starts": 100, "master_prioritized": True},
     ),
     "sac-vector": Case("SAC", {"env": "Pendulum-v1", "n_envs": 3, "max_episode_steps": 50}, SMALL),
+    "sac-vector-penalty": Case(
+        "SAC", {"env": "Pendulum-v1", "n_envs": 3, "max_episode_steps": 50, "penalty": 1e-3}, SMALL
+    ),
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import torch
 
-from agents.common.callbacks import Callback, FunctionCallback, StopWhen, load_state_of
+from agents.common.callbacks import Callback, StopWhen, load_state_of
 from agents.common.checkpoint import restore_agent
 from agents.common.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undisturbed
 from agents.common.interrupt import interruptible
@@ -43,11 +43,6 @@ def make_agent(agent_class: type, settings: Mapping[str, Any], config: RunConfig
     except BaseException:
         env.close()
         raise
-
-
-def close_step(agent: Any) -> None:
-    """Close the meter's account of the step, where no wrapper does."""
-    agent.meter.take_flops()
 
 
 @dataclass
@@ -192,8 +187,7 @@ class Run:
 
     def callbacks(self) -> list[Callback]:
         """Return the callbacks of training."""
-        own = [FunctionCallback(close_step)] if self.config.n_envs > 1 else []
-        return [*own, *self.alongside, self.stop, self.checkpoint]
+        return [*self.alongside, self.stop, self.checkpoint]
 
     def report(self, episodes: int | None = None) -> Evaluation:
         """Evaluate the agent as it is, write ``tradeoff.json`` for ``budget report`` and return the evaluation.

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Self
 
 import gymnasium as gym
@@ -22,14 +23,15 @@ class RunConfig:
         env: a Gymnasium id.
         dataset: a Minari data set to learn from instead, its folder or its id: for offline agents only.
         steps: environment steps of training, of all environments together; offline, updates.
-        n_envs: environments that are stepped together.
+        n_envs: environments that are stepped together, in the vector wrappers of the same names.
         max_episode_steps: time limit of an episode, where it is to differ from the environment's own.
         penalty: λ of the reward ``r − λ·FLOPs``, 0 for the plain reward.
         budget_input: whether a share of the budget, drawn anew each episode, is added to the observation as its last
             number; agents with ``budget_from_observation`` read it there.
         sub_policies: saved policies (run folders, checkpoints, zips) that become the actions: the agent is their
             master, and a step is one choice.
-        sub_policy_hold: environment steps that a choice between them lasts, or the durations to choose from, too.
+        sub_policy_hold: environment steps that a choice between them lasts, or the durations to choose from, too; 1
+            with several environments.
         sub_policy_weight: λ, the reward that one step of the cheapest of them costs; dearer ones cost more in
             proportion to their FLOPs.
         eval_every: environment steps between two evaluations, 0 for none.
@@ -61,8 +63,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sub_policies", tuple(self.sub_policies))
-        if isinstance(self.sub_policy_hold, list):
-            object.__setattr__(self, "sub_policy_hold", tuple(self.sub_policy_hold))
+        if isinstance(self.sub_policy_hold, list | tuple):
+            held = tuple(self.sub_policy_hold)
+            object.__setattr__(self, "sub_policy_hold", held[0] if len(held) == 1 else held)
         for name in ("steps", "n_envs", "eval_episodes", "log_every", "checkpoint_every", "threads"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("eval_every", "video_every"):
@@ -70,13 +73,10 @@ class RunConfig:
         require(self.penalty >= 0, "penalty", self.penalty, "a weight of 0 or more")
         limit = self.max_episode_steps
         require(limit is None or limit >= 1, "max_episode_steps", limit, "at least 1 step")
-        require(
-            not (self.penalty and self.n_envs > 1), "penalty", self.penalty, "0 with several environments; use n_envs=1"
-        )
-        choices = len(self.sub_policies)
+        choices, hold = len(self.sub_policies), self.sub_policy_hold
         require(choices != 1, "sub_policies", self.sub_policies, "two at least to choose from, or none")
-        require(not (choices and self.n_envs > 1), "n_envs", self.n_envs, "1 with sub_policies")
-        require(not (self.budget_input and self.n_envs > 1), "n_envs", self.n_envs, "1 with budget_input")
+        together = not choices or self.n_envs == 1 or hold == 1
+        require(together, "sub_policy_hold", hold, "1 with several environments, which end at different steps")
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
@@ -98,26 +98,18 @@ class RunConfig:
             ConfigError: an environment that Gymnasium does not know.
             CheckpointError: a sub-policy's file that holds no policy.
         """
-        env = made(gym.make, self.env, max_episode_steps=self.max_episode_steps, render_mode=render_mode)
-        from budget_wrappers.wrappers import BudgetAwareObservation as WithBudget
-        from budget_wrappers.wrappers import ComputePenaltyReward, RecordComputeStatistics, SubPolicyAction
+        from budget_wrappers import wrappers
 
-        env = WithBudget(env, "budget", draw=(0.0, 1.0)) if self.budget_input else env
-        if meter is None and not self.sub_policies:
-            return env
-        meter = meter or ComputeMeter()
-        if self.sub_policies:
-            paths = [f"file:{path}" for path in self.sub_policies]
-            env = SubPolicyAction(env, paths, self.sub_policy_hold, self.sub_policy_weight, meter)
-        if self.penalty:
-            env = ComputePenaltyReward(env, weight=self.penalty, meter=meter)
-        return RecordComputeStatistics(env, meter=meter)
+        env = made(gym.make, self.env, max_episode_steps=self.max_episode_steps, render_mode=render_mode)
+        return self._wrapped(env, wrappers, meter)
 
     def make_training_env(self, meter: ComputeMeter) -> gym.Env | VectorEnv:
         """Return the environment to train in: a single one, or ``n_envs`` in this process."""
         if self.n_envs == 1:
             return self.make_env(meter)
-        return made(
+        from budget_wrappers.wrappers import vector
+
+        envs = made(
             gym.make_vec,
             self.env,
             num_envs=self.n_envs,
@@ -125,6 +117,20 @@ class RunConfig:
             vector_kwargs=mode_arguments(SAME_STEP),
             max_episode_steps=self.max_episode_steps,
         )
+        return self._wrapped(envs, vector, meter)
+
+    def _wrapped(self, env: Any, kinds: ModuleType, meter: ComputeMeter | None) -> Any:
+        """Return ``env`` in the wrappers that the configuration asks for, which are called alike in both packages."""
+        env = kinds.BudgetAwareObservation(env, "budget", draw=(0.0, 1.0)) if self.budget_input else env
+        if meter is None and not self.sub_policies:
+            return env
+        meter = meter or ComputeMeter()
+        if self.sub_policies:
+            paths = [f"file:{path}" for path in self.sub_policies]
+            env = kinds.SubPolicyAction(env, paths, self.sub_policy_hold, self.sub_policy_weight, meter)
+        if self.penalty:
+            env = kinds.ComputePenaltyReward(env, weight=self.penalty, meter=meter)
+        return kinds.RecordComputeStatistics(env, meter=meter)
 
 
 def made(make: Any, env_id: str, **settings: Any) -> Any:

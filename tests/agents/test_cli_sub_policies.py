@@ -73,6 +73,21 @@ def test_master_of_saved_policies_is_trained_evaluated_and_resumed(
     assert list(read_rows(folder))[-1]["step"] == 60
 
 
+def test_master_of_several_environments_at_once_is_trained_on_their_penalised_reward(
+    policies: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "master"
+    more = ["--n-envs", "2", "--sub-policy-hold", "1", "--sub-policy-weight", "0.5", "--log-every", "50"]
+    assert main([*master([policies["run"], policies["checkpoint"]], folder, *more), "--steps", "150"]) == 0
+    rows = [row for row in read_rows(folder, "training") if "compute/flops" in row]
+    assert rows
+    for row in rows:
+        taken = (row["compute/return_raw"] - row["return"]) / 0.5 * SMALL  # Σ FLOPs of who acted, the mean of episodes
+        assert 25 * SMALL - 1e-3 <= taken <= 25 * LARGE + 1e-3
+        assert taken - 1e-3 <= row["compute/flops"] <= taken + 25 * MASTER + 1e-3  # random choices ask no master
+    assert main(["train", "--resume", str(folder), "--steps", "200"]) == 0
+
+
 def test_sub_policies_are_called_after_the_folder_of_their_run(
     policies: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,7 +142,7 @@ def test_file_cannot_say_that_it_is_trusted(tmp_path: Path, capsys: pytest.Captu
     ("more", "message"),
     [
         (["--sub-policies", "one"], "two at least"),
-        (["--sub-policies", "one", "two", "--n-envs", "2"], "n_envs=2"),
+        (["--sub-policies", "one", "two", "--n-envs", "2"], "sub_policy_hold=5: expected 1 with several"),
         (["--sub-policies", "one", "two"], "there is no file one"),
     ],
 )

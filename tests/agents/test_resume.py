@@ -76,7 +76,7 @@ def test_run_killed_at_a_step_equals_one_never_killed(step: int, whole: Path, tm
     assert differences(whole, other) == []
 
 
-@pytest.mark.parametrize("name", ["cql", "asymmetric", "sac-vector"])
+@pytest.mark.parametrize("name", ["cql", "asymmetric", "sac-vector", "sac-vector-penalty"])
 def test_offline_composed_and_vector_runs_resume_alike(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     case.prepare(tmp_path)
@@ -150,7 +150,6 @@ def test_lost_metrics_are_not_made_up(tmp_path: Path) -> None:
         ({"steps": 0}, "steps=0: expected at least 1"),
         ({"eval_every": -1}, "eval_every=-1: expected 0 or more"),
         ({"penalty": -0.5}, r"penalty=-0\.5: expected a weight of 0 or more"),
-        ({"penalty": 1.0, "n_envs": 2}, r"penalty=1\.0: expected 0 with several environments"),
         ({"stepps": 3}, "RunConfig has no key 'stepps'; did you mean 'steps'"),
     ],
 )

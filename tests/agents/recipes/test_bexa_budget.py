@@ -150,8 +150,9 @@ def test_a_budget_set_on_the_agent_or_at_a_reset_is_what_the_policy_sees() -> No
 def test_a_run_s_environments_have_the_budget_that_it_asks_for() -> None:
     config = RunConfig(env="Pendulum-v1", budget_input=True)
     assert config.make_env().observation_space.shape == config.make_env(ComputeMeter()).observation_space.shape == (4,)
-    with pytest.raises(ConfigError, match="n_envs=2: expected 1 with budget_input"):
-        RunConfig(env="Pendulum-v1", budget_input=True, n_envs=2)
+    envs = RunConfig(env="Pendulum-v1", budget_input=True, n_envs=2).make_training_env(ComputeMeter())
+    assert envs.single_observation_space.shape == (4,)
+    assert envs.reset(seed=0, options={"budget": 0.25})[0][:, -1].tolist() == [0.25, 0.25]
 
 
 def test_a_budget_must_be_in_the_observation_to_be_read_from_there(tmp_path: Path) -> None:
