@@ -5,7 +5,7 @@ parameters' memory, so an in-place optimizer step is seen at once; where a param
 next call follows it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from torch import nn
@@ -30,25 +30,30 @@ class NumpyPerceptron:
 
     def _read(self) -> None:
         """View the parameters as arrays, and remember where they were."""
-        self._places = self._addresses()
+        self._places = addresses_of(self._linears)
         self._layers = [(layer.weight.detach().numpy().T, _bias_of(layer)) for layer in self._linears]
-
-    def _addresses(self) -> list[int]:
-        return [
-            0 if tensor is None else tensor.data_ptr()
-            for layer in self._linears
-            for tensor in (layer.weight, layer.bias)
-        ]
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the output ``(n, out)`` for ``x`` ``(n, in)``."""
-        if self._addresses() != self._places:
+        if addresses_of(self._linears) != self._places:
             self._read()
         f = ACTIVATIONS[self._activation]
         *hidden, (weight, bias) = self._layers
         for w, b in hidden:
             x = f(x @ w + b)
         return x @ weight + bias
+
+
+def addresses_of(linears: Iterable[nn.Linear]) -> list[int]:
+    """Return where weight and bias of each layer are; it is asked at every action, so modules' attributes are not."""
+    found = []
+    for layer in linears:
+        held = layer._parameters
+        # A pruned or parametrised layer does not hold its weight, but makes it.
+        itself = "weight" in held and "bias" in held
+        for tensor in held.values() if itself else (layer.weight, layer.bias):
+            found.append(0 if tensor is None else tensor.data_ptr())
+    return found
 
 
 def _bias_of(layer: nn.Linear) -> np.ndarray:

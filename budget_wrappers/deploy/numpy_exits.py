@@ -5,7 +5,7 @@ Rows that have left are compacted away: what is behind an open gate is not compu
 
 import numpy as np
 
-from budget_wrappers.deploy.numpy_engine import ACTIVATIONS
+from budget_wrappers.deploy.numpy_engine import ACTIVATIONS, addresses_of
 from budget_wrappers.functional.gates import LEAST_SHARE
 from budget_wrappers.modules.exits import EarlyExitNetwork, require_exit
 
@@ -22,23 +22,20 @@ class NumpyExits:
     def __init__(self, network: EarlyExitNetwork) -> None:
         self._stages = [[part for part in stage if hasattr(part, "weight")] for stage in network.stages]
         self._exits = list(network.exits)
+        self._layers = [layer for stage in (*self._stages, self._exits) for layer in stage]
         self._outputs, self._reads_budget = network.outputs, network.reads_budget
         self._activation = network.activation  # its name: a function of one line cannot be pickled
         self._read()
 
     def _read(self) -> None:
         """View the parameters as arrays, and remember where they were."""
-        self._places = self._addresses()
+        self._places = addresses_of(self._layers)
         view = [[(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in s] for s in self._stages]
         self._trunk, self._heads, self._gates = view, [], []
         for layer in self._exits:
             weight, bias = layer.weight.detach().numpy().T, layer.bias.detach().numpy()
             self._heads.append((weight[:, : self._outputs], bias[: self._outputs]))
             self._gates.append((weight[:, -1], bias[-1:]))
-
-    def _addresses(self) -> list[int]:
-        layers = [layer for stage in (*self._stages, self._exits) for layer in stage]
-        return [tensor.data_ptr() for layer in layers for tensor in (layer.weight, layer.bias)]
 
     def leave(self, x: np.ndarray, draws: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return the output of the exit that each row leaves at, ``(n, outputs)``, and which one, ``(n,)``.
@@ -48,7 +45,7 @@ class NumpyExits:
             draws: uniform in [0, 1), shape ``(n, K − 1)``: gate i opens where its probability is above draw i. By
                 default gates open from a probability of ½ on.
         """
-        if self._addresses() != self._places:
+        if addresses_of(self._layers) != self._places:
             self._read()
         if len(x) == 1:
             return self._leave_alone(x, draws)
@@ -102,7 +99,7 @@ class NumpyExits:
 
     def every(self, x: np.ndarray) -> np.ndarray:
         """Return the output of each exit, ``(K, n, outputs)``; no gate is asked."""
-        if self._addresses() != self._places:
+        if addresses_of(self._layers) != self._places:
             self._read()
         outputs = []
         for number, (weight, bias) in enumerate(self._heads):
@@ -121,7 +118,7 @@ class NumpyExits:
             IndexError: there is no such exit.
         """
         require_exit(exit_index, len(self._exits))
-        if self._addresses() != self._places:
+        if addresses_of(self._layers) != self._places:
             self._read()
         for number in range(exit_index + 1):
             x = self._through(number, x)

@@ -134,6 +134,39 @@ def test_numpy_engine_sees_an_in_place_step(activation):
         torch.testing.assert_close(torch.as_tensor(engine(x.numpy())), net(x), rtol=1e-5, atol=1e-5)
 
 
+def pruned(net: MLP) -> None:
+    prune.l1_unstructured(net.linears[1], "weight", 0.5)
+
+
+def parametrised(net: MLP) -> None:
+    torch.nn.utils.parametrizations.weight_norm(net.linears[1])
+
+
+def replaced(net: MLP) -> None:
+    net.linears[1].weight = nn.Parameter(torch.randn(16, 16))
+
+
+def assigned(net: MLP) -> None:
+    net.load_state_dict({name: value + 0.1 for name, value in net.state_dict().items()}, assign=True)
+
+
+def moved(net: MLP) -> None:
+    net.linears[2].bias.data = net.linears[2].bias.data.clone()
+
+
+@pytest.mark.parametrize("change", [pruned, parametrised, replaced, assigned, moved])
+def test_numpy_engine_follows_a_module_whose_parameters_are_others_now(change):
+    net, x = MLP((5, 16, 16, 3), "relu"), torch.randn(7, 5)
+    engine = NumpyPerceptron(net.linears, "relu")
+    change(net)
+    for _ in range(2):
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.add_(0.1)
+            expected = slow(net, x)  # a pruned layer makes its weight when it runs
+            torch.testing.assert_close(torch.as_tensor(engine(x.numpy())), expected, rtol=1e-5, atol=1e-5)
+
+
 def slow(net: MLP, x: torch.Tensor) -> torch.Tensor:
     """Return what the layers give one after the other."""
     for layer in net:
