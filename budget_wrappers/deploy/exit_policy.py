@@ -61,7 +61,7 @@ class Normalisation:
     def __call__(self, observation: Any) -> np.ndarray:
         """Return ``observation``, one or rows, normalised, float32."""
         x = (np.asarray(observation, dtype=np.float64) - self.mean) / self.std
-        return np.clip(x, -self.bound, self.bound).astype(np.float32)
+        return np.minimum(np.maximum(x, -self.bound), self.bound).astype(np.float32)
 
 
 class BudgetedExitPolicy:

@@ -9,6 +9,8 @@ import numpy as np
 
 from budget_wrappers.errors import NonFiniteError, SpaceError
 
+LARGEST = float(np.finfo(np.float32).max)
+
 
 @dataclass(frozen=True)
 class Concatenation:
@@ -79,7 +81,7 @@ def rows_of(
     if x.shape[-1:] != (width,) or x.ndim > 1 + batches:
         expected = f"({width},) or (n, {width})" if batches else f"({width},)"
         raise SpaceError(f"an observation of shape {x.shape}: expected {expected}; {remedy}")
-    if not (np.abs(x) <= np.finfo(np.float32).max).all():
+    if not (np.abs(x) <= LARGEST).all():
         raise NonFiniteError(f"the observation {observation!r} is not finite: expected numbers; mend its source")
     return (x if x.ndim == 2 else x[None]).astype(np.float32), x.ndim == 2
 
