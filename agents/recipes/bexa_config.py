@@ -148,10 +148,11 @@ class BexaDiscreteCQLConfig(BexaDQNConfig, DiscreteCQLConfig):
 
 
 def require_given_budget(config: ExitSettings) -> None:
-    """Raise where an offline agent is to read its budget from observations.
+    """Raise where an offline agent is to read its budget from observations, or to correct it by what acting costs.
 
     Raises:
         ConfigError: always then.
     """
-    read = config.budget_from_observation
+    read, fed = config.budget_from_observation, config.budget_feedback
     require(not read, "budget_from_observation", read, "False: a data set's observations hold no budget")
+    require(not fed, "budget_feedback", fed, "0: learning from data, nothing acts whose cost could be fed back")

@@ -33,7 +33,7 @@ EXIT_KEYS = {
 }
 ACTOR_KEYS = {**EXIT_KEYS, "critic_learning_rate": 1e-3}
 ONE_STREAM = {"dueling": False}
-GIVEN = {"budget_from_observation": False}  # data hold no budget
+GIVEN = {"budget_from_observation": False, "budget_feedback": 0.0}  # data hold no budget, and nothing acts
 
 
 class Exits:

@@ -221,6 +221,8 @@ def test_a_budget_that_is_no_number_is_refused(budget: Any) -> None:
 def test_data_hold_no_budget_to_read(agent_class: Any) -> None:
     with pytest.raises(ConfigError, match="a data set's observations hold no budget"):
         agent_class.config_class(budget_from_observation=True)
+    with pytest.raises(ConfigError, match=r"budget_feedback=0\.1: expected 0: learning from data, nothing acts"):
+        agent_class.config_class(budget_feedback=0.1)
 
 
 def test_a_budget_that_no_exit_can_keep_is_refused_at_run_time() -> None:
