@@ -6,21 +6,23 @@ A name is loaded when it is first used (PEP 562), so ``import agents`` itself lo
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import agents.former
+
 if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal to _HOMES
     from agents.cql import CQL, CQLConfig, DiscreteCQL, DiscreteCQLConfig
     from agents.dqn import DQN, DQNConfig
     from agents.gail import GAIL, GAILConfig
-    from agents.recipes.asymmetric import Asymmetric, AsymmetricConfig
-    from agents.recipes.bexa import BexaSAC, BexaTD3
-    from agents.recipes.bexa_config import (
+    from agents.methods.asymmetric import Asymmetric, AsymmetricConfig
+    from agents.methods.bexa import BexaSAC, BexaTD3
+    from agents.methods.bexa_config import (
         BexaCQLConfig,
         BexaDiscreteCQLConfig,
         BexaDQNConfig,
         BexaSACConfig,
         BexaTD3Config,
     )
-    from agents.recipes.bexa_cql import BexaCQL, BexaDiscreteCQL
-    from agents.recipes.bexa_dqn import BexaDQN
+    from agents.methods.bexa_cql import BexaCQL, BexaDiscreteCQL
+    from agents.methods.bexa_dqn import BexaDQN
     from agents.sac import SAC, SACConfig
     from agents.td3 import TD3, TD3Config
 
@@ -28,17 +30,17 @@ _HOMES = {
     "cql": ("CQL", "CQLConfig", "DiscreteCQL", "DiscreteCQLConfig"),
     "dqn": ("DQN", "DQNConfig"),
     "gail": ("GAIL", "GAILConfig"),
-    "recipes.asymmetric": ("Asymmetric", "AsymmetricConfig"),
-    "recipes.bexa": ("BexaSAC", "BexaTD3"),
-    "recipes.bexa_config": (
+    "methods.asymmetric": ("Asymmetric", "AsymmetricConfig"),
+    "methods.bexa": ("BexaSAC", "BexaTD3"),
+    "methods.bexa_config": (
         "BexaCQLConfig",
         "BexaDQNConfig",
         "BexaDiscreteCQLConfig",
         "BexaSACConfig",
         "BexaTD3Config",
     ),
-    "recipes.bexa_cql": ("BexaCQL", "BexaDiscreteCQL"),
-    "recipes.bexa_dqn": ("BexaDQN",),
+    "methods.bexa_cql": ("BexaCQL", "BexaDiscreteCQL"),
+    "methods.bexa_dqn": ("BexaDQN",),
     "sac": ("SAC", "SACConfig"),
     "td3": ("TD3", "TD3Config"),
 }

@@ -15,14 +15,14 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from agents.common.buffers import Batch, ReplayBuffer
-from agents.common.checkpoint import load_agent
-from agents.common.config import require
-from agents.common.networks import LOG_STD_MAX, LOG_STD_MIN, Critic, SquashedSample, squashed_gaussian
-from agents.common.offline import environment_for, learn_offline, replay_of
-from agents.common.optim import FusedAdam
-from agents.common.td import td_target, twin_critic_loss
+from agents.config import require
 from agents.dqn import DQN, DQNConfig, chosen
+from agents.loop.checkpoint import load_agent
+from agents.loop.offline import environment_for, learn_offline, replay_of
+from agents.nets.networks import LOG_STD_MAX, LOG_STD_MIN, Critic, SquashedSample, squashed_gaussian
+from agents.nets.optim import FusedAdam
+from agents.nets.td import td_target, twin_critic_loss
+from agents.replay.buffers import Batch, ReplayBuffer
 from agents.sac import SAC, SACConfig
 
 

@@ -15,14 +15,14 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.common.acting import NumpyForward, TorchForward
-from agents.common.agent import OffPolicyAgent
-from agents.common.buffers import Batch, ReplayBuffer
-from agents.common.config import OffPolicyConfig, require
-from agents.common.mlp import MLP, Activation
-from agents.common.optim import FusedAdam
-from agents.common.prioritized import PrioritizedReplay
-from agents.common.td import MovingAverage, td_target
+from agents.config import Activation, OffPolicyConfig, require
+from agents.loop.acting import NumpyForward, TorchForward
+from agents.loop.agent import OffPolicyAgent
+from agents.nets.mlp import MLP
+from agents.nets.optim import FusedAdam
+from agents.nets.td import MovingAverage, td_target
+from agents.replay.buffers import Batch, ReplayBuffer
+from agents.replay.prioritized import PrioritizedReplay
 from budget_wrappers.errors import ConfigError
 
 

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.common.buffers import Batch
-from agents.common.config import require
-from agents.common.mlp import MLP
-from agents.common.networks import Critic
-from agents.common.offline import replay_of
-from agents.common.optim import FusedAdam
+from agents.config import require
+from agents.loop.offline import replay_of
+from agents.nets.mlp import MLP
+from agents.nets.networks import Critic
+from agents.nets.optim import FusedAdam
+from agents.replay.buffers import Batch
 from agents.sac import SAC, SACConfig
 from budget_wrappers.errors import DatasetError
 

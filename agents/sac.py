@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.common.acting import NumpyForward, TorchForward
-from agents.common.agent import OffPolicyAgent
-from agents.common.buffers import Batch
-from agents.common.collect import Step
-from agents.common.config import OffPolicyConfig, require
-from agents.common.networks import (
+from agents.config import OffPolicyConfig, require
+from agents.loop.acting import NumpyForward, TorchForward
+from agents.loop.agent import OffPolicyAgent
+from agents.loop.collect import Step
+from agents.nets.networks import (
     LOG_STD_MAX,
     LOG_STD_MIN,
     Critic,
@@ -26,9 +25,10 @@ from agents.common.networks import (
     squashed_gaussian,
     textbook_critic,
 )
-from agents.common.noise import OrnsteinUhlenbeck
-from agents.common.optim import FusedAdam
-from agents.common.td import MovingAverage, entropy_regularised_target
+from agents.nets.noise import OrnsteinUhlenbeck
+from agents.nets.optim import FusedAdam
+from agents.nets.td import MovingAverage, entropy_regularised_target
+from agents.replay.buffers import Batch
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.common.acting import NumpyForward, TorchForward
-from agents.common.agent import OffPolicyAgent
-from agents.common.buffers import Batch
-from agents.common.config import OffPolicyConfig, require
-from agents.common.networks import Critic, DeterministicActor, textbook_critic
-from agents.common.optim import FusedAdam
-from agents.common.td import MovingAverage, td_target
+from agents.config import OffPolicyConfig, require
+from agents.loop.acting import NumpyForward, TorchForward
+from agents.loop.agent import OffPolicyAgent
+from agents.nets.networks import Critic, DeterministicActor, textbook_critic
+from agents.nets.optim import FusedAdam
+from agents.nets.td import MovingAverage, td_target
+from agents.replay.buffers import Batch
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def build(contender: str, algorithm: str) -> Any:
     env = gym.make(ENVIRONMENT)
     settings: dict[str, Any] = {**COMMON, "learning_rate": LEARNING_RATE[algorithm]}
     if contender == "bexa":
-        from agents.recipes.bexa import BexaSAC, BexaTD3
+        from agents.methods.bexa import BexaSAC, BexaTD3
 
         return (BexaSAC if algorithm == "sac" else BexaTD3)(env, net_arch=(256, 256), **settings)
     if contender.startswith("ours"):

@@ -21,14 +21,14 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from agents.common.checkpoint import read, read_header
-from agents.common.dataset import write_dataset
-from agents.common.log import CHECKPOINT, read_rows
-from agents.common.run import Run
-from agents.common.run_config import RunConfig
 from agents.cql import CQL, DiscreteCQL
 from agents.dqn import DQN
-from agents.recipes.asymmetric import Asymmetric
+from agents.loop.checkpoint import read, read_header
+from agents.methods.asymmetric import Asymmetric
+from agents.replay.dataset import write_dataset
+from agents.runs.log import CHECKPOINT, read_rows
+from agents.runs.run import Run
+from agents.runs.run_config import RunConfig
 from agents.sac import SAC
 from agents.td3 import TD3
 from benchmarks.card import RESULTS, store

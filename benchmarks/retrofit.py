@@ -27,8 +27,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from agents.cli import main as budget
 from agents.cli.policies import PolicyOptions, open_policy, setup_of
-from agents.common.tradeoff import Comparison
-from agents.recipes.retrofit import latency_of, visited
+from agents.report.tradeoff import Comparison
+from agents.studies.retrofit import latency_of, visited
 from benchmarks.card import RESULTS, store
 from budget_wrappers.deploy.engines import ENGINES, EnginePolicy
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy

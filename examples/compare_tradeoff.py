@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agents.common.report import terminal_table, write_report
-from agents.recipes.tradeoff import TradeoffConfig, run_tradeoff
+from agents.report.report import terminal_table, write_report
+from agents.studies.tradeoff import TradeoffConfig, run_tradeoff
 
 if __name__ == "__main__":  # worker processes import this file
     config = TradeoffConfig(

@@ -12,12 +12,12 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import tyro
 
 from agents.cli.names import nearest
-from agents.common.config import unknown_key
+from agents.config import unknown_key
 from budget_wrappers.errors import ConfigError
 
 Parsed = TypeVar("Parsed")
 
-PRESETS = Path(__file__).parent.parent / "recipes" / "presets"
+PRESETS = Path(__file__).parent.parent / "methods" / "presets"
 """Where the package keeps the settings of published studies: ``<recipe>/<name>.toml``."""
 
 

@@ -11,7 +11,7 @@ import tyro
 
 from agents.cli.arguments import parse, say
 from agents.cli.names import nearest
-from agents.common.config import require
+from agents.config import require
 from budget_wrappers.errors import BudgetError, ConfigError
 
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -54,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
 
     import gymnasium as gym
 
-    from agents.common.run_config import made
+    from agents.runs.run_config import made
     from budget_wrappers.errors import ContractError
     from budget_wrappers.wrappers import check_wrapper
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from agents.cli.arguments import parse, say
 from agents.cli.policies import PolicyOptions, open_policy
-from agents.common.agent import OffPolicyAgent
-from agents.common.evaluate import Evaluation, evaluate_policy
+from agents.loop.agent import OffPolicyAgent
+from agents.loop.evaluate import Evaluation, evaluate_policy
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ AGENTS = {
     "dqn": ("agents.dqn", "DQN"),
     "cql": ("agents.cql", "CQL"),
     "discrete-cql": ("agents.cql", "DiscreteCQL"),
-    "asymmetric": ("agents.recipes.asymmetric", "Asymmetric"),
-    "bexa-sac": ("agents.recipes.bexa", "BexaSAC"),
-    "bexa-td3": ("agents.recipes.bexa", "BexaTD3"),
-    "bexa-dqn": ("agents.recipes.bexa_dqn", "BexaDQN"),
-    "bexa-cql": ("agents.recipes.bexa_cql", "BexaCQL"),
-    "bexa-discrete-cql": ("agents.recipes.bexa_cql", "BexaDiscreteCQL"),
+    "asymmetric": ("agents.methods.asymmetric", "Asymmetric"),
+    "bexa-sac": ("agents.methods.bexa", "BexaSAC"),
+    "bexa-td3": ("agents.methods.bexa", "BexaTD3"),
+    "bexa-dqn": ("agents.methods.bexa_dqn", "BexaDQN"),
+    "bexa-cql": ("agents.methods.bexa_cql", "BexaCQL"),
+    "bexa-discrete-cql": ("agents.methods.bexa_cql", "BexaDiscreteCQL"),
 }
 
 

@@ -9,11 +9,11 @@ import tyro
 
 from agents.cli.names import agent_called
 from agents.cli.sub_policies import open_sub_policies_with
-from agents.common.checkpoint import load_agent, read_header
-from agents.common.config import require
-from agents.common.interface import require_same_spaces
-from agents.common.log import BEST, CHECKPOINT, read_config
-from agents.common.run_config import RunConfig
+from agents.config import require
+from agents.loop.checkpoint import load_agent, read_header
+from agents.loop.interface import require_same_spaces
+from agents.runs.log import BEST, CHECKPOINT, read_config
+from agents.runs.run_config import RunConfig
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, is_exit_policy
 from budget_wrappers.errors import CheckpointError, ConfigError
 from budget_wrappers.integrations.sb3 import NormalisedModel, load, metered

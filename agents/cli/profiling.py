@@ -13,10 +13,10 @@ from agents.cli.arguments import parse, say
 from agents.cli.names import agent_named
 from agents.cli.paths import require_file
 from agents.cli.policies import PolicyOptions, open_policy
-from agents.common.agent import OffPolicyAgent
-from agents.common.run_config import RunConfig
-from agents.recipes.asymmetric import Asymmetric
-from agents.recipes.retrofit import trained_actor
+from agents.loop.agent import OffPolicyAgent
+from agents.methods.asymmetric import Asymmetric
+from agents.runs.run_config import RunConfig
+from agents.studies.retrofit import trained_actor
 from budget_wrappers.deploy.engines import ENGINES, EnginePolicy
 from budget_wrappers.errors import BudgetError, ConfigError, MissingExtraError
 from budget_wrappers.integrations import sb3_retrofit

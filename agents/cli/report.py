@@ -36,8 +36,8 @@ def report(folders: Sequence[Path], out: Path | None = None) -> int:
     """Write the report of ``folders``, print its table and return the exit code."""
     from rich.console import Console
 
-    from agents.common.report import terminal_table, write_report
-    from agents.common.tradeoff import Comparison
+    from agents.report.report import terminal_table, write_report
+    from agents.report.tradeoff import Comparison
     from budget_wrappers.errors import ConfigError
 
     if not folders:

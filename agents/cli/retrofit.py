@@ -50,8 +50,8 @@ def run(arguments: Sequence[str]) -> int:
     """Retrofit as ``arguments`` say; return the exit code."""
     options = parse(RetrofitOptions, arguments, "budget retrofit", RetrofitOptions.__doc__ or "")
     require_folder(options.folder, "folder")
-    from agents.common.agent import OffPolicyAgent
-    from agents.recipes.retrofit import AS_TRAINED, IN_NUMPY, run_retrofit, trained_actor
+    from agents.loop.agent import OffPolicyAgent
+    from agents.studies.retrofit import AS_TRAINED, IN_NUMPY, run_retrofit, trained_actor
     from budget_wrappers.integrations import sb3_retrofit
 
     policy, env, name = open_policy(options)

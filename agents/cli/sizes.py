@@ -27,8 +27,8 @@ RECIPE = "asymmetric"
 
 def run(arguments: Sequence[str]) -> int:
     """Search as ``arguments`` say; return the exit code: 1 where there are no two sizes."""
-    from agents.recipes.asymmetric_config import AsymmetricConfig
-    from agents.recipes.sizes import SizesConfig, run_sizes
+    from agents.methods.asymmetric_config import AsymmetricConfig
+    from agents.studies.sizes import SizesConfig, run_sizes
 
     where = Annotated[
         Path | None, tyro.conf.arg(aliases=["--folder"], help="folder of the search; by default runs/<time>-sizes.")
@@ -71,9 +71,9 @@ def next_command(config: Any, sizes: Any, preset: str | None = None) -> str:
         sizes: with both widths.
         preset: what the search was told, which the command repeats: the master's settings are in it.
     """
-    from agents.common.run_config import RunConfig
-    from agents.recipes.asymmetric_config import AsymmetricConfig
-    from agents.recipes.sizes_table import LAYERS
+    from agents.methods.asymmetric_config import AsymmetricConfig
+    from agents.runs.run_config import RunConfig
+    from agents.studies.sizes_table import LAYERS
 
     taken = {**vars(AsymmetricConfig()), "steps": RunConfig.steps}
     taken |= {} if preset is None else read_toml(preset_file(RECIPE, preset))

@@ -9,8 +9,8 @@ import zipfile
 from pathlib import Path
 
 from agents.cli.names import agent_called
-from agents.common.checkpoint import load_agent, read_header
-from agents.common.log import BEST, CHECKPOINT
+from agents.loop.checkpoint import load_agent, read_header
+from agents.runs.log import BEST, CHECKPOINT
 from budget_wrappers.errors import CheckpointError
 from budget_wrappers.integrations.sb3 import as_sub_policy, load
 from budget_wrappers.metering import ComputeMeter

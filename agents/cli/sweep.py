@@ -14,16 +14,16 @@ from agents.cli.names import AGENTS, agent_named
 from agents.cli.paths import require_folder
 from budget_wrappers.errors import ConfigError
 
-SPACES = Path(__file__).parent.parent / "recipes" / "spaces"
+SPACES = Path(__file__).parent.parent / "studies" / "spaces"
 """Where the package keeps the published search spaces: ``<agent>.toml``."""
 
 
 def run(arguments: Sequence[str]) -> int:
     """Search as ``arguments`` say; return the exit code."""
-    from agents.common.workers import run_jobs
-    from agents.recipes.ray_tasks import run_on_ray
-    from agents.recipes.space import read_space
-    from agents.recipes.sweep import SweepConfig, run_sweep
+    from agents.runs.workers import run_jobs
+    from agents.studies.ray_tasks import run_on_ray
+    from agents.studies.space import read_space
+    from agents.studies.sweep import SweepConfig, run_sweep
 
     if not arguments or arguments[0].startswith("-"):
         say(

@@ -15,7 +15,7 @@ from agents.cli.report import report
 
 def run(arguments: Sequence[str]) -> int:
     """Train and compare as ``arguments`` say; return the exit code."""
-    from agents.recipes.tradeoff import TradeoffConfig, run_tradeoff
+    from agents.studies.tradeoff import TradeoffConfig, run_tradeoff
 
     where = Annotated[
         Path | None, tyro.conf.arg(aliases=["--folder"], help="folder of the run; by default runs/<time>-tradeoff.")

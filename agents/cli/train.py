@@ -14,9 +14,9 @@ from agents.cli.arguments import PresetOptions, flat, parse, presets_of, say, va
 from agents.cli.names import AGENTS, agent_called, agent_named
 from agents.cli.paths import require_folder
 from agents.cli.sub_policies import open_sub_policies_with
-from agents.common.log import read_config
-from agents.common.run import Run
-from agents.common.run_config import RunConfig
+from agents.runs.log import read_config
+from agents.runs.run import Run
+from agents.runs.run_config import RunConfig
 
 
 @dataclass(frozen=True)

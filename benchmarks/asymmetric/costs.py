@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from agents.cli.arguments import PRESETS, presets_of
-from agents.common.networks import GaussianActor
 from agents.dqn import QNetwork
-from agents.recipes.asymmetric import AsymmetricConfig
+from agents.methods.asymmetric import AsymmetricConfig
+from agents.nets.networks import GaussianActor
 from benchmarks.card import RESULTS, store
 from budget_wrappers import count_flops
 

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 from agents.cli.sub_policies import open_sub_policies_with
-from agents.common.checkpoint import load_agent
-from agents.common.evaluate import REPORT_SEED, evaluate_policy
-from agents.common.log import BEST
-from agents.common.run import Run
-from agents.common.run_config import RunConfig
 from agents.dqn import DQN
+from agents.loop.checkpoint import load_agent
+from agents.loop.evaluate import REPORT_SEED, evaluate_policy
+from agents.runs.log import BEST
+from agents.runs.run import Run
+from agents.runs.run_config import RunConfig
 from agents.sac import SAC
 from benchmarks.asymmetric.costs import FOLDER
 from benchmarks.card import store

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from agents.cli.arguments import presets_of
-from agents.common.evaluate import REPORT_SEED, evaluate_policy
-from agents.recipes.asymmetric import Asymmetric, AsymmetricConfig
+from agents.loop.evaluate import REPORT_SEED, evaluate_policy
+from agents.methods.asymmetric import Asymmetric, AsymmetricConfig
 from benchmarks.asymmetric import study
 from benchmarks.asymmetric.tables import ANOTHER_MASTER
 from benchmarks.card import store

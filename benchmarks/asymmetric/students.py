@@ -22,17 +22,17 @@ from typing import Any
 
 import torch
 
+from agents.behaviour_cloning import BehaviourCloning
 from agents.cli.arguments import presets_of
-from agents.common.behaviour_cloning import BehaviourCloning
-from agents.common.checkpoint import load_agent
-from agents.common.config import OffPolicyConfig
-from agents.common.dataset import open_dataset
-from agents.common.demonstrations import write_demonstrations
-from agents.common.log import CHECKPOINT
-from agents.common.run import Run
-from agents.common.run_config import RunConfig
+from agents.config import OffPolicyConfig
 from agents.gail import GAIL
-from agents.recipes.asymmetric import AsymmetricConfig
+from agents.loop.checkpoint import load_agent
+from agents.methods.asymmetric import AsymmetricConfig
+from agents.replay.dataset import open_dataset
+from agents.replay.demonstrations import write_demonstrations
+from agents.runs.log import CHECKPOINT
+from agents.runs.run import Run
+from agents.runs.run_config import RunConfig
 from agents.sac import SAC
 from benchmarks.asymmetric import study
 from benchmarks.card import store

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 from agents.cli.arguments import PRESETS, presets_of
-from agents.common.cloud import RandomPolicy
-from agents.common.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undisturbed
-from agents.common.log import CONFIG, read_json
-from agents.common.run import Run
-from agents.common.run_config import RunConfig
-from agents.recipes.asymmetric import Asymmetric, AsymmetricConfig
+from agents.loop.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undisturbed
+from agents.methods.asymmetric import Asymmetric, AsymmetricConfig
+from agents.report.cloud import RandomPolicy
+from agents.runs.log import CONFIG, read_json
+from agents.runs.run import Run
+from agents.runs.run_config import RunConfig
 from agents.sac import SAC
 from benchmarks.asymmetric.costs import FOLDER, SIZES
 from benchmarks.card import store

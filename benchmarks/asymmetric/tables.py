@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from agents.cli.arguments import presets_of
-from agents.common.cloud import plot_cloud
-from agents.common.pictures import plot_tradeoff
-from agents.common.tradeoff import TradeoffPoint, summarise
+from agents.report.cloud import plot_cloud
+from agents.report.pictures import plot_tradeoff
+from agents.report.tradeoff import TradeoffPoint, summarise
 from benchmarks.asymmetric.costs import FOLDER
 from benchmarks.asymmetric.study import BASELINES, EPISODES, PRICES, RANDOM, STUDENTS, VARIANTS, stored
 from benchmarks.card import store

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from agents.common.evaluate import REPORT_SEED, evaluate_policy
-from agents.recipes.bexa import BexaTD3
+from agents.loop.evaluate import REPORT_SEED, evaluate_policy
+from agents.methods.bexa import BexaTD3
 from benchmarks.card import RESULTS, store
 from budget_wrappers.wrappers import RecordComputeStatistics
 

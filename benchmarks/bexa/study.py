@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from agents.cli.names import agent_named
-from agents.common.evaluate import REPORT_SEED, evaluate_policy, undisturbed
-from agents.common.run import Run
-from agents.common.run_config import RunConfig
-from agents.recipes.bexa_config import BexaSACConfig, BexaTD3Config
+from agents.loop.evaluate import REPORT_SEED, evaluate_policy, undisturbed
+from agents.methods.bexa_config import BexaSACConfig, BexaTD3Config
+from agents.runs.run import Run
+from agents.runs.run_config import RunConfig
 from benchmarks.card import RESULTS, store
 
 FOLDER = RESULTS / "bexa"

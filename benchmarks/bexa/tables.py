@@ -16,9 +16,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from agents.common.files import replacing
-from agents.common.pictures import DOTS_PER_INCH, FAINT_INK, INK, METHOD_COLOURS, plot_curves, plot_tradeoff
-from agents.common.tradeoff import TradeoffPoint, summarise
+from agents.loop.files import replacing
+from agents.report.pictures import DOTS_PER_INCH, FAINT_INK, INK, METHOD_COLOURS, plot_curves, plot_tradeoff
+from agents.report.tradeoff import TradeoffPoint, summarise
 from benchmarks.bexa.study import FOLDER, PLAIN, TASKS, stored
 from benchmarks.card import store
 

@@ -18,7 +18,7 @@ from typing import Any
 import gymnasium as gym
 import torch
 
-from agents.recipes.bexa import BexaSAC
+from agents.methods.bexa import BexaSAC
 from agents.sac import SAC
 from benchmarks.card import RESULTS, store
 

@@ -26,12 +26,12 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from agents.common.agent import OffPolicyAgent
-from agents.common.behaviour_cloning import BehaviourCloning
-from agents.common.dataset import minari_module, open_dataset, write_dataset
-from agents.common.evaluate import undisturbed
+from agents.behaviour_cloning import BehaviourCloning
 from agents.cql import CQL, DiscreteCQL
 from agents.dqn import DQN
+from agents.loop.agent import OffPolicyAgent
+from agents.loop.evaluate import undisturbed
+from agents.replay.dataset import minari_module, open_dataset, write_dataset
 from agents.sac import SAC
 from benchmarks.card import RESULTS, store
 from benchmarks.learning.protocol import FINAL_EPISODES, TASKS, evaluate, summary

@@ -14,12 +14,12 @@ from typing import Any
 import gymnasium as gym
 import torch
 
-from agents.common.agent import OffPolicyAgent
-from agents.common.callbacks import Callback, load_state_of
-from agents.common.checkpoint import restore_agent
-from agents.common.evaluate import undisturbed
-from agents.common.monitors import Checkpoint
 from agents.dqn import DQN
+from agents.loop.agent import OffPolicyAgent
+from agents.loop.callbacks import Callback, load_state_of
+from agents.loop.checkpoint import restore_agent
+from agents.loop.evaluate import undisturbed
+from agents.runs.monitors import Checkpoint
 from agents.sac import SAC
 from agents.td3 import TD3
 from benchmarks.card import RESULTS, store

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from agents.common.agent import OffPolicyAgent
-from agents.common.dataset import Transitions
+from agents.loop.agent import OffPolicyAgent
+from agents.replay.dataset import Transitions
 
 
 def random_transitions(agent: OffPolicyAgent, count: int, length: int = 10, seed: int = 0) -> Transitions:

@@ -16,10 +16,10 @@ from gymnasium import spaces
 from torch import nn
 
 from agents import DQN, SAC, TD3
-from agents.common.agent import OffPolicyAgent
-from agents.common.checkpoint import save_agent
-from agents.common.collect import require_finite
-from agents.common.dataset import open_dataset
+from agents.loop.agent import OffPolicyAgent
+from agents.loop.checkpoint import save_agent
+from agents.loop.collect import require_finite
+from agents.replay.dataset import open_dataset
 from budget_wrappers.errors import (
     BudgetError,
     CheckpointError,

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.common.buffers import ReplayBuffer
-from agents.common.dataset import Transitions
+from agents.replay.buffers import ReplayBuffer
+from agents.replay.dataset import Transitions
 from budget_wrappers.errors import ConfigError
 
 GAMMA = 0.5

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from agents.common.agent import OffPolicyAgent
-from agents.common.callbacks import (
+from agents.loop.agent import OffPolicyAgent
+from agents.loop.callbacks import (
     Callback,
     CallbackList,
     Every,
@@ -23,10 +23,10 @@ from agents.common.callbacks import (
     load_state_of,
     state_of,
 )
-from agents.common.interrupt import interruptible
-from agents.common.log import RunFolder
-from agents.common.monitors import Checkpoint, Evaluate, Log, RecordVideo
-from agents.common.video import record_episode, small
+from agents.report.video import record_episode, small
+from agents.runs.interrupt import interruptible
+from agents.runs.log import RunFolder
+from agents.runs.monitors import Checkpoint, Evaluate, Log, RecordVideo
 from budget_wrappers.errors import ConfigError, MissingExtraError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers import RecordComputeStatistics

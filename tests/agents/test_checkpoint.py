@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from agents import SAC, TD3
-from agents.common import files
-from agents.common.agent import OffPolicyAgent
-from agents.common.checkpoint import load_agent, read, read_header, restore_agent, save_agent
-from agents.common.header import CHECKSUM, TEXT
-from agents.common.monitors import Checkpoint
-from agents.common.networks import Critic
-from agents.common.spaces import describe_space, space_of
+from agents.loop import files
+from agents.loop.agent import OffPolicyAgent
+from agents.loop.checkpoint import load_agent, read, read_header, restore_agent, save_agent
+from agents.loop.header import CHECKSUM, TEXT
+from agents.loop.spaces import describe_space, space_of
+from agents.nets.networks import Critic
+from agents.runs.monitors import Checkpoint
 from budget_wrappers.errors import CheckpointError, UntrustedFileError
 from tests.agents.small import CASES, make_agent, make_env, make_vector
 
@@ -292,7 +292,7 @@ def test_a_key_that_a_later_version_has_added_means_its_default(saved: Path, mon
         config = {key: value for key, value in header["config"].items() if key != "reward_scale"}
         return {**header, "config": config}, tensors
 
-    monkeypatch.setattr("agents.common.checkpoint.read", read_older)
+    monkeypatch.setattr("agents.loop.checkpoint.read", read_older)
     restore_agent(make_agent("sac"), saved)
     with pytest.raises(CheckpointError, match=r"reward_scale=1.0, the agent has reward_scale=2.0"):
         restore_agent(make_agent("sac", reward_scale=2.0), saved)

@@ -14,8 +14,8 @@ import pytest
 
 from agents import cli
 from agents.cli import arguments, main
-from agents.common.callbacks import StopWhen
-from agents.common.log import read_rows
+from agents.loop.callbacks import StopWhen
+from agents.runs.log import read_rows
 
 TINY = """
 env = "Pendulum-v1"
@@ -287,7 +287,7 @@ def test_tradeoff_runs_what_its_options_say_and_reports_it(
         folder.mkdir()
         shutil.copy(run_folder / "tradeoff.json", folder)
 
-    monkeypatch.setattr("agents.recipes.tradeoff.run_tradeoff", run_tradeoff)
+    monkeypatch.setattr("agents.studies.tradeoff.run_tradeoff", run_tradeoff)
     folder = tmp_path / "compared"
     assert main(["tradeoff", "--steps", "300", "--seeds", "4", "--folder", str(folder)]) == 0
     assert (asked[0].steps, asked[0].seeds) == (300, (4,))
@@ -300,7 +300,7 @@ def test_interrupted_tradeoff_says_how_to_go_on(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("agents.recipes.tradeoff.run_tradeoff", interrupted)
+    monkeypatch.setattr("agents.studies.tradeoff.run_tradeoff", interrupted)
     assert main(["tradeoff", "--folder", str(tmp_path / "t")]) == 130
     assert f"--folder {tmp_path / 't'}" in capsys.readouterr().out
 

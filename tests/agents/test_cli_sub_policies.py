@@ -8,7 +8,7 @@ import pytest
 
 from agents.cli import main
 from agents.cli.sub_policies import open_sub_policies_with
-from agents.common.log import read_rows
+from agents.runs.log import read_rows
 from budget_wrappers.policies import load_sub_policy
 
 SMALL = 2 * (3 * 4 + 4 * 4 + 4 * 2)  # two layers of 4 between 3 observations and twice 1 action

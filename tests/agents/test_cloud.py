@@ -6,8 +6,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from agents.common.cloud import plot_cloud, random_return, scaled_episodes
-from agents.common.tradeoff import Row, TradeoffPoint, summarise
+from agents.report.cloud import plot_cloud, random_return, scaled_episodes
+from agents.report.tradeoff import Row, TradeoffPoint, summarise
 from budget_wrappers.errors import ConfigError
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from agents.common.behaviour_cloning import BehaviourCloningConfig
-from agents.common.config import OffPolicyConfig, kinds_of
+from agents.behaviour_cloning import BehaviourCloningConfig
+from agents.config import OffPolicyConfig, kinds_of
 from agents.cql import CQLConfig, DiscreteCQLConfig
 from agents.dqn import DQNConfig
-from agents.recipes.asymmetric import AsymmetricConfig
+from agents.methods.asymmetric import AsymmetricConfig
 from agents.sac import SACConfig
 from agents.td3 import TD3Config
 from budget_wrappers.errors import ConfigError

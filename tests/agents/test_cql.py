@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 
 from agents import CQL, DiscreteCQL
-from agents.common.buffers import Batch
-from agents.common.dataset import Transitions
-from agents.common.networks import Critic, GaussianActor
-from agents.common.offline import FixedReplay
 from agents.cql import conservative_gap, squashed_density
+from agents.loop.offline import FixedReplay
+from agents.nets.networks import Critic, GaussianActor
+from agents.replay.buffers import Batch
+from agents.replay.dataset import Transitions
 from agents.sac import SAC
 from budget_wrappers.errors import ConfigError, SpaceError
 from tests.agents.data import random_transitions

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from agents import SAC
-from agents.common.checkpoint import checksum, read, read_header, save_agent
-from agents.common.header import CHECKSUM, FORMAT, MAPPINGS, PLAIN, TEXT
+from agents.loop.checkpoint import checksum, read, read_header, save_agent
+from agents.loop.header import CHECKSUM, FORMAT, MAPPINGS, PLAIN, TEXT
 from budget_wrappers.errors import CheckpointError
 from tests.agents.small import make_agent
 

@@ -11,8 +11,8 @@ from gymnasium import spaces
 from gymnasium.wrappers import RescaleAction
 
 from agents import CQL, DQN, SAC, DiscreteCQL
-from agents.common.behaviour_cloning import BehaviourCloning
-from agents.common.dataset import open_dataset, read_transitions, write_dataset
+from agents.behaviour_cloning import BehaviourCloning
+from agents.replay.dataset import open_dataset, read_transitions, write_dataset
 from budget_wrappers.errors import ConfigError, DatasetError, MissingExtraError, NonFiniteError
 from tests.agents.test_hindsight import Line
 from tests.contracts.agent import Countdown

@@ -9,8 +9,8 @@ import pytest
 from gymnasium import spaces
 
 from agents import SAC
-from agents.common.dataset import read_transitions
-from agents.common.demonstrations import write_demonstrations
+from agents.replay.dataset import read_transitions
+from agents.replay.demonstrations import write_demonstrations
 from budget_wrappers.errors import DatasetError
 from tests.agents.test_hindsight import Line
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from agents import DQN
-from agents.common.buffers import Batch
 from agents.dqn import DuelingQNetwork, QNetwork, chosen, weighted_huber
+from agents.replay.buffers import Batch
 from budget_wrappers.errors import ConfigError
 from tests.contracts.agent import Countdown
 from tests.gymnasium_versions import sync

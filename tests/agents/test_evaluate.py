@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from agents.common.evaluate import Evaluation, evaluate_policy, undisturbed
+from agents.loop.evaluate import Evaluation, evaluate_policy, undisturbed
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers import ComputePenaltyReward, RecordComputeStatistics

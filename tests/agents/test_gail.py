@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from agents import GAIL, SAC
-from agents.common.buffers import Batch
-from agents.common.callbacks import FunctionCallback
-from agents.common.dataset import Transitions, write_dataset
-from agents.common.offline import FixedReplay
-from agents.common.run import Run
-from agents.common.run_config import RunConfig
 from agents.gail import discrimination_loss, imitation_reward
+from agents.loop.callbacks import FunctionCallback
+from agents.loop.offline import FixedReplay
+from agents.replay.buffers import Batch
+from agents.replay.dataset import Transitions, write_dataset
+from agents.runs.run import Run
+from agents.runs.run_config import RunConfig
 from benchmarks.resume import differences
 from budget_wrappers.errors import ConfigError, DatasetError, NonFiniteError, SpaceError
 from tests.agents import probes

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents import DQN, SAC, TD3
-from agents.common.hindsight import GoalSlices, HindsightReplay, goal_slices
+from agents.replay.hindsight import GoalSlices, HindsightReplay, goal_slices
 from budget_wrappers.errors import ConfigError, SpaceError
 from tests.gymnasium_versions import AutoresetMode, sync
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from agents.common.labels import place_labels, spread
+from agents.report.labels import place_labels, spread
 
 FRAME = (0.0, 0.0, 1000.0, 600.0)
 NOTHING = np.empty((0, 2))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.common import log
-from agents.common.log import RunFolder, read_rows
+from agents.runs import log
+from agents.runs.log import RunFolder, read_rows
 from budget_wrappers.errors import CheckpointError, ConfigError, MissingExtraError
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from agents.common.mlp import MLP, smallest_value, squared_error
+from agents.nets.mlp import MLP, smallest_value, squared_error
 from budget_wrappers.deploy.numpy_engine import NumpyPerceptron
 
 ACTIVATIONS = ("relu", "tanh")

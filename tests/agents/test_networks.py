@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from agents.common.networks import Critic, DeterministicActor, GaussianActor, squashed_gaussian
+from agents.nets.networks import Critic, DeterministicActor, GaussianActor, squashed_gaussian
 from budget_wrappers import count_flops
 
 

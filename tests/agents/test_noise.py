@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from agents.common.noise import OrnsteinUhlenbeck
+from agents.nets.noise import OrnsteinUhlenbeck
 
 
 def test_noise_follows_its_equation() -> None:

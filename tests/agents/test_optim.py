@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from agents.common.mlp import MLP
-from agents.common.optim import FusedAdam, clipped
+from agents.nets.mlp import MLP
+from agents.nets.optim import FusedAdam, clipped
 
 
 def step(optimizer: torch.optim.Optimizer, net: MLP, x: torch.Tensor) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from agents.common.buffers import ReplayBuffer
-from agents.common.option_replay import OptionReplay, Replays
-from agents.common.prioritized import PrioritizedReplay
+from agents.replay.buffers import ReplayBuffer
+from agents.replay.option_replay import OptionReplay, Replays
+from agents.replay.prioritized import PrioritizedReplay
 
 
 def filled(replay: ReplayBuffer, exponent: Any = "duration") -> OptionReplay:

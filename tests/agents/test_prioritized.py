@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents import DQN
-from agents.common.prioritized import PrioritizedReplay, SumTree
+from agents.replay.prioritized import PrioritizedReplay, SumTree
 from budget_wrappers.errors import ConfigError
 from tests.agents.probes import constant
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from agents import CQL, DQN, SAC, TD3, DiscreteCQL
-from agents.common.agent import OffPolicyAgent
-from agents.common.dataset import Transitions
-from agents.common.offline import FixedReplay
+from agents.loop.agent import OffPolicyAgent
+from agents.loop.offline import FixedReplay
+from agents.replay.dataset import Transitions
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies import FunctionPolicy
 from budget_wrappers.wrappers import SubPolicyAction

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from agents.common.pictures import METHOD_COLOURS, method_colours, plot_curves, plot_tradeoff
-from agents.common.report import Report, finding, terminal_table, write_report
-from agents.common.tradeoff import Comparison, Row, TradeoffPoint, summarise
+from agents.report.pictures import METHOD_COLOURS, method_colours, plot_curves, plot_tradeoff
+from agents.report.report import Report, finding, terminal_table, write_report
+from agents.report.tradeoff import Comparison, Row, TradeoffPoint, summarise
 from budget_wrappers.errors import ConfigError
 
 POLICIES = (

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from agents import SAC, TD3
-from agents.common.callbacks import FunctionCallback
-from agents.common.log import read_rows
-from agents.common.run import Run
-from agents.common.run_config import RunConfig
+from agents.loop.callbacks import FunctionCallback
+from agents.runs.log import read_rows
+from agents.runs.run import Run
+from agents.runs.run_config import RunConfig
 from benchmarks.resume import CASES, CLASSES, Case, differences, study
 from budget_wrappers.errors import CheckpointError, ConfigError
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from gymnasium.wrappers import TransformReward
 
-from agents.common.callbacks import Callback
 from agents.dqn import DQN
+from agents.loop.callbacks import Callback
 from agents.sac import SAC
 from agents.td3 import TD3
 from budget_wrappers.errors import ConfigError

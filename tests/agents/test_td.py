@@ -2,9 +2,9 @@
 
 import torch
 
-from agents.common.buffers import Batch
-from agents.common.mlp import MLP
-from agents.common.td import MovingAverage, entropy_regularised_target, td_target, twin_critic_loss
+from agents.nets.mlp import MLP
+from agents.nets.td import MovingAverage, entropy_regularised_target, td_target, twin_critic_loss
+from agents.replay.buffers import Batch
 
 
 def batch_of(reward: list[float], discount: list[float]) -> Batch:

@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from agents.common.timeline import plot_timeline, record_timeline
+from agents.report.timeline import plot_timeline, record_timeline
 from budget_wrappers import ComputeMeter
 from budget_wrappers.errors import ConfigError, SpaceError
 from budget_wrappers.policies import FunctionPolicy

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.common.tradeoff import FILE_NAME, Comparison, TradeoffPoint, interval_note, summarise
+from agents.report.tradeoff import FILE_NAME, Comparison, TradeoffPoint, interval_note, summarise
 from budget_wrappers.errors import CheckpointError, ConfigError, NonFiniteError
 
 

@@ -7,9 +7,9 @@ import pytest
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from agents import DQN, BexaDQN
-from agents.common.callbacks import Callback
-from agents.common.collect import Step
-from agents.common.interface import accounts_of
+from agents.loop.callbacks import Callback
+from agents.loop.collect import Step
+from agents.loop.interface import accounts_of
 from budget_wrappers.errors import MeterError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies import FunctionPolicy

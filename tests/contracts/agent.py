@@ -15,8 +15,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from agents.common.agent import OffPolicyAgent
-from agents.common.buffers import Batch
+from agents.loop.agent import OffPolicyAgent
+from agents.replay.buffers import Batch
 from budget_wrappers.errors import ConfigError, NonFiniteError, SpaceError
 from tests.gymnasium_versions import AutoresetMode, sync
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from agents import CQL, DQN, GAIL, SAC, TD3, DiscreteCQL
-from agents.common.agent import OffPolicyAgent
-from agents.common.behaviour_cloning import BehaviourCloning
-from agents.common.buffers import Batch
-from agents.common.offline import FixedReplay
+from agents.behaviour_cloning import BehaviourCloning
+from agents.loop.agent import OffPolicyAgent
+from agents.loop.offline import FixedReplay
+from agents.replay.buffers import Batch
 from tests.agents.data import random_transitions
 from tests.contracts.agent import AgentContract, OnlineContract
 

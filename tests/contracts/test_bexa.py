@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from agents import BexaCQL, BexaDiscreteCQL, BexaDQN, BexaSAC, BexaTD3
-from agents.common.buffers import Batch
+from agents.replay.buffers import Batch
 from budget_wrappers.wrappers import BudgetAwareObservation
 from tests.contracts.agent import AgentContract, Countdown, OnlineContract
 from tests.contracts.test_agents import OfflineContract, TestCQL, TestDiscreteCQL, TestDQN, TestSAC, TestTD3

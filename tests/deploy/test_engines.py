@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from agents.common.evaluate import evaluate_policy
+from agents.loop.evaluate import evaluate_policy
 from budget_wrappers.deploy.engines import ENGINES, EnginePolicy
 from budget_wrappers.errors import ConfigError, MissingExtraError, SpaceError
 from budget_wrappers.policies.retrofit import TrainedActor

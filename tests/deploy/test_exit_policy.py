@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from agents.common.evaluate import evaluate_policy
+from agents.loop.evaluate import evaluate_policy
 from budget_wrappers.deploy.exit_policy import HEADER, BudgetedExitPolicy, Normalisation, is_exit_policy
 from budget_wrappers.errors import CheckpointError, NonFiniteError, SpaceError
 from budget_wrappers.metering import ComputeMeter

@@ -150,7 +150,7 @@ def test_predict_and_evaluate_policy_are_charged() -> None:
 
 
 def test_our_evaluation_finds_the_meter_of_a_metered_model() -> None:
-    from agents.common.evaluate import evaluate_policy as ours
+    from agents.loop.evaluate import evaluate_policy as ours
 
     model = metered(model_of(SAC, pendulum()), ComputeMeter())
     assert ours(model, pendulum(), episodes=1).flops_per_step == 208

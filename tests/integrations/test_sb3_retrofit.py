@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from agents.cli import main
 from agents.cli.profiling import ProfileOptions, by_engine
-from agents.common.tradeoff import Comparison
+from agents.report.tradeoff import Comparison
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy
 from budget_wrappers.errors import ConfigError, SpaceError
 from budget_wrappers.integrations.sb3_retrofit import normalisation_of, trained_actor
@@ -221,7 +221,7 @@ def test_from_a_zip_to_a_policy_in_one_command(tmp_path: Path, capsys: pytest.Ca
 def test_our_own_agents_get_exits_too(tmp_path: Path) -> None:
     from agents import CQL, SAC, TD3, BexaSAC
     from agents.dqn import DQN
-    from agents.recipes.retrofit import trained_actor as own_actor
+    from agents.studies.retrofit import trained_actor as own_actor
 
     for agent_class, env_id in ((SAC, "Pendulum-v1"), (TD3, "Pendulum-v1"), (CQL, "Pendulum-v1"), (DQN, "CartPole-v1")):
         agent = agent_class(gym.make(env_id), net_arch=(8, 8))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from agents import DQN, BexaCQL, BexaDiscreteCQL, BexaDQN, BexaSAC, BexaTD3
-from agents.common.agent import OffPolicyAgent
+from agents.loop.agent import OffPolicyAgent
 from budget_wrappers.core import Chooser
 from budget_wrappers.errors import ConfigError, InfeasibleBudgetError
 from budget_wrappers.metering import ComputeMeter

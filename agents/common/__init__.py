@@ -1,1 +1,0 @@
-"""What the agents share: configuration, networks, replay, the training loop, checkpoints, logs and reports."""

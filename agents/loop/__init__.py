@@ -1,0 +1,1 @@
+"""The loop that every agent shares: stepping, storing, updating, saving, evaluating."""

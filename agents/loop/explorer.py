@@ -1,0 +1,33 @@
+"""An agent that is still learning, as a sub-policy."""
+
+from typing import Any
+
+import numpy as np
+
+from agents.loop.agent import OffPolicyAgent
+from agents.nets.noise import OrnsteinUhlenbeck
+
+
+class Explorer:
+    """An agent as the sub-policy that training runs: it acts with its noise.
+
+    Args:
+        name: of the sub-policy.
+        agent: that acts.
+        noise: added to its actions.
+
+    Attributes:
+        flops: of one action.
+        action: the last one, in [-1, 1] as a replay stores it.
+    """
+
+    def __init__(self, name: str, agent: OffPolicyAgent, noise: OrnsteinUhlenbeck) -> None:
+        self.name, self.agent, self.noise, self.flops = name, agent, noise, agent.flops_per_action
+        self.action = np.empty(0)
+
+    def __call__(self, observation: Any) -> np.ndarray:
+        """Return the environment's action for one observation."""
+        action = self.agent.act(self.agent.to_array(observation)[None], deterministic=False)
+        action = np.clip(action + self.noise(), -1.0, 1.0)
+        self.action = action[0]
+        return self.agent.to_env_action(action)[0]

@@ -1,0 +1,1 @@
+"""Budget methods, which any agent is given, and presets made of them."""

@@ -1,0 +1,1 @@
+"""Networks, optimizers, targets and noise."""

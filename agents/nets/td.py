@@ -1,0 +1,53 @@
+"""Temporal-difference targets and losses over leading dimensions ``M`` (critics) and ``K`` (sub-policies)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from agents.replay.buffers import Batch
+
+
+def td_target(batch: Batch, next_value: Tensor) -> Tensor:
+    """Return ``y = R + γⁿ(1 − terminated)·V(s')``, the shape of ``next_value`` ``(..., B)``."""
+    return torch.addcmul(batch.reward, batch.discount, next_value)
+
+
+def entropy_regularised_target(batch: Batch, next_value: Tensor, log_prob: Tensor, ent_coef: Tensor) -> Tensor:
+    """Return ``y_i = R + γⁿ(1 − terminated)·(min_m Q̄_{m,i}(s', a'_i) − α·log π_i(a'_i|s'))``, ``(K, B)``.
+
+    Args:
+        batch: rewards and discounts, ``(B,)`` each.
+        next_value: ``min_m Q̄_{m,i}``, shape ``(K, B)``.
+        log_prob: shape ``(K, B)``.
+        ent_coef: α, a scalar tensor.
+    """
+    return td_target(batch, next_value - ent_coef * log_prob)
+
+
+def twin_critic_loss(values: Tensor, target: Tensor) -> Tensor:
+    """Return ``½ Σ_m Σ_i mean_B (Q_{m,i} − y_i)²``.
+
+    Args:
+        values: shape ``(M, K, B)``.
+        target: shape ``(K, B)``.
+    """
+    return F.mse_loss(values, target.expand_as(values), reduction="sum") * (0.5 / values.shape[-1])
+
+
+class MovingAverage:
+    """A target network's ``θ̄ ← (1 − τ)·θ̄ + τ·θ``.
+
+    Args:
+        online: the network that learns.
+        target: the network that follows, of the same structure.
+        tau: τ, 1 for a copy.
+    """
+
+    def __init__(self, online: nn.Module, target: nn.Module, tau: float) -> None:
+        self._online = [parameter.detach() for parameter in online.parameters()]
+        self._target = [parameter.detach() for parameter in target.parameters()]
+        self._tau = tau
+
+    def update(self) -> None:
+        """Move the target once, in place."""
+        torch._foreach_lerp_(self._target, self._online, self._tau)

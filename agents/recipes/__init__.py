@@ -1,1 +1,0 @@
-"""An agent plus budget parts: wiring only, no maths."""

@@ -1,0 +1,1 @@
+"""What was experienced: buffers, draws from them, and data sets on disk."""

@@ -1,0 +1,1 @@
+"""What a comparison of policies says: points, tables, pictures, films."""

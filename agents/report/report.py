@@ -1,0 +1,216 @@
+"""A comparison made readable: a table for the terminal, three pictures and one self-contained page.
+
+``write_report`` reads what ``budget tradeoff`` left in run folders; everything shown is computed from those points.
+"""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from rich.table import Table
+
+from agents.loop.files import replacing
+from agents.report.cloud import plot_cloud
+from agents.report.pictures import compact, plot_curves, plot_tradeoff, row_label, saving
+from agents.report.tradeoff import Comparison, Row, interval_note, summarise
+from budget_wrappers.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a report lies.
+
+    Attributes:
+        picture: ``tradeoff.png``: return against compute.
+        curves: ``curves.png``: return while training; None when no point has a curve.
+        cloud: ``cloud.png``: cost and score of every episode; None where the return of random actions is not stored,
+            or nothing was learnt beyond it.
+        page: ``report.html``, which holds all pictures and needs no other file.
+        rows: what the table shows, cheapest first.
+    """
+
+    picture: Path
+    curves: Path | None
+    cloud: Path | None
+    page: Path
+    rows: tuple[Row, ...]
+
+
+def write_report(folders: Sequence[Path], out: Path | None = None) -> Report:
+    """Draw and write the report of the comparisons in ``folders``.
+
+    Args:
+        folders: run folders with a ``tradeoff.json``; several are merged.
+        out: where the files go, by default the first folder.
+
+    Raises:
+        ConfigError: for no folder, a folder without ``tradeoff.json``, or folders that cannot be compared.
+        CheckpointError: for a damaged ``tradeoff.json``.
+    """
+    if not folders:
+        raise ConfigError("no run folder was given; expected at least one that `budget tradeoff` wrote: name it")
+    comparison = Comparison.merged([Comparison.read(folder) for folder in folders])
+    out = folders[0] if out is None else out
+    rows = summarise(comparison.points)
+    picture = plot_tradeoff(
+        rows, out / "tradeoff.png", f"What compute buys on {comparison.env_id}", comparison.convention
+    )
+    curves = plot_curves(rows, out / "curves.png", f"Returns while training on {comparison.env_id}")
+    random, cloud = comparison.settings.get("random_return"), None
+    if random is not None and all(point.episodes for point in comparison.points):
+        cloud = plot_cloud(rows, random, out / "cloud.png", f"Every episode on {comparison.env_id}")
+    page = out / "report.html"
+    with replacing(page) as partial:
+        partial.write_text(render_page(comparison, rows, picture, curves, cloud), encoding="utf-8")
+    return Report(picture, curves, cloud, page, tuple(rows))
+
+
+def terminal_table(rows: Sequence[Row], env_id: str, convention: str = "matmul") -> Table:
+    """Return the table that ``budget tradeoff`` prints."""
+    table = Table(
+        title=f"{env_id}: return against acting compute",
+        caption=f"{interval_note(rows)}; FLOPs of acting, {convention} convention. * Pareto front",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for index, name in enumerate(HEADINGS):
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*cells(row), style="dim" if row.baseline else None)
+    return table
+
+
+HEADINGS = ("method", "seeds", "mean return", "95 % interval", "FLOPs / step", "compute saved", "on large")
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """Return the texts of one table row, in the order of ``HEADINGS``."""
+    return (
+        row_label(row) + (" *" if row.efficient else ""),
+        str(len(row.points)),
+        number(row.mean_return),
+        "–" if row.interval_over == "nothing" else f"{number(row.low)} … {number(row.high)}",
+        f"{row.flops_per_step:,.0f}",
+        "reference" if row.reference else f"{100 * row.saved:.1f} %".replace("-", "−"),
+        "–" if row.share_large is None else f"{100 * row.share_large:.1f} %",
+    )
+
+
+def number(value: float) -> str:
+    """Return a return with about four digits.
+
+    >>> number(93.512), number(-0.04321), number(4120.6)
+    ('93.5', '−0.0432', '4,121')
+    """
+    size = abs(value)
+    digits = 0 if size >= 1000 else 1 if size >= 10 else 3 if size >= 0.1 or size == 0 else 4
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def finding(rows: Sequence[Row]) -> str:
+    """Return what the comparison shows, in one sentence of measured numbers.
+
+    The row named is, among those that are no baselines and cheaper than the reference, the one of the highest return.
+    """
+    reference = next(row for row in rows if row.reference)
+    cheaper = [row for row in rows if not row.baseline and row.saved > 0]
+    if not cheaper:
+        return f"No method under comparison spends less than {reference.label}."
+    best = max(cheaper, key=lambda row: row.mean_return)
+    return (
+        f"{row_label(best)} earns {number(best.mean_return)} with {saving(best)} than {reference.label}, "
+        f"which earns {number(reference.mean_return)}."
+    )
+
+
+def render_page(
+    comparison: Comparison, rows: Sequence[Row], picture: Path, curves: Path | None, cloud: Path | None
+) -> str:
+    """Return ``report.html``: pictures embedded, no script, no other file, readable in the dark."""
+    title = escape(f"What compute buys on {comparison.env_id}")
+    note = escape(f"{interval_note(rows)}; * on the Pareto front")
+    parts = [
+        f"<h1>{title}</h1>",
+        f'<p class="finding">{escape(finding(rows))}</p>',
+        _image(picture, "Mean return against acting FLOPs per control step"),
+        _html_table(HEADINGS, [cells(row) for row in rows]),
+        f"<p class=note>{note}. FLOPs are those of acting, {escape(comparison.convention)} convention, everything that "
+        "runs to choose an action included. Savings are relative to the reference row.</p>",
+    ]
+    if curves is not None:
+        parts += ["<h2>While training</h2>", _image(curves, "Evaluation return against environment steps")]
+    if cloud is not None:
+        parts += ["<h2>Every episode</h2>", _image(cloud, "Return of each episode against its FLOPs per control step")]
+    parts += ["<h2>Every run, in evaluation</h2>", _html_table(RUN_HEADINGS, _run_cells(rows))]
+    parts += ["<h2>How it was made</h2>", _provenance(comparison, rows)]
+    body = "\n".join(parts)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width">\n<title>{title}</title>\n'
+        f"<style>{STYLE}</style>\n<main>\n{body}\n</main>\n</html>\n"
+    )
+
+
+RUN_HEADINGS = ("method", "seed", "mean return", "FLOPs / step", "episodes", "steps", "FLOPs in all")
+
+
+def _run_cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    return [
+        (
+            row_label(row),
+            str(point.seed),
+            number(point.mean_return),
+            f"{point.flops_per_step:,.1f}",
+            str(len(point.episodes)) if point.episodes else "–",
+            f"{sum(episode['length'] for episode in point.episodes):,.0f}" if point.episodes else "–",
+            compact(sum(episode["flops"] for episode in point.episodes)) if point.episodes else "–",
+        )
+        for row in rows
+        for point in row.points
+    ]
+
+
+def _image(path: Path, alternative: str) -> str:
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    return f'<img alt="{escape(alternative)}" src="data:image/png;base64,{data}">'
+
+
+def _html_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in headings)
+    body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
+    return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+
+
+def _provenance(comparison: Comparison, rows: Sequence[Row]) -> str:
+    seeds = sorted({point.seed for row in rows for point in row.points})
+    facts = [
+        ("environment", comparison.env_id),
+        ("command", comparison.command or "not recorded"),
+        ("seeds", ", ".join(map(str, seeds))),
+        ("versions", ", ".join(f"{name} {version}" for name, version in comparison.versions.items()) or "not recorded"),
+        *((key, str(value)) for key, value in comparison.settings.items()),
+    ]
+    items = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
+    return f"<dl>\n{items}\n</dl>"
+
+
+STYLE = """
+:root { color-scheme: light dark; }
+body { margin: 0; font: 16px/1.5 system-ui, sans-serif; }
+main { max-width: 920px; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin: 0 0 .5rem; }
+h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
+img { width: 100%; height: auto; background: white; border-radius: 6px; }
+.finding { font-size: 1.1rem; margin: 0 0 1rem; }
+.note, dt { color: color-mix(in srgb, currentColor 65%, transparent); font-size: .9rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .92rem; }
+th, td { text-align: right; padding: .35rem .6rem; white-space: nowrap;
+         border-bottom: 1px solid color-mix(in srgb, currentColor 18%, transparent); }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1rem; margin: 0; }
+dd { margin: 0; font-family: ui-monospace, monospace; font-size: .85rem; white-space: pre-wrap;
+     overflow-wrap: anywhere; }
+"""

@@ -1,0 +1,247 @@
+"""Run folders: everything that made a run and everything it made.
+
+``config.json`` (resolved), ``run.json`` (command, versions, commit), ``metrics.jsonl`` (one JSON object a row),
+``tensorboard/``, ``checkpoint.safetensors``, ``best.safetensors``, pictures. Clock fields of a row stand together under
+``"clock"``, so that two runs can be compared without them.
+"""
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from agents.loop.files import replacing
+from agents.loop.versions import versions
+from budget_wrappers.errors import CheckpointError, ConfigError, MissingExtraError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where runs are not guarded against a second writer
+    fcntl = None  # type: ignore[assignment]
+
+METRICS, CONFIG, RUN = "metrics.jsonl", "config.json", "run.json"
+CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
+
+
+class RunFolder:
+    """A folder of one run, made new or opened again.
+
+    Args:
+        path: of the folder.
+        config: the resolved configuration, JSON-able; ``None`` opens a folder that exists.
+        command: the command line that made the run; by default this process's.
+        tensorboard: also write TensorBoard events.
+
+    Raises:
+        ConfigError: a folder that holds a run already, or holds none where ``config`` is ``None``.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        config: Mapping[str, Any] | None = None,
+        command: str | None = None,
+        tensorboard: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        if config is None:
+            self.config: dict[str, Any] = read_json(self.path / CONFIG)
+        else:
+            if (self.path / CONFIG).exists():
+                raise ConfigError(
+                    f"run={str(self.path)!r} holds a run already: expected a new folder; resume it with --resume "
+                    f"{self.path}, or choose another name"
+                )
+            self.config = dict(config)
+            write_json(self.path / CONFIG, self.config)
+            write_json(self.path / RUN, provenance(command))
+        self.tensorboard = tensorboard
+        self._events: Any = None
+        self._metrics = (self.path / METRICS).open("ab")
+        claim(self._metrics, self.path)
+        for left_over in self.path.glob("*.partial"):
+            # A killed process leaves the file behind that it was writing.
+            left_over.unlink()
+
+    @property
+    def checkpoint(self) -> Path:
+        """Path of the checkpoint that a resumed run starts from."""
+        return self.path / CHECKPOINT
+
+    @property
+    def best(self) -> Path:
+        """Path of the agent with the highest evaluation."""
+        return self.path / BEST
+
+    def write(self, row: Mapping[str, Any], **clock: float) -> None:
+        """Append ``row`` to the metrics, with ``clock`` under that key.
+
+        Args:
+            row: JSON-able; ``step`` is the environment step it belongs to.
+            clock: numbers that differ from run to run.
+        """
+        line = json.dumps({**row, "clock": clock}) + "\n"
+        self._metrics.write(line.encode())
+        # Every row reaches the operating system at once: a killed process loses none, a reader sees all.
+        self._metrics.flush()
+        if self.tensorboard:
+            self._write_events(row, clock)
+
+    def flush(self) -> int:
+        """Hand everything to the operating system and return how many bytes the metrics have."""
+        self._metrics.flush()
+        if self._events is not None:
+            self._events.flush()
+        return self._metrics.tell()
+
+    def cut(self, size: int, step: int) -> None:
+        """Forget the metrics beyond ``size`` bytes: those that a killed run wrote after its checkpoint.
+
+        Args:
+            size: bytes to keep, from the checkpoint.
+            step: environment step of the checkpoint; TensorBoard hides what follows it.
+
+        Raises:
+            CheckpointError: the metrics are shorter than that.
+        """
+        present = (self.path / METRICS).stat().st_size
+        if present < size:
+            raise CheckpointError(
+                f"{self.path / METRICS} has {present} bytes: expected at least {size}, as many as it had when the "
+                "checkpoint was made; put the whole file back, or start a new run from the checkpoint with `load`"
+            )
+        self._metrics.truncate(size)
+        self._metrics.seek(0, 2)
+        self._purge_from = step + 1
+
+    def rows(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the rows of the metrics, of one kind where it is given."""
+        self._metrics.flush()
+        return read_rows(self.path, kind)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._metrics.close()
+        if self._events is not None:
+            self._events.close()
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    _purge_from: int | None = None
+
+    def _write_events(self, row: Mapping[str, Any], clock: Mapping[str, float]) -> None:
+        if self._events is None:
+            self._events = summary_writer(self.path / "tensorboard", self._purge_from)
+        kind = row.get("kind", "training")
+        for name, value in {**row, **{f"clock/{key}": value for key, value in clock.items()}}.items():
+            if isinstance(value, int | float) and name != "step":
+                self._events.add_scalar(f"{kind}/{name}", value, row.get("step", 0))
+
+
+def claim(file: BinaryIO, folder: Path) -> None:
+    """Make this process the only writer of the run, until the file is closed or the process ends.
+
+    Raises:
+        ConfigError: another process is.
+    """
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise ConfigError(
+            f"run={str(folder)!r} is being written by another process: expected a run that has ended; wait for it, or "
+            "stop it with Ctrl-C"
+        ) from error
+
+
+def summary_writer(folder: Path, purge_from: int | None) -> Any:
+    """Return TensorBoard's writer.
+
+    Raises:
+        MissingExtraError: TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingExtraError(
+            "TensorBoard events need the package tensorboard, which is not installed: expected "
+            "`import tensorboard` to work; pip install tensorboard, or pass --no-tensorboard"
+        ) from error
+    return SummaryWriter(str(folder), purge_step=purge_from)
+
+
+def read_rows(folder: str | Path, kind: str | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a run folder's metrics; a last line that a killed process left half-written is not a row."""
+    with (Path(folder) / METRICS).open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                row = json.loads(line)
+                if kind is None or row.get("kind") == kind:
+                    yield row
+
+
+def provenance(command: str | None) -> dict[str, Any]:
+    """Return the command, the versions and the commit."""
+    return {"command": command or shlex.join(["budget", *sys.argv[1:]]), "versions": versions(), "commit": commit()}
+
+
+def commit() -> str | None:
+    """Return the git commit of the source, marked ``-dirty`` where files differ from it; ``None`` outside git."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the ``config.json`` of a run folder: under ``"agent"`` a name, under ``"settings"`` and ``"run"`` tables.
+
+    Raises:
+        ConfigError: it is not there, not JSON, or lacks any of these.
+    """
+    config = read_json(folder / CONFIG)
+    for key, kind in (("agent", str), ("settings", dict), ("run", dict)):
+        if not isinstance(config.get(key), kind):
+            raise ConfigError(
+                f"{folder / CONFIG} has {key}={config.get(key)!r}: expected what `budget train` wrote; check the path"
+            )
+    return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a run folder's JSON file.
+
+    Raises:
+        ConfigError: it is not there, or no JSON object.
+    """
+    try:
+        data = json.loads(path.read_text())
+        if not isinstance(data, dict):
+            raise ValueError(f"a {type(data).__name__} where an object belongs")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot read {path} ({error}): expected a run folder as `budget train` makes it; check the path"
+        ) from error
+    return data
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write ``data`` to ``path``, whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(data, indent=1) + "\n")

@@ -1,0 +1,223 @@
+"""Training runs: an agent, its environments, its callbacks and a run folder, started or resumed.
+
+A run that was killed at any moment is resumed from its last checkpoint and ends with the same weights and the same
+``metrics.jsonl``, clock fields aside, as one that never was. A first interrupt lets the running episode end and saves
+there; a second one stops at once.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from agents.loop.callbacks import Callback, StopWhen, load_state_of
+from agents.loop.checkpoint import restore_agent
+from agents.loop.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undisturbed
+from agents.runs.interrupt import interruptible
+from agents.runs.log import CONFIG, RUN, RunFolder, read_config, read_json
+from agents.runs.monitors import Checkpoint, Evaluate, Log, RecordVideo
+from agents.runs.run_config import RunConfig
+from agents.report.tradeoff import Comparison, TradeoffPoint
+from budget_wrappers.errors import ConfigError
+from budget_wrappers.metering import ComputeMeter
+
+
+def make_agent(agent_class: type, settings: Mapping[str, Any], config: RunConfig, **parts: Any) -> Any:
+    """Return a new agent with a meter of its own, which the wrappers of its environment read."""
+    offline = agent_class.offline
+    if offline != (config.dataset is not None):
+        raise ConfigError(
+            f"dataset={config.dataset!r} for {agent_class.__name__}: expected "
+            + ("a data set to learn from; pass --dataset" if offline else "None, as it learns online; use CQL for data")
+        )
+    torch.set_num_threads(config.threads)
+    meter = ComputeMeter()
+    env = config.make_training_env(meter)
+    parts |= {"dataset": config.dataset} if offline else {}
+    try:
+        return agent_class(env, meter=meter, **settings, **parts)
+    except BaseException:
+        env.close()
+        raise
+
+
+@dataclass
+class Run:
+    """A run that can be trained.
+
+    Attributes:
+        agent: in the state from which training goes on.
+        config: of the run.
+        folder: of the run.
+    """
+
+    agent: Any
+    config: RunConfig
+    folder: RunFolder
+
+    def __post_init__(self) -> None:
+        config, meter = self.config, self.agent.meter
+        self.evaluation_env = config.make_env(meter)
+        self.stop = StopWhen()
+        self.log = Log(self.folder, config.log_every)
+        self.alongside: list[Callback] = [self.log]
+        if config.eval_every:
+            self.alongside.append(
+                Evaluate(
+                    self.evaluation_env,
+                    config.eval_every,
+                    config.eval_episodes,
+                    best=self.folder.best,
+                    log=self.folder,
+                )
+            )
+        if config.video_every:
+            filmed = config.make_env(render_mode="rgb_array")
+            self.alongside.append(RecordVideo(filmed, self.folder.path / "videos", config.video_every))
+        self.checkpoint = Checkpoint(self.folder.checkpoint, config.checkpoint_every, self.alongside, self.folder)
+
+    @classmethod
+    def start(
+        cls,
+        agent_class: type,
+        settings: Mapping[str, Any],
+        config: RunConfig,
+        folder: str | Path,
+        command: str | None = None,
+        **parts: Any,
+    ) -> Self:
+        """Return a new run; nothing is written before agent and environment were made.
+
+        Args:
+            agent_class: an ``OffPolicyAgent``.
+            settings: of the agent.
+            config: of the run.
+            folder: where it is kept; must not hold a run.
+            command: the command line, for the record.
+            parts: what the agent takes besides settings.
+        """
+        with contextlib.ExitStack() as undo:
+            agent = make_agent(agent_class, settings, config, **parts)
+            undo.callback(agent.env.close)
+            record = {
+                "agent": agent_class.__name__,
+                "settings": agent.config.to_dict(),
+                "run": dataclasses.asdict(config),
+            }
+            opened = RunFolder(folder, record, command, config.tensorboard)
+            undo.callback(opened.close)
+            run = cls(agent, config, opened)
+            undo.pop_all()
+        return run
+
+    @classmethod
+    def resume(cls, agent_class: type, folder: str | Path, steps: int | None = None, **parts: Any) -> Self:
+        """Return the run of ``folder`` as it was at its last checkpoint, or at its start if it made none.
+
+        Args:
+            agent_class: the class that ``config.json`` names.
+            folder: of the run.
+            steps: train up to this step instead of the configured one.
+            parts: what the agent was given besides settings.
+
+        Raises:
+            ConfigError: the folder holds no run's configuration.
+            CheckpointError: a checkpoint or metrics that do not fit each other or the configuration.
+        """
+        read_config(Path(folder))  # raises for another program's
+        with contextlib.ExitStack() as undo:
+            opened = RunFolder(folder)
+            undo.callback(opened.close)
+            config = RunConfig.of(opened.config["run"])
+            if steps is not None:
+                config = dataclasses.replace(config, steps=steps)
+            opened.tensorboard = config.tensorboard
+            agent = make_agent(agent_class, opened.config["settings"], config, **parts)
+            undo.callback(agent.env.close)
+            run = cls(agent, config, opened)
+            if opened.checkpoint.exists():
+                extra = restore_agent(agent, opened.checkpoint)
+                load_state_of(run.alongside, extra["callbacks"])
+                opened.cut(extra["metrics_bytes"], agent.num_timesteps)
+            else:
+                opened.cut(0, 0)
+            undo.pop_all()
+        return run
+
+    @classmethod
+    def open(
+        cls, agent_class: type, settings: Mapping[str, Any], config: RunConfig, folder: str | Path, **parts: Any
+    ) -> Self:
+        """Return the run of ``folder`` as ``resume`` does, or where there is none a new one as ``start`` does.
+
+        Raises:
+            ConfigError: the folder holds a run of another agent or other settings.
+        """
+        if not (Path(folder) / CONFIG).exists():
+            return cls.start(agent_class, settings, config, folder, **parts)
+        stored, kind = read_config(Path(folder)), agent_class.config_class
+        theirs, ours = {"agent": stored["agent"]}, {"agent": agent_class.__name__}
+        if theirs == ours:
+            theirs = {**vars(kind.of(stored["settings"])), **vars(RunConfig.of(stored["run"]))}
+            ours = {**vars(kind.of(settings)), **vars(config)}
+        for key, value in ours.items():
+            if theirs[key] != value:
+                raise ConfigError(
+                    f"{folder} holds a run with {key}={theirs[key]!r}: expected {value!r}, as asked for now; choose "
+                    "another folder, or delete this one to train anew"
+                )
+        return cls.resume(agent_class, folder, **parts)
+
+    def train(self, progress_bar: bool = False) -> bool:
+        """Train to the end, or to an interrupt; return whether the end was reached.
+
+        The agent is saved in both cases. An error leaves the last checkpoint and the metrics as they are.
+        """
+        remaining = self.config.steps - self.agent.num_timesteps
+        if remaining > 0:
+            with interruptible(self.stop):
+                self.agent.learn(remaining, self.callbacks(), progress_bar)
+            self.checkpoint.save(self.agent)
+        self.folder.flush()
+        return self.agent.num_timesteps >= self.config.steps
+
+    def callbacks(self) -> list[Callback]:
+        """Return the callbacks of training."""
+        return [*self.alongside, self.stop, self.checkpoint]
+
+    def report(self, episodes: int | None = None) -> Evaluation:
+        """Evaluate the agent as it is, write ``tradeoff.json`` for ``budget report`` and return the evaluation.
+
+        The episodes are others than those that picked ``best.safetensors``.
+
+        Args:
+            episodes: of the evaluation, by default ``eval_episodes``.
+        """
+        agent, config = self.agent, self.config
+        with undisturbed(agent, self.evaluation_env):
+            result = evaluate_policy(agent, self.evaluation_env, episodes or config.eval_episodes, REPORT_SEED)
+        name, seed = type(agent).__name__, agent.config.seed
+        curve = [(row["step"], row["raw_return"]) for row in self.folder.rows("evaluation")]
+        point = TradeoffPoint.from_episodes(name, name, seed, result.by_episode(), curve)
+        settings = {"run": dataclasses.asdict(config), "settings": agent.config.to_dict()}
+        record = read_json(self.folder.path / RUN)
+        Comparison(config.env, [point], agent.meter.convention, record["command"], record["versions"], settings).write(
+            self.folder.path
+        )
+        return result
+
+    def close(self) -> None:
+        """Close files and environments."""
+        self.folder.close()
+        self.evaluation_env.close()
+        self.agent.env.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

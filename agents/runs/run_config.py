@@ -1,0 +1,145 @@
+"""What a training run is told besides its agent's configuration, and the environments that follow from it."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Self
+
+import gymnasium as gym
+from gymnasium.vector import VectorEnv
+
+from agents.config import require, unknown_key
+from budget_wrappers.errors import ConfigError
+from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.wrappers.vector.modes import SAME_STEP, mode_arguments
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run is told besides its agent's configuration.
+
+    Attributes:
+        env: a Gymnasium id.
+        dataset: a Minari data set to learn from instead, its folder or its id: for offline agents only.
+        steps: environment steps of training, of all environments together; offline, updates.
+        n_envs: environments that are stepped together, in the vector wrappers of the same names.
+        max_episode_steps: time limit of an episode, where it is to differ from the environment's own.
+        penalty: λ of the reward ``r − λ·FLOPs``, 0 for the plain reward.
+        budget_input: whether a share of the budget, drawn anew each episode, is added to the observation as its last
+            number; agents with ``budget_from_observation`` read it there.
+        sub_policies: saved policies (run folders, checkpoints, zips) that become the actions: the agent is their
+            master, and a step is one choice.
+        sub_policy_hold: environment steps that a choice between them lasts, or the durations to choose from, too; 1
+            with several environments.
+        sub_policy_weight: λ, the reward that one step of the cheapest of them costs; dearer ones cost more in
+            proportion to their FLOPs.
+        eval_every: environment steps between two evaluations, 0 for none.
+        eval_episodes: episodes of an evaluation.
+        log_every: environment steps between two rows of metrics.
+        checkpoint_every: environment steps between two checkpoints.
+        video_every: environment steps between two films of an episode, 0 for none.
+        tensorboard: whether to write TensorBoard events too.
+        threads: of torch. Small networks run fastest on one; the last digits of a run depend on it.
+    """
+
+    env: str
+    dataset: str | None = None
+    steps: int = 100_000
+    n_envs: int = 1
+    max_episode_steps: int | None = None
+    penalty: float = 0.0
+    budget_input: bool = False
+    sub_policies: tuple[str, ...] = ()
+    sub_policy_hold: int | tuple[int, ...] = 5
+    sub_policy_weight: float = 0.0
+    eval_every: int = 10_000
+    eval_episodes: int = 5
+    log_every: int = 1_000
+    checkpoint_every: int = 10_000
+    video_every: int = 0
+    tensorboard: bool = True
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sub_policies", tuple(self.sub_policies))
+        if isinstance(self.sub_policy_hold, list | tuple):
+            held = tuple(self.sub_policy_hold)
+            object.__setattr__(self, "sub_policy_hold", held[0] if len(held) == 1 else held)
+        for name in ("steps", "n_envs", "eval_episodes", "log_every", "checkpoint_every", "threads"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("eval_every", "video_every"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more steps")
+        require(self.penalty >= 0, "penalty", self.penalty, "a weight of 0 or more")
+        limit = self.max_episode_steps
+        require(limit is None or limit >= 1, "max_episode_steps", limit, "at least 1 step")
+        choices, hold = len(self.sub_policies), self.sub_policy_hold
+        require(choices != 1, "sub_policies", self.sub_policies, "two at least to choose from, or none")
+        together = not choices or self.n_envs == 1 or hold == 1
+        require(together, "sub_policy_hold", hold, "1 with several environments, which end at different steps")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """Return the configuration of ``settings``.
+
+        Raises:
+            ConfigError: an unknown key (the message names the nearest), or a value out of bounds.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in settings:
+            if key not in known:
+                raise unknown_key(key, known, cls.__name__)
+        return cls(**settings)
+
+    def make_env(self, meter: ComputeMeter | None = None, render_mode: str | None = None) -> gym.Env:
+        """Return one environment whose wrappers record what ``meter`` counts and take the penalty off the reward.
+
+        Raises:
+            ConfigError: an environment that Gymnasium does not know.
+            CheckpointError: a sub-policy's file that holds no policy.
+        """
+        from budget_wrappers import wrappers
+
+        env = made(gym.make, self.env, max_episode_steps=self.max_episode_steps, render_mode=render_mode)
+        return self._wrapped(env, wrappers, meter)
+
+    def make_training_env(self, meter: ComputeMeter) -> gym.Env | VectorEnv:
+        """Return the environment to train in: a single one, or ``n_envs`` in this process."""
+        if self.n_envs == 1:
+            return self.make_env(meter)
+        from budget_wrappers.wrappers import vector
+
+        envs = made(
+            gym.make_vec,
+            self.env,
+            num_envs=self.n_envs,
+            vectorization_mode="sync",
+            vector_kwargs=mode_arguments(SAME_STEP),
+            max_episode_steps=self.max_episode_steps,
+        )
+        return self._wrapped(envs, vector, meter)
+
+    def _wrapped(self, env: Any, kinds: ModuleType, meter: ComputeMeter | None) -> Any:
+        """Return ``env`` in the wrappers that the configuration asks for, which are called alike in both packages."""
+        env = kinds.BudgetAwareObservation(env, "budget", draw=(0.0, 1.0)) if self.budget_input else env
+        if meter is None and not self.sub_policies:
+            return env
+        meter = meter or ComputeMeter()
+        if self.sub_policies:
+            paths = [f"file:{path}" for path in self.sub_policies]
+            env = kinds.SubPolicyAction(env, paths, self.sub_policy_hold, self.sub_policy_weight, meter)
+        if self.penalty:
+            env = kinds.ComputePenaltyReward(env, weight=self.penalty, meter=meter)
+        return kinds.RecordComputeStatistics(env, meter=meter)
+
+
+def made(make: Any, env_id: str, **settings: Any) -> Any:
+    """Return ``make(env_id, …)`` with Gymnasium's refusals as ours."""
+    settings = {key: value for key, value in settings.items() if value is not None}
+    try:
+        return make(env_id, **settings)
+    except (gym.error.Error, ImportError, OSError, AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"env={env_id!r} cannot be made ({error}): expected an id that gymnasium.make knows, with its packages "
+            "installed; `python -c 'import gymnasium; gymnasium.pprint_registry()'` lists them"
+        ) from error

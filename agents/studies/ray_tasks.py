@@ -1,0 +1,165 @@
+"""Trainings as Ray tasks, on this machine or on a cluster: the same trainings in the same run folders.
+
+A task is told plain data and saves in its run folder; no agent is sent.
+"""
+
+import dataclasses
+import importlib
+import platform
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from agents.runs.workers import Advance, Result
+from agents.studies.training import Training
+from budget_wrappers.errors import ConfigError, MissingExtraError
+
+LOCAL = "local"
+"""The address that starts Ray on this machine."""
+
+
+def run_on_ray(
+    do: Callable[[Training, Advance], Result],
+    jobs: Sequence[Training],
+    advance: Callable[[int], Any],
+    workers: int,
+    address: str = LOCAL,
+) -> Iterator[tuple[Training, Result]]:
+    """Yield each training with its result as it is finished, as ``agents.runs.workers.run_jobs`` does.
+
+    Whatever ends the loop (a task that failed, an interrupt) asks running tasks to stop, and waits for them.
+
+    Args:
+        do: does a training; a function of a module that every machine of the cluster has.
+        jobs: the trainings; every machine sees their folder at the same path.
+        advance: called here with the steps that any of them took.
+        workers: tasks at a time, one CPU each.
+        address: ``local``, ``auto``, or of a cluster; unused where this process is connected already, and the
+            connection is left open.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        ConfigError: no cluster at the address, or a machine that does not see the folder.
+    """
+    if not jobs:
+        return
+    ray = connected_ray(address, workers)
+    link = ray.remote(num_cpus=0)(_Link).remote()
+    # Not tried again: as with processes, what fails is shown, and the same command goes on.
+    task = ray.remote(num_cpus=1, max_retries=0)(_work)
+    waiting, running = deque(jobs), {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                job = waiting.popleft()
+                Path(job.folder).mkdir(parents=True, exist_ok=True)
+                # A worker's working directory is another one.
+                settings = dataclasses.asdict(job) | {"folder": str(Path(job.folder).absolute())}
+                running[task.remote(do, settings, link)] = job
+            done, _ = ray.wait(list(running), timeout=0.2)
+            advance(ray.get(link.taken.remote()))
+            for one in done:
+                yield running.pop(one), _result(ray, one)
+    finally:
+        link.stop.remote()
+        if running:
+            ray.wait(list(running), num_returns=len(running))
+
+
+def connected_ray(address: str, workers: int) -> ModuleType:
+    """Return Ray, connected to ``address``; ``local`` gets a CPU for each worker.
+
+    Raises:
+        MissingExtraError: it is not installed.
+        ConfigError: no cluster at the address.
+    """
+    try:
+        ray = importlib.import_module("ray")
+    except ImportError as error:
+        raise MissingExtraError(
+            f"ray={address!r} needs Ray, which cannot be imported ({error}): expected `import ray` to work; "
+            "pip install 'budget-wrappers[ray]', or leave the option out for processes of this machine"
+        ) from error
+    if not ray.is_initialized():
+        alone = {"num_cpus": workers, "include_dashboard": False} if address == LOCAL else {}
+        try:
+            ray.init(address, logging_level="WARNING", **alone)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"ray={address!r}: cannot connect ({error}); expected {LOCAL!r}, 'auto' or HOST:PORT of a cluster; "
+                "start one with `ray start --head`"
+            ) from error
+    return ray
+
+
+class _Link:
+    """An actor between the tasks and who waits for them."""
+
+    def __init__(self) -> None:
+        self.steps, self.going_on = 0, True
+
+    def tell(self, steps: int) -> bool:
+        """Take what a task did; return whether to go on."""
+        self.steps += steps
+        return self.going_on
+
+    def taken(self) -> int:
+        """Return the steps since the last call."""
+        steps, self.steps = self.steps, 0
+        return steps
+
+    def stop(self) -> None:
+        self.going_on = False
+
+
+class _Teller:
+    """Tells the link what a task did, one call at a time, while the task goes on.
+
+    Args:
+        tell: takes steps, returns whether to go on, and may take its time.
+        thread: where it is called. A task that waited in its own would hand its CPU to the next task.
+    """
+
+    def __init__(self, tell: Advance, thread: ThreadPoolExecutor) -> None:
+        self.tell, self.thread, self.untold, self.going_on = tell, thread, 0, True
+        self.answer = thread.submit(tell, 0)
+
+    def __call__(self, steps: int) -> bool:
+        """Take steps; return whether to go on, as of the last answer."""
+        self.untold += steps
+        if self.answer.done():
+            self.going_on &= self.answer.result()
+            self.ask()
+        return self.going_on
+
+    def ask(self) -> None:
+        """Tell what was not told yet."""
+        self.answer, self.untold = self.thread.submit(self.tell, self.untold), 0
+
+
+def _work(do: Any, settings: dict[str, Any], link: Any) -> Any:
+    """Do one training in a task."""
+    import ray
+
+    training = Training(**settings)
+    if not Path(training.folder).is_dir():
+        raise ConfigError(
+            f"folder={training.folder!r} is not on {platform.node()}: expected one that every machine of the cluster "
+            "sees at this path; put it on a shared disk"
+        )
+    with ThreadPoolExecutor(1) as thread:
+        teller = _Teller(lambda steps: ray.get(link.tell.remote(steps)), thread)
+        result = do(training, teller)
+        teller.ask()
+    return result
+
+
+def _result(ray: ModuleType, one: Any) -> Any:
+    """Return what a task returned, or raise what it raised, without Ray's text around it."""
+    try:
+        return ray.get(one)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error

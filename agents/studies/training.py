@@ -1,0 +1,144 @@
+"""One training in a run folder of its own: resumed from its checkpoint, evaluated at its end, trained once."""
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agents.report.tradeoff import FILE_NAME, Comparison, TradeoffPoint
+from agents.runs.log import CONFIG, read_json, write_json
+from agents.runs.run import Run
+from agents.runs.run_config import RunConfig
+from agents.runs.workers import Advance, Told
+from agents.studies.points import require_same
+from budget_wrappers.errors import NonFiniteError
+
+DIVERGED = "diverged.json"
+"""In the run folder of a training that a search gave up, as its losses or weights were no numbers any more."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training, as plain data.
+
+    Attributes:
+        agent: public name of the agent's class.
+        name: of its run folder, unique in its study.
+        folder: of the study.
+        run: settings of ``RunConfig``.
+        settings: of the agent, its seed included.
+        episodes: of the final evaluation.
+    """
+
+    agent: str
+    name: str
+    folder: str
+    run: Mapping[str, Any] = field(compare=False)
+    settings: Mapping[str, Any] = field(compare=False)
+    episodes: int = field(compare=False)
+
+    @property
+    def agent_class(self) -> Any:
+        """The agent's class."""
+        return getattr(importlib.import_module("agents"), self.agent)
+
+    @property
+    def path(self) -> Path:
+        """Of its run folder."""
+        return Path(self.folder) / "runs" / self.name
+
+    @property
+    def config(self) -> Any:
+        """The agent's configuration.
+
+        Raises:
+            ConfigError: a value of another type or out of bounds.
+        """
+        return self.agent_class.config_class.of(self.settings)
+
+    def record(self) -> dict[str, Any]:
+        """Return what its run folder says it was made with, as JSON gives it back."""
+        run = dataclasses.asdict(RunConfig.of(self.run))
+        return json.loads(json.dumps({"agent": self.agent, "settings": self.config.to_dict(), "run": run}))
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """A training that did not reach its end.
+
+    Attributes:
+        error: what became NaN or infinite, and when.
+    """
+
+    error: str
+
+
+def finished_point(training: Training) -> TradeoffPoint | None:
+    """Return what ``training`` measured, ``None`` where it is not at its end.
+
+    Raises:
+        ConfigError: its folder holds a run of other settings.
+        CheckpointError: a damaged result.
+    """
+    path = training.path
+    if (path / CONFIG).is_file():
+        require_same(path, read_json(path / CONFIG), training.record())
+    if not (path / FILE_NAME).is_file():
+        return None
+    (point,) = Comparison.read(path).points
+    require_same(path, {"episodes": len(point.episodes)}, {"episodes": training.episodes})
+    return point
+
+
+def train(training: Training, advance: Advance) -> TradeoffPoint | None:
+    """Train from the last checkpoint, or from the start, and evaluate without noise.
+
+    Args:
+        training: which.
+        advance: told how many steps were taken, those of an earlier call included; when it returns ``False``,
+            training ends with the episode and is saved.
+
+    Returns:
+        What was measured, ``None`` if it was stopped.
+    """
+    run_config = RunConfig.of(training.run)
+    with Run.open(training.agent_class, training.config.to_dict(), run_config, training.path) as run:
+
+        def going_on(steps: int) -> bool:
+            if not advance(steps):
+                run.stop.stop()
+            return True
+
+        run.alongside.append(Told(going_on))
+        if not run.train():
+            return None
+        run.report(training.episodes)
+        # Nobody goes on from here, and a replay is most of a checkpoint: the policy alone stays.
+        run.checkpoint.replay = False
+        run.checkpoint.save(run.agent)
+    return finished_point(training)
+
+
+def outcome(training: Training) -> TradeoffPoint | Diverged | None:
+    """Return what ``training`` measured, or that it diverged; ``None`` where it is not at its end.
+
+    Raises:
+        ConfigError: its folder holds a run of other settings.
+        CheckpointError: a damaged result.
+    """
+    found = finished_point(training)
+    if found is None and (training.path / DIVERGED).is_file():
+        return Diverged(str(read_json(training.path / DIVERGED)["error"]))
+    return found
+
+
+def try_training(training: Training, advance: Advance) -> TradeoffPoint | Diverged | None:
+    """Do what ``train`` does; a training that diverges is one result among others, and is not tried again."""
+    try:
+        return train(training, advance)
+    except NonFiniteError as error:
+        write_json(training.path / DIVERGED, {"error": str(error)})
+        return Diverged(str(error))

@@ -1,0 +1,138 @@
+"""A search on Ray: what processes of one machine would have done, and what failed is gone on with."""
+
+import dataclasses
+import json
+import os
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from agents.cli import main
+from agents.runs.workers import Advance
+from agents.studies import ray_tasks, sweep
+from agents.studies.ray_tasks import connected_ray, run_on_ray
+from agents.studies.space import space_of
+from agents.studies.sweep import run_sweep
+from agents.studies.sweep_table import SweepStudy
+from agents.studies.training import Training, train
+from budget_wrappers.errors import ConfigError
+from tests.agents.studies.test_sweep import SPACE, config
+
+WORDS = ["sweep", "bexa-sac", "--env", "Pendulum-v1", "--steps", "400", "--configurations", "2", "--finalists", "1"]
+WORDS += ["--seeds", "0", "1", "--eval-every", "200", "--eval-episodes", "1", "--episodes", "1", "--workers", "2"]
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[ModuleType]:
+    pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        connected = connected_ray("local", 2)
+        yield connected
+        connected.shutdown()
+
+
+@pytest.fixture(scope="module")
+def in_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("processes")
+    searched(folder)
+    return folder
+
+
+def searched(folder: Path, workers: int = 1, **options: Any) -> SweepStudy:
+    wanted = config(steps=400, eval_every=200, configurations=2, workers=workers)
+    return run_sweep("BexaSAC", wanted, space_of(tomllib.loads(SPACE)), folder, progress=False, **options)
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "sweep.json").read_text())["rows"]
+
+
+def training(folder: Path, name: str = "one") -> Training:
+    return Training("BexaSAC", name, str(folder), {}, {}, 1)
+
+
+def die_in_the_second(job: Training, advance: Advance) -> Any:
+    """Train; the process of the second configuration ends after its first checkpoint, as one that is killed does."""
+    steps = 0
+
+    def on(count: int) -> bool:
+        nonlocal steps
+        steps += count
+        if job.name.startswith("config-001") and steps > 200:
+            os._exit(1)
+        return advance(count)
+
+    return train(job, on)
+
+
+def fail_or_wait(job: Training, advance: Advance) -> str:
+    """Raise in one task when the other has begun; there, go on until asked to stop."""
+    begun = Path(job.folder) / "begun"
+    if job.name == "waits":
+        begun.touch()
+        while advance(1):
+            pass
+        (Path(job.folder) / "stopped").touch()
+    while not begun.exists():
+        pass
+    raise ConfigError(f"{job.name} is refused")
+
+
+def test_a_search_on_ray_is_the_search_in_processes(ray: ModuleType, in_processes: Path, tmp_path: Path) -> None:
+    (tmp_path / "space.toml").write_text(SPACE)
+    folder = tmp_path / "search"
+    assert main([*WORDS, "--space", str(tmp_path / "space.toml"), "--folder", str(folder), "--ray", "local"]) == 0
+    assert rows(folder) == rows(in_processes)
+    assert (folder / "sweep.md").read_text() == (in_processes / "sweep.md").read_text()
+    assert files(folder) == files(in_processes)
+
+
+def test_a_search_whose_worker_died_is_gone_on_with(
+    ray: ModuleType, in_processes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "try_training", die_in_the_second)
+        with pytest.raises(ray.exceptions.WorkerCrashedError):
+            searched(tmp_path, workers=2, on=run_on_ray)
+    assert (tmp_path / "runs" / "config-001-seed0" / "checkpoint.safetensors").exists()
+    assert not (tmp_path / "sweep.json").exists()
+    searched(tmp_path, workers=2, on=run_on_ray)
+    assert rows(tmp_path) == rows(in_processes)
+
+
+def test_an_error_is_the_one_that_was_raised_and_stops_the_other_tasks(ray: ModuleType, tmp_path: Path) -> None:
+    told: list[int] = []
+    with pytest.raises(ConfigError, match=r"^fails is refused$") as raised:
+        list(run_on_ray(fail_or_wait, [training(tmp_path, "waits"), training(tmp_path, "fails")], told.append, 2))
+    assert type(raised.value) is ConfigError
+    assert (tmp_path / "stopped").exists()
+
+
+def test_a_machine_that_does_not_see_the_folder_trains_nothing(ray: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected one that every machine of the cluster sees"):
+        ray_tasks._work(None, dataclasses.asdict(training(tmp_path / "elsewhere")), None)
+
+
+def test_an_address_without_a_cluster_is_refused(ray: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ConfigError, match=r"ray='nowhere': cannot connect .* expected 'local', 'auto' or HOST:PORT"):
+        connected_ray("nowhere", 2)
+
+
+def test_ray_is_asked_for_by_its_extra_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main([*WORDS, "--folder", str(tmp_path / "search"), "--ray", "local"]) == 2
+    assert "pip install 'budget-wrappers[ray]'" in capsys.readouterr().err
+    assert not (tmp_path / "search").exists()
