@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from agents.dqn import DQN, DQNConfig
     from agents.gail import GAIL, GAILConfig
     from agents.methods.asymmetric import Asymmetric, AsymmetricConfig
-    from agents.methods.bexa import BexaSAC, BexaTD3
+    from agents.methods.bexa import BexaCQL, BexaDiscreteCQL, BexaDQN, BexaSAC, BexaTD3
     from agents.methods.bexa_config import (
         BexaCQLConfig,
         BexaDiscreteCQLConfig,
@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
         BexaSACConfig,
         BexaTD3Config,
     )
-    from agents.methods.bexa_cql import BexaCQL, BexaDiscreteCQL
-    from agents.methods.bexa_dqn import BexaDQN
+    from agents.methods.exits import Exits
+    from agents.methods.exits_config import ExitsConfig
     from agents.sac import SAC, SACConfig
     from agents.td3 import TD3, TD3Config
 
@@ -31,7 +31,7 @@ _HOMES = {
     "dqn": ("DQN", "DQNConfig"),
     "gail": ("GAIL", "GAILConfig"),
     "methods.asymmetric": ("Asymmetric", "AsymmetricConfig"),
-    "methods.bexa": ("BexaSAC", "BexaTD3"),
+    "methods.bexa": ("BexaCQL", "BexaDQN", "BexaDiscreteCQL", "BexaSAC", "BexaTD3"),
     "methods.bexa_config": (
         "BexaCQLConfig",
         "BexaDQNConfig",
@@ -39,8 +39,8 @@ _HOMES = {
         "BexaSACConfig",
         "BexaTD3Config",
     ),
-    "methods.bexa_cql": ("BexaCQL", "BexaDiscreteCQL"),
-    "methods.bexa_dqn": ("BexaDQN",),
+    "methods.exits": ("Exits",),
+    "methods.exits_config": ("ExitsConfig",),
     "sac": ("SAC", "SACConfig"),
     "td3": ("TD3", "TD3Config"),
 }

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents.config import OffPolicyConfig
-from agents.loop.acting import NumpyForward
+from agents.loop.acting import NumpyForward, TorchForward
 from agents.loop.agent import OffPolicyAgent
 from agents.loop.checkpoint import load_agent
 from agents.loop.offline import environment_for, learn_offline, replay_of
@@ -45,13 +45,15 @@ class BehaviourCloning(OffPolicyAgent):
         env = environment_for(env, dataset)
         self.discrete = isinstance(getattr(env, "single_action_space", env.action_space), spaces.Discrete)
         super().__init__(env, meter=meter, **settings)
-        self._forward = NumpyForward(self.net, self.meter, self.flops_per_action)
+        if self.device.type == "cpu":
+            self.numpy_forward = NumpyForward(self.net, self.net, self.meter)
+        self._torch_forward = TorchForward(self.net, self.device)
 
     def build(self) -> None:
         config = self.config
         width = int(self.action_space.n) if self.discrete else self.action_space.shape[0]
         self.net = MLP([self.observation_shape[0], *config.net_arch, width], config.activation).to(self.device)
-        self.optimizer = FusedAdam(self.net.parameters(), lr=config.learning_rate)
+        self.optimizer = FusedAdam(self.net, lr=config.learning_rate)
 
     def make_replay(self) -> ReplayBuffer:
         return replay_of(self, self._dataset)
@@ -61,11 +63,11 @@ class BehaviourCloning(OffPolicyAgent):
         return self.net
 
     @property
-    def modules(self) -> Mapping[str, nn.Module]:
+    def own_modules(self) -> Mapping[str, nn.Module]:
         return {"actor": self.net}
 
     @property
-    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+    def own_optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         return {"actor": self.optimizer}
 
     def learn(self, gradient_steps: int, callback: Any = None, progress_bar: bool = False) -> Self:
@@ -90,7 +92,8 @@ class BehaviourCloning(OffPolicyAgent):
         return F.mse_loss(torch.tanh(output), batch.action)
 
     def act(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
-        output = self._forward(observation)
+        output = self.acted(observation, deterministic)
+        output = self._torch_forward(observation).cpu().numpy() if output is None else output
         if not self.discrete:
             return np.tanh(output)
         if deterministic:

@@ -201,11 +201,34 @@ def device_called(name: str) -> str:
     return name
 
 
-# ---- the configuration of every agent -------------------------------------------------------------------------------
+# ---- the configuration of every agent and method --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class OffPolicyConfig:
+class Settings:
+    """Base of configurations: made from keys and values, and given back as plain data."""
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """Return the configuration of ``settings``.
+
+        Raises:
+            ConfigError: a key that does not exist (the message names the nearest), or a value of another type or
+                out of bounds.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in settings:
+            if key not in known:
+                raise unknown_key(key, known, cls.__name__)
+        return cls(**settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, for JSON; ``of`` takes it back."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class OffPolicyConfig(Settings):
     """What every off-policy agent is told. Names are Stable-Baselines3's.
 
     Attributes:
@@ -262,21 +285,3 @@ class OffPolicyConfig:
     def updates_of_round(self, num_envs: int) -> int:
         """Return how many updates follow ``train_freq`` steps of each of ``num_envs`` environments."""
         return self.gradient_steps if self.gradient_steps >= 0 else self.train_freq * num_envs
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Self:
-        """Return the configuration of ``settings``.
-
-        Raises:
-            ConfigError: a key that does not exist (the message names the nearest), or a value of another type or
-                out of bounds.
-        """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for key in settings:
-            if key not in known:
-                raise unknown_key(key, known, cls.__name__)
-        return cls(**settings)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, for JSON; ``of`` takes it back."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}

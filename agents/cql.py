@@ -8,7 +8,7 @@ Shapes: ``K`` sub-policies, ``M`` critics, ``B`` transitions, ``A`` action size,
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from agents.config import require
 from agents.dqn import DQN, DQNConfig, chosen
 from agents.loop.checkpoint import load_agent
+from agents.loop.method import ActorPass, Method
 from agents.loop.offline import environment_for, learn_offline, replay_of
-from agents.nets.networks import LOG_STD_MAX, LOG_STD_MIN, Critic, SquashedSample, squashed_gaussian
+from agents.nets.networks import LOG_STD_MAX, LOG_STD_MIN, Critic, PolicySample, squashed_gaussian
 from agents.nets.optim import FusedAdam
-from agents.nets.td import td_target, twin_critic_loss
+from agents.nets.td import td_target, twin_critic_loss, twin_critic_losses
 from agents.replay.buffers import Batch, ReplayBuffer
 from agents.sac import SAC, SACConfig
 
@@ -98,7 +99,7 @@ class CQL(SAC):
     Args:
         env: gives the spaces, is never stepped by ``learn``; ``None`` takes them from the data.
         dataset: a Minari data set, its folder or its id; ``None`` for an agent that only acts.
-        meter, actor, critic: see ``SAC``.
+        meter, methods, actor, critic: see ``SAC``.
         settings: keys of ``CQLConfig``.
 
     Raises:
@@ -115,17 +116,20 @@ class CQL(SAC):
         dataset: Any = None,
         *,
         meter: Any = None,
+        methods: Sequence[Method] = (),
         actor: Callable[..., nn.Module] | None = None,
         critic: Callable[..., Critic] | None = None,
         **settings: Any,
     ) -> None:
         self._dataset = dataset
-        super().__init__(environment_for(env, dataset), meter=meter, actor=actor, critic=critic, **settings)
+        super().__init__(
+            environment_for(env, dataset), meter=meter, methods=methods, actor=actor, critic=critic, **settings
+        )
 
     def build(self) -> None:
         super().build()
         config = self.config
-        self.actor_optimizer = FusedAdam(self.policy.parameters(), lr=config.actor_learning_rate)
+        self.actor_optimizer = FusedAdam(self.policy, lr=config.actor_learning_rate)
         automatic = config.cql_alpha == "auto"
         start = config.cql_alpha_init if automatic else config.cql_alpha
         self.log_cql_alpha = nn.Parameter(torch.tensor(float(start), device=self.device).log(), requires_grad=automatic)
@@ -135,13 +139,13 @@ class CQL(SAC):
         return replay_of(self, self._dataset)
 
     @property
-    def modules(self) -> Mapping[str, nn.Module]:
-        return {**super().modules, "conservative": nn.ParameterDict({"log_cql_alpha": self.log_cql_alpha})}
+    def own_modules(self) -> Mapping[str, nn.Module]:
+        return {**super().own_modules, "conservative": nn.ParameterDict({"log_cql_alpha": self.log_cql_alpha})}
 
     @property
-    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+    def own_optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         automatic = self.log_cql_alpha.requires_grad
-        return {**super().optimizers} | ({"conservative": self.conservative_optimizer} if automatic else {})
+        return {**super().own_optimizers} | ({"conservative": self.conservative_optimizer} if automatic else {})
 
     def learn(self, gradient_steps: int, callback: Any = None, progress_bar: bool = False) -> Self:
         """Take ``gradient_steps`` more updates on the data set; see ``learn_offline``."""
@@ -154,7 +158,7 @@ class CQL(SAC):
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         ent_coef = self.log_ent_coef.detach().exp()
-        own = self.sample(batch.observation)
+        own = self.sample(batch.observation, updated=True)
         temperature = self._step_temperature(own.log_prob)
         td_loss, gap = self.critic_losses(batch, ent_coef)
         weight = self.log_cql_alpha.detach().exp()
@@ -164,6 +168,7 @@ class CQL(SAC):
         actor_loss = self.improve_actor(batch, own, ent_coef)
         if (self.num_updates + 1) % self.config.target_update_interval == 0:
             self.critic_average.update()
+            self.target_moved()
         return {
             "critic_loss": td_loss.detach(),
             "conservative_gap": gap.detach().mean(),
@@ -174,7 +179,7 @@ class CQL(SAC):
         }
 
     def critic_losses(self, batch: Batch, ent_coef: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the temporal-difference loss and the gap ``(M, K)`` of the conservative term.
+        """Return the temporal-difference loss, the methods' terms included, and the gap ``(M, K)`` of the other term.
 
         The values of the data's action and of all sampled ones come out of one pass of ``(S + 1)·B`` rows.
         """
@@ -191,14 +196,22 @@ class CQL(SAC):
         values = values.view(-1, heads, samples, rows)
         data_value = values[:, :, 0]
         gap = conservative_gap(values[:, :, 1:], data_value, log_density)
-        return twin_critic_loss(data_value, target), gap
+        if not self.altering:
+            return twin_critic_loss(data_value, target), gap
+        return self.altered(batch, twin_critic_losses(data_value, target)).sum(), gap
 
-    def actor_loss(self, batch: Batch, own: SquashedSample, ent_coef: Tensor) -> Tensor:
-        """Return SAC's loss, or at the beginning ``Σ_i mean_B [α·log π_i(a_i|s) − log π_i(a_data|s)]``."""
+    def actor_losses(self, batch: Batch, own: PolicySample, ent_coef: Tensor) -> Tensor:
+        """Return SAC's losses ``(K,)``, or at the beginning ``mean_B [α·log π_i(a_i|s) − log π_i(a_data|s)]``."""
         if not self._imitates():
-            return super().actor_loss(batch, own, ent_coef)
-        imitated = squashed_density(*self.moments(batch.observation), batch.action)
-        return (ent_coef * own.log_prob - imitated).mean(1).sum()
+            return super().actor_losses(batch, own, ent_coef)
+        # An actor that says more is asked once, a plain one twice, as ever: one pass would round in another way.
+        moments = own.moments if own.moments.said is not None else self.moments(batch.observation, updated=True)
+        losses = (ent_coef * own.log_prob - squashed_density(moments.mean, moments.log_std, batch.action)).mean(1)
+
+        def worth() -> Tensor:
+            return self.critic.smallest_of_own_actions(batch.observation, own.action.detach())
+
+        return self.taught(ActorPass(batch, losses, own.moments, own.moments.said, worth, imitates=True))
 
     def update_kind(self) -> str:
         return "imitation" if self._imitates() else "update"
@@ -209,7 +222,7 @@ class CQL(SAC):
     def policy_actions(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return n actions at ``s``, then n at ``s'``, ``(K, 2n, B, A)``, and their log-densities ``(K, 2n, B)``."""
         both = self.moments(torch.cat([batch.observation, batch.next_observation]))
-        mean, log_std = (part[-self.critic.heads :] for part in both)
+        mean, log_std = (part[-self.critic.heads :] for part in (both.mean, both.log_std))
         heads, rows, width = mean.shape
         n = self.config.action_samples
         # (K, 2B, A) -> (K, 2, 1, B, A), which the noise spreads over n draws.
@@ -229,7 +242,7 @@ class CQL(SAC):
 
     def conservative_target(self, batch: Batch, action: Tensor, log_prob: Tensor, ent_coef: Tensor) -> Tensor:
         """Return ``R + γⁿ(1 − terminated)·min_m Q̄_{m,i}(s', a'_i)``, ``(K, B)``, with SAC's entropy where asked."""
-        value = self.target_critic.of_own_actions(batch.next_observation, action).amin(0)
+        value = self.target_critic.smallest_of_own_actions(batch.next_observation, action)
         return td_target(batch, value - ent_coef * log_prob if self.config.backup_entropy else value)
 
     def conservative_loss(self, gap: Tensor) -> Tensor:
@@ -260,7 +273,7 @@ class DiscreteCQL(DQN):
     Args:
         env: gives the spaces, is never stepped by ``learn``; ``None`` takes them from the data.
         dataset: a Minari data set, its folder or its id; ``None`` for an agent that only acts.
-        meter, q_network: see ``DQN``.
+        meter, methods, q_network: see ``DQN``.
         settings: keys of ``DiscreteCQLConfig``.
 
     Raises:
@@ -277,11 +290,12 @@ class DiscreteCQL(DQN):
         dataset: Any = None,
         *,
         meter: Any = None,
+        methods: Sequence[Method] = (),
         q_network: Callable[..., nn.Module] | None = None,
         **settings: Any,
     ) -> None:
         self._dataset = dataset
-        super().__init__(environment_for(env, dataset), meter=meter, q_network=q_network, **settings)
+        super().__init__(environment_for(env, dataset), meter=meter, methods=methods, q_network=q_network, **settings)
 
     def make_replay(self) -> ReplayBuffer:
         return replay_of(self, self._dataset)

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents.config import Activation, OffPolicyConfig, require
-from agents.loop.acting import NumpyForward, TorchForward
+from agents.loop.acting import TorchForward, numpy_forward
 from agents.loop.agent import OffPolicyAgent
+from agents.loop.method import ActorPass, Method
 from agents.nets.mlp import MLP
 from agents.nets.optim import FusedAdam
+from agents.nets.said import ask, besides, output_of
 from agents.nets.td import MovingAverage, td_target
 from agents.replay.buffers import Batch, ReplayBuffer
 from agents.replay.prioritized import PrioritizedReplay
@@ -135,33 +137,40 @@ class DQN(OffPolicyAgent):
 
     Args:
         env: with a ``Discrete`` action space.
-        meter: see ``OffPolicyAgent``.
+        meter, methods: see ``OffPolicyAgent``.
         q_network: a function ``(observation size, actions, config) -> module`` whose forward returns values
-            ``(K, B, A)``; the last head acts. By default ``QNetwork`` or ``DuelingQNetwork`` (K = 1).
+            ``(K, B, A)``, or a record whose ``output`` they are; the last head acts. By default ``QNetwork`` or
+            ``DuelingQNetwork`` (K = 1).
         settings: keys of ``DQNConfig``.
     """
 
     config_class = DQNConfig
     config: DQNConfig
     discrete = True
+    says = "values"
 
     def __init__(
-        self, env: Any, *, meter: Any = None, q_network: Callable[..., nn.Module] | None = None, **settings: Any
+        self,
+        env: Any,
+        *,
+        meter: Any = None,
+        methods: Sequence[Method] = (),
+        q_network: Callable[..., nn.Module] | None = None,
+        **settings: Any,
     ) -> None:
-        self._q_network_of = q_network or textbook_q_network
-        super().__init__(env, meter=meter, **settings)
-        if isinstance(self.q_network, QNetwork) and self.device.type == "cpu":
-            self._numpy_forward = NumpyForward(self.q_network.net, self.meter, self.flops_per_action)
-        else:
-            self._torch_forward = TorchForward(self.q_network, self.device)
+        self._given = q_network
+        super().__init__(env, meter=meter, methods=methods, **settings)
+        self.numpy_forward = numpy_forward(self.q_network, QNetwork, self.meter)
+        self._torch_forward = TorchForward(self.q_network, self.device)
 
     def build(self) -> None:
         config, sizes = self.config, (self.observation_shape[0], int(self.action_space.n))
-        self.q_network = self._q_network_of(*sizes, config).to(self.device)
-        self.target_network = self._q_network_of(*sizes, config).to(self.device).requires_grad_(False)
+        network_of = self.maker("actor", self._given, textbook_q_network)
+        self.q_network = network_of(*sizes, config).to(self.device)
+        self.target_network = network_of(*sizes, config).to(self.device).requires_grad_(False)
         self.target_network.load_state_dict(self.q_network.state_dict())
         self.average = MovingAverage(self.q_network, self.target_network, config.tau)
-        self.optimizer = FusedAdam(self.q_network.parameters(), lr=config.learning_rate)
+        self.optimizer = FusedAdam(self.q_network, lr=config.learning_rate)
 
     def make_replay(self) -> ReplayBuffer:
         config = self.config
@@ -184,12 +193,16 @@ class DQN(OffPolicyAgent):
         return self.q_network
 
     @property
-    def modules(self) -> Mapping[str, nn.Module]:
+    def own_modules(self) -> Mapping[str, nn.Module]:
         return {"q_network": self.q_network, "target_network": self.target_network}
 
     @property
-    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+    def own_optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         return {"q_network": self.optimizer}
+
+    @property
+    def averages(self) -> Sequence[MovingAverage]:
+        return (self.average,)
 
     # ---- learning -----------------------------------------------------------------------------------------------
 
@@ -198,6 +211,7 @@ class DQN(OffPolicyAgent):
         envs = self.env.num_envs if isinstance(self.env, VectorEnv) else 1
         if self.num_rounds % max(config.target_update_interval // envs, 1) == 0:
             self.average.update()
+            self.target_moved()
         if config.prioritized:
             progress = min(self.num_timesteps / self.total_timesteps, 1.0)
             self.replay.beta = config.priority_beta + progress * (1.0 - config.priority_beta)
@@ -208,15 +222,33 @@ class DQN(OffPolicyAgent):
         return {"loss": loss.detach()}
 
     def improve(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Take one gradient step of the network and return its loss and the errors."""
-        loss, error = self.loss(batch)
-        self.optimizer.descend(loss, self.config.max_grad_norm)
-        return loss, error
+        """Take one gradient step of the network, or those of a method, and return its loss and the errors."""
+        self.begin_actor_update()
+        errors: list[Tensor] = []
+
+        def losses() -> Tensor:
+            found, error = self.network_losses(batch)
+            errors.append(error)
+            return found
+
+        loss = self.descend_apart(losses, self.config.max_grad_norm)
+        if loss is None:
+            loss = losses().sum()
+            self.optimizer.descend(loss, self.config.max_grad_norm)
+        return loss, errors[0]
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return ``Σ_i mean_B w·huber(Q_i(s, a) − y_i)`` and the errors ``Q_i(s, a) − y_i``, ``(K, B)``."""
-        losses, error = self.losses(self.values_of(self.q_network, batch.observation), batch)
+        losses, error = self.network_losses(batch)
         return losses.sum(), error
+
+    def network_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the loss of each head ``(K,)``, the methods' terms included, and the errors ``(K, B)``."""
+        said = ask(self.q_network, batch.observation, updated=True)
+        values = output_of(said)
+        losses, error = self.losses(values, batch)
+        made_of = ActorPass(batch, losses, values, besides(said), lambda: values.detach().amax(2), error=error)
+        return self.taught(made_of), made_of.error
 
     def losses(self, values: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return each head's loss ``(K,)`` and error ``(K, B)`` for values ``(K, B, A)`` of the batch's states."""
@@ -225,7 +257,7 @@ class DQN(OffPolicyAgent):
 
     def values_of(self, network: nn.Module, observation: Tensor) -> Tensor:
         """Return the values of ``network``, ``(K, B, A)``."""
-        return network(observation)
+        return output_of(ask(network, observation))
 
     @torch.no_grad()
     def target(self, batch: Batch) -> Tensor:
@@ -252,7 +284,7 @@ class DQN(OffPolicyAgent):
     def act(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
         if deterministic:
             return self.values(observation, deterministic).argmax(1)
-        greedy = self.greedy_rows(len(observation))
+        greedy = self.chosen = self.greedy_rows(len(observation))
         action = self.random_action(len(observation))
         if self.meter.row_ledger is not None:  # a vector wrapper asks what each row costs: all of them run
             return np.where(greedy, self.values(observation, deterministic).argmax(1), action)
@@ -271,9 +303,11 @@ class DQN(OffPolicyAgent):
             observation: shape ``(n, O)``.
             deterministic: whether whatever else is drawn is to be as certain as it can be.
         """
-        if hasattr(self, "_numpy_forward"):
-            return self._numpy_forward(observation)[:, -int(self.action_space.n) :]
-        return self._torch_forward(observation)[-1].cpu().numpy()
+        if (said := self.acted(observation, deterministic)) is None:
+            return output_of(self._torch_forward(observation))[-1].cpu().numpy()
+        if said.ndim > observation.ndim:  # of several sub-policies at once
+            return said.mean(0)
+        return said[:, -int(self.action_space.n) :]
 
 
 def weighted_huber(error: Tensor, weight: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ PLACES = {
     "runs": ("interrupt", "log", "monitors", "run", "run_config", "workers"),
 }
 RECIPES = {
-    "methods": ("asymmetric", "asymmetric_config", "bexa", "bexa_config", "bexa_cql", "bexa_dqn", "budget_input"),
+    "methods": ("asymmetric", "asymmetric_config", "bexa", "bexa_config", "budget_input", "exits"),
     "studies": (
         *("environments", "points", "ray_tasks", "retrofit", "sizes", "sizes_table", "sizing", "space", "sweep"),
         *("sweep_table", "tradeoff", "training"),
@@ -41,6 +41,7 @@ RECIPES = {
 NOW = {f"agents.common.{name}": f"agents.{place}.{name}" for place, names in PLACES.items() for name in names}
 NOW |= {f"agents.common.{name}": f"agents.{name}" for name in ("behaviour_cloning", "config")}
 NOW |= {f"agents.recipes.{name}": f"agents.{place}.{name}" for place, names in RECIPES.items() for name in names}
+NOW |= {f"agents.recipes.{name}": "agents.methods.bexa" for name in ("bexa_cql", "bexa_dqn")}
 """Former name of each module -> its name now."""
 
 

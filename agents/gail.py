@@ -12,7 +12,7 @@ Shapes: ``B`` pairs of a batch, ``O`` observation size, ``A`` action size.
 
 import functools
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents.config import require
+from agents.loop.method import Method
 from agents.loop.offline import replay_of
 from agents.nets.mlp import MLP
 from agents.nets.networks import Critic
@@ -86,7 +87,7 @@ class GAIL(SAC):
         env: to act in; its rewards are reported and not learnt from.
         demonstrations: a Minari data set, its folder or its id, of which observations and actions are used;
             ``None`` for an agent that only acts.
-        meter, actor, critic: see ``SAC``.
+        meter, methods, actor, critic: see ``SAC``.
         settings: keys of ``GAILConfig``.
 
     Attributes:
@@ -107,11 +108,12 @@ class GAIL(SAC):
         demonstrations: Any = None,
         *,
         meter: Any = None,
+        methods: Sequence[Method] = (),
         actor: Callable[..., nn.Module] | None = None,
         critic: Callable[..., Critic] | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(env, meter=meter, actor=actor, critic=critic, **settings)
+        super().__init__(env, meter=meter, methods=methods, actor=actor, critic=critic, **settings)
         self.demonstrations = replay_of(self, demonstrations)
 
     def build(self) -> None:
@@ -121,15 +123,15 @@ class GAIL(SAC):
         # Plain layers: the penalty differentiates their gradient, and that of MLP, written out, has none.
         self.discriminator = nn.Sequential(*MLP(sizes, config.activation)).to(self.device)
         rate = config.discriminator_learning_rate
-        self.discriminator_optimizer = FusedAdam(self.discriminator.parameters(), lr=rate)
+        self.discriminator_optimizer = FusedAdam(self.discriminator, lr=rate)
 
     @property
-    def modules(self) -> Mapping[str, nn.Module]:
-        return {**super().modules, "discriminator": self.discriminator}
+    def own_modules(self) -> Mapping[str, nn.Module]:
+        return {**super().own_modules, "discriminator": self.discriminator}
 
     @property
-    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
-        return {**super().optimizers, "discriminator": self.discriminator_optimizer}
+    def own_optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        return {**super().own_optimizers, "discriminator": self.discriminator_optimizer}
 
     def learn(self, total_timesteps: int, callback: Any = None, progress_bar: bool = False) -> Self:
         """Train for ``total_timesteps`` more environment steps; see ``OffPolicyAgent``.
@@ -150,7 +152,7 @@ class GAIL(SAC):
         for _ in range(updates):
             for _ in range(self.config.discriminator_updates):
                 policy, expert = (replay.sample(size, self.generator) for replay in (self.replay, self.demonstrations))
-                with self.meter.phase("learn", key=(id(self), "discriminator")):
+                with self.learning("discriminator"):
                     self.metrics |= self.update_discriminator(policy, expert)
             super().train(1)
 
@@ -191,7 +193,8 @@ class GAIL(SAC):
         return imitation_reward(logit, self.config.reward_form)
 
     def plain_state(self) -> dict[str, Any]:
-        return {"demonstrations": len(self.demonstrations), "checksum": self.checksum()}
+        own = {"demonstrations": len(self.demonstrations), "checksum": self.checksum()}
+        return {**super().plain_state(), **own}
 
     def checksum(self) -> int:
         """Return a number that other demonstrations do not have, as a resumed run goes on with the same ones."""
@@ -200,6 +203,7 @@ class GAIL(SAC):
         return functools.reduce(lambda value, part: zlib.crc32(part.cpu().numpy().tobytes(), value), parts, 0)
 
     def load_plain_state(self, state: Mapping[str, Any]) -> None:
+        super().load_plain_state(state)
         found, stored = len(self.demonstrations), state["demonstrations"]
         if found == stored and found and self.checksum() != state["checksum"]:
             raise DatasetError(f"{found} demonstrations, but other ones than the agent imitated; pass that data set")

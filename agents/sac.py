@@ -1,10 +1,10 @@
 """Soft Actor-Critic (Haarnoja et al. 2018, the form with automatic temperature), readable alone.
 
 Shapes: ``K`` sub-policies (1 in the textbook), ``M`` critics (2), ``B`` transitions, ``A`` action size. A part that is
-given (an actor with exits, a critic with K heads) changes K or M; nothing else here does.
+given (an actor of several sub-policies, a critic of K heads) changes K or M; nothing else here does.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,20 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from agents.config import OffPolicyConfig, require
-from agents.loop.acting import NumpyForward, TorchForward
+from agents.loop.acting import TorchForward, numpy_forward
 from agents.loop.agent import OffPolicyAgent
 from agents.loop.collect import Step
+from agents.loop.method import ActorPass, Method
 from agents.nets.networks import (
     LOG_STD_MAX,
     LOG_STD_MIN,
     Critic,
     GaussianActor,
-    SquashedSample,
+    Moments,
+    PolicySample,
     squashed_gaussian,
     textbook_critic,
 )
 from agents.nets.noise import OrnsteinUhlenbeck
 from agents.nets.optim import FusedAdam
+from agents.nets.said import ask
 from agents.nets.td import MovingAverage, entropy_regularised_target
 from agents.replay.buffers import Batch
 
@@ -67,45 +70,48 @@ class SAC(OffPolicyAgent):
 
     Args:
         env: with a bounded ``Box`` action space.
-        meter: see ``OffPolicyAgent``.
+        meter, methods: see ``OffPolicyAgent``.
         actor: a function ``(observation size, action size, config) -> module`` whose forward returns mean and log
-            standard deviation, each ``(K, B, A)``; by default ``GaussianActor`` (K = 1).
+            standard deviation, each ``(K, B, A)``, or a record whose ``output`` ``(K, B, 2A)`` is both; by default
+            ``GaussianActor`` (K = 1).
         critic: a function ``(observation size, action size, config) -> Critic``; by default twins of one head.
         settings: keys of ``SACConfig``.
     """
 
     config_class = SACConfig
     config: SACConfig
+    says = "moments"
 
     def __init__(
         self,
         env: Any,
         *,
         meter: Any = None,
+        methods: Sequence[Method] = (),
         actor: Callable[..., nn.Module] | None = None,
         critic: Callable[..., Critic] | None = None,
         **settings: Any,
     ) -> None:
-        self._actor_of, self._critic_of = actor or textbook_actor, critic or textbook_critic
-        super().__init__(env, meter=meter, **settings)
-        if isinstance(self.policy, GaussianActor) and self.device.type == "cpu":
-            self._numpy_forward = NumpyForward(self.policy.net, self.meter, self.flops_per_action)
-        else:
-            self._torch_forward = TorchForward(self.policy, self.device)
+        self._given = actor, critic
+        super().__init__(env, meter=meter, methods=methods, **settings)
+        self.numpy_forward = numpy_forward(self.policy, GaussianActor, self.meter)
+        self._torch_forward = TorchForward(self.policy, self.device)
 
     def build(self) -> None:
         config, sizes = self.config, (self.observation_shape[0], self.action_space.shape[0])
-        self.policy = self._actor_of(*sizes, config).to(self.device)
-        self.critic = self._critic_of(*sizes, config).to(self.device)
-        self.target_critic = self._critic_of(*sizes, config).to(self.device).requires_grad_(False)
+        actor_of = self.maker("actor", self._given[0], textbook_actor)
+        critic_of = self.maker("critic", self._given[1], textbook_critic)
+        self.policy = actor_of(*sizes, config).to(self.device)
+        self.critic = critic_of(*sizes, config).to(self.device)
+        self.target_critic = critic_of(*sizes, config).to(self.device).requires_grad_(False)
         self.target_critic.load_state_dict(self.critic.state_dict())
         self.critic_average = MovingAverage(self.critic, self.target_critic, config.tau)
         automatic = config.ent_coef == "auto"
         start = config.ent_coef_init if automatic else config.ent_coef
         self.log_ent_coef = nn.Parameter(torch.tensor(float(start), device=self.device).log(), requires_grad=automatic)
         self.target_entropy = -float(sizes[1]) if config.target_entropy == "auto" else float(config.target_entropy)
-        self.actor_optimizer = FusedAdam(self.policy.parameters(), lr=config.learning_rate)
-        self.critic_optimizer = FusedAdam(self.critic.parameters(), lr=config.learning_rate)
+        self.actor_optimizer = FusedAdam(self.policy, lr=config.learning_rate)
+        self.critic_optimizer = FusedAdam(self.critic, lr=config.learning_rate)
         self.temperature_optimizer = FusedAdam([self.log_ent_coef], lr=config.learning_rate)
         self.noise = OrnsteinUhlenbeck(sizes[1], config.correlated_noise, self.rng)
 
@@ -114,7 +120,7 @@ class SAC(OffPolicyAgent):
         return self.policy
 
     @property
-    def modules(self) -> Mapping[str, nn.Module]:
+    def own_modules(self) -> Mapping[str, nn.Module]:
         temperature = nn.ParameterDict({"log_ent_coef": self.log_ent_coef})
         return {
             "actor": self.policy,
@@ -124,21 +130,26 @@ class SAC(OffPolicyAgent):
         }
 
     @property
-    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+    def own_optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         optimizers = {"actor": self.actor_optimizer, "critic": self.critic_optimizer}
         return optimizers | ({"temperature": self.temperature_optimizer} if self.log_ent_coef.requires_grad else {})
+
+    @property
+    def averages(self) -> Sequence[MovingAverage]:
+        return (self.critic_average,)
 
     # ---- learning -----------------------------------------------------------------------------------------------
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         ent_coef = self.log_ent_coef.detach().exp()
-        own = self.sample(batch.observation)
+        own = self.sample(batch.observation, updated=True)
         temperature = self._step_temperature(own.log_prob)
         critic_loss = self.critic_loss(batch, ent_coef)
         self.critic_optimizer.descend(critic_loss)
         actor_loss = self.improve_actor(batch, own, ent_coef)
         if (self.num_updates + 1) % self.config.target_update_interval == 0:
             self.critic_average.update()
+            self.target_moved()
         return {
             "critic_loss": critic_loss.detach(),
             "actor_loss": actor_loss.detach(),
@@ -153,28 +164,41 @@ class SAC(OffPolicyAgent):
             following = self.sample(batch.next_observation).last(self.critic.heads)
             next_value = self.target_critic.smallest_of_own_actions(batch.next_observation, following.action)
             target = entropy_regularised_target(batch, next_value, following.log_prob, ent_coef)
-        return self.critic.squared_error(batch.observation, batch.action, target)
+        return self.critic_total(self.critic, batch, target)
 
-    def improve_actor(self, batch: Batch, own: SquashedSample, ent_coef: Tensor) -> Tensor:
-        """Take one gradient step of the policy and return its loss."""
-        loss = self.actor_loss(batch, own, ent_coef)
-        self.actor_optimizer.descend(loss)
+    def improve_actor(self, batch: Batch, own: PolicySample, ent_coef: Tensor) -> Tensor:
+        """Take one gradient step of the policy, or those of a method, and return its loss."""
+        self.begin_actor_update()
+        loss = self.descend_apart(lambda: self.actor_losses(batch, self.sample(batch.observation, True), ent_coef))
+        if loss is None:
+            loss = self.actor_loss(batch, own, ent_coef)
+            self.actor_optimizer.descend(loss)
         return loss
 
-    def actor_loss(self, batch: Batch, own: SquashedSample, ent_coef: Tensor) -> Tensor:
+    def actor_loss(self, batch: Batch, own: PolicySample, ent_coef: Tensor) -> Tensor:
         """Return ``Σ_i mean_B [α·log π_i(a_i|s) − min_m Q_{m,i}(s, a_i)]``; no gradient reaches the critics."""
+        return self.actor_losses(batch, own, ent_coef).sum()
+
+    def actor_losses(self, batch: Batch, own: PolicySample, ent_coef: Tensor) -> Tensor:
+        """Return the loss of each sub-policy ``(K,)``, the methods' terms included."""
         value = self.critic.smallest_of_own_actions(batch.observation, own.action)
-        return (ent_coef * own.log_prob - value).mean(1).sum()
+        losses = (ent_coef * own.log_prob - value).mean(1)
+        return self.taught(ActorPass(batch, losses, own.moments, own.moments.said, lambda: value))
 
-    def sample(self, observation: Tensor) -> SquashedSample:
-        """Return reparametrised actions ``(K, B, A)`` and log-densities ``(K, B)`` for ``(B, O)``."""
-        mean, log_std = self.moments(observation)
-        noise = torch.randn(mean.shape, generator=self.generator, device=self.device)
-        return squashed_gaussian(mean, log_std, noise)
+    def sample(self, observation: Tensor, updated: bool = False) -> PolicySample:
+        """Return reparametrised actions ``(K, B, A)`` and log-densities ``(K, B)`` for ``(B, O)``.
 
-    def moments(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log standard deviation before the squash, each ``(K, B, A)``, for ``(B, O)``."""
-        return self.policy(observation)
+        Args:
+            observation: shape ``(B, O)``.
+            updated: whether the loss that they are for updates the policy.
+        """
+        moments = self.moments(observation, updated)
+        noise = torch.randn(moments.mean.shape, generator=self.generator, device=self.device)
+        return PolicySample(*squashed_gaussian(moments.mean, moments.log_std, noise), moments)
+
+    def moments(self, observation: Tensor, updated: bool = False) -> Moments:
+        """Return mean and log standard deviation before the squash, each ``(K, B, A)``; see ``sample``."""
+        return Moments.of(ask(self.policy, observation, updated))
 
     def _step_temperature(self, log_prob: Tensor) -> dict[str, Tensor]:
         """Step down ``−log α·(mean log π(a|s) + target entropy)``, one temperature for all sub-policies."""
@@ -190,9 +214,11 @@ class SAC(OffPolicyAgent):
     def act(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
         mean, log_std = self._distribution(observation, deterministic)
         if deterministic:
-            return np.tanh(mean)
-        noise = self.rng.standard_normal(mean.shape, dtype=np.float32)
-        return np.tanh(mean + np.exp(np.clip(log_std, LOG_STD_MIN, LOG_STD_MAX)) * noise)
+            action = np.tanh(mean)
+        else:
+            noise = self.rng.standard_normal(mean.shape, dtype=np.float32)
+            action = np.tanh(mean + np.exp(np.clip(log_std, LOG_STD_MIN, LOG_STD_MAX)) * noise)
+        return action if action.ndim == observation.ndim else action.mean(0)  # of several sub-policies at once
 
     def explore(self, observation: np.ndarray) -> np.ndarray:
         action = super().explore(observation)
@@ -211,17 +237,17 @@ class SAC(OffPolicyAgent):
         self.noise.reset()
 
     def _distribution(self, observation: np.ndarray, deterministic: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and log standard deviation, each ``(n, A)``, of the sub-policy that acts.
+        """Return mean and log standard deviation, each ``(n, A)``, of the sub-policy that acts, ``(K, n, A)`` of all.
 
         Args:
             observation: shape ``(n, O)``.
             deterministic: whether the mean will be taken.
         """
-        if hasattr(self, "_numpy_forward"):
-            mean, log_std = np.split(self._numpy_forward(observation), 2, axis=-1)
+        if (said := self.acted(observation, deterministic)) is not None:
+            mean, log_std = np.split(said, 2, axis=-1)
             return mean, log_std
-        mean, log_std = self._torch_forward(observation)
-        return mean[-1].cpu().numpy(), log_std[-1].cpu().numpy()
+        moments = Moments.of(self._torch_forward(observation))
+        return moments.mean[-1].cpu().numpy(), moments.log_std[-1].cpu().numpy()
 
 
 def textbook_actor(observation_size: int, action_size: int, config: OffPolicyConfig) -> GaussianActor:

@@ -3,7 +3,7 @@
 Shapes: ``K`` sub-policies (1 in the textbook), ``M`` critics (2), ``B`` transitions, ``A`` action size.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from agents.config import OffPolicyConfig, require
-from agents.loop.acting import NumpyForward, TorchForward
+from agents.loop.acting import TorchForward, numpy_forward
 from agents.loop.agent import OffPolicyAgent
+from agents.loop.method import ActorPass, Method
 from agents.nets.networks import Critic, DeterministicActor, textbook_critic
 from agents.nets.optim import FusedAdam
+from agents.nets.said import ask, besides, output_of
 from agents.nets.td import MovingAverage, td_target
 from agents.replay.buffers import Batch
 
@@ -53,51 +55,54 @@ class TD3(OffPolicyAgent):
 
     Args:
         env: with a bounded ``Box`` action space.
-        meter: see ``OffPolicyAgent``.
+        meter, methods: see ``OffPolicyAgent``.
         actor: a function ``(observation size, action size, config) -> module`` whose forward returns actions
-            ``(K, B, A)``; by default ``DeterministicActor`` (K = 1).
+            ``(K, B, A)``, or a record whose ``output`` is these before the squash; by default ``DeterministicActor``
+            (K = 1).
         critic: a function ``(observation size, action size, config) -> Critic``; by default twins of one head.
         settings: keys of ``TD3Config``.
     """
 
     config_class = TD3Config
     config: TD3Config
+    says = "actions"
 
     def __init__(
         self,
         env: Any,
         *,
         meter: Any = None,
+        methods: Sequence[Method] = (),
         actor: Callable[..., nn.Module] | None = None,
         critic: Callable[..., Critic] | None = None,
         **settings: Any,
     ) -> None:
-        self._actor_of, self._critic_of = actor or textbook_actor, critic or textbook_critic
-        super().__init__(env, meter=meter, **settings)
-        if isinstance(self.policy, DeterministicActor) and self.device.type == "cpu":
-            self._numpy_forward = NumpyForward(self.policy.net, self.meter, self.flops_per_action)
-        else:
-            self._torch_forward = TorchForward(self.policy, self.device)
+        self._given = actor, critic
+        super().__init__(env, meter=meter, methods=methods, **settings)
+        self.numpy_forward = numpy_forward(self.policy, DeterministicActor, self.meter)
+        self._torch_forward = TorchForward(self.policy, self.device)
 
     def build(self) -> None:
         config, sizes = self.config, (self.observation_shape[0], self.action_space.shape[0])
-        self.policy = self._actor_of(*sizes, config).to(self.device)
-        self.target_policy = self._actor_of(*sizes, config).to(self.device).requires_grad_(False)
-        self.critic = self._critic_of(*sizes, config).to(self.device)
-        self.target_critic = self._critic_of(*sizes, config).to(self.device).requires_grad_(False)
+        actor_of = self.maker("actor", self._given[0], textbook_actor)
+        critic_of = self.maker("critic", self._given[1], textbook_critic)
+        self.policy = actor_of(*sizes, config).to(self.device)
+        self.target_policy = actor_of(*sizes, config).to(self.device).requires_grad_(False)
+        self.critic = critic_of(*sizes, config).to(self.device)
+        self.target_critic = critic_of(*sizes, config).to(self.device).requires_grad_(False)
         self.target_policy.load_state_dict(self.policy.state_dict())
         self.actor_average = MovingAverage(self.policy, self.target_policy, config.tau)
         self.target_critic.load_state_dict(self.critic.state_dict())
         self.critic_average = MovingAverage(self.critic, self.target_critic, config.tau)
-        self.actor_optimizer = FusedAdam(self.policy.parameters(), lr=config.learning_rate)
-        self.critic_optimizer = FusedAdam(self.critic.parameters(), lr=config.learning_rate)
+        self.actor_optimizer = FusedAdam(self.policy, lr=config.learning_rate)
+        self.critic_optimizer = FusedAdam(self.critic, lr=config.learning_rate)
 
     @property
     def actor(self) -> nn.Module:
         return self.policy
 
     @property
-    def modules(self) -> Mapping[str, nn.Module]:
+    def own_modules(self) -> Mapping[str, nn.Module]:
         return {
             "actor": self.policy,
             "target_actor": self.target_policy,
@@ -106,8 +111,12 @@ class TD3(OffPolicyAgent):
         }
 
     @property
-    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+    def own_optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         return {"actor": self.actor_optimizer, "critic": self.critic_optimizer}
+
+    @property
+    def averages(self) -> Sequence[MovingAverage]:
+        return self.critic_average, self.actor_average
 
     # ---- learning -----------------------------------------------------------------------------------------------
 
@@ -122,6 +131,7 @@ class TD3(OffPolicyAgent):
             metrics["actor_loss"] = self.improve_actor(batch).detach()
             self.critic_average.update()
             self.actor_average.update()
+            self.target_moved()
         return metrics
 
     def critic_loss(self, batch: Batch) -> Tensor:
@@ -134,22 +144,36 @@ class TD3(OffPolicyAgent):
             action = (action + noise).clamp_(-1.0, 1.0)
             next_value = self.target_critic.smallest_of_own_actions(batch.next_observation, action)
             target = td_target(batch, next_value)
-        return self.critic.squared_error(batch.observation, batch.action, target)
+        return self.critic_total(self.critic, batch, target)
 
     def propose(self, policy: nn.Module, observation: Tensor) -> Tensor:
         """Return the actions of ``policy`` that the critic's heads value, ``(K, B, A)``."""
-        return policy(observation)
+        return squashed(ask(policy, observation), self.critic.heads)
 
     def improve_actor(self, batch: Batch) -> Tensor:
-        """Take one gradient step of the policy and return its loss."""
-        loss = self.actor_loss(batch)
-        self.actor_optimizer.descend(loss)
+        """Take one gradient step of the policy, or those of a method, and return its loss."""
+        self.begin_actor_update()
+        loss = self.descend_apart(lambda: self.actor_losses(batch))
+        if loss is None:
+            loss = self.actor_loss(batch)
+            self.actor_optimizer.descend(loss)
         return loss
 
     def actor_loss(self, batch: Batch) -> Tensor:
         """Return ``−Σ_i mean_B Q_{1,i}(s, π_i(s))``; no gradient reaches the critics."""
-        action = self.policy(batch.observation)
-        return -self.critic.first_of_own_actions(batch.observation, action).mean(1).sum()
+        return self.actor_losses(batch).sum()
+
+    def actor_losses(self, batch: Batch) -> Tensor:
+        """Return the loss of each sub-policy ``(K,)``, the methods' terms included."""
+        said = ask(self.policy, batch.observation, updated=True)
+        action = squashed(said)
+        losses = -self.critic.first_of_own_actions(batch.observation, action).mean(1)
+        return self.taught(ActorPass(batch, losses, action, besides(said), lambda: self._worth(batch, action)))
+
+    @torch.no_grad()
+    def _worth(self, batch: Batch, action: Tensor) -> Tensor:
+        """Return ``min_m Q_{m,i}(s, a_i)``, ``(K, B)``."""
+        return self.critic.smallest_of_own_actions(batch.observation, action)
 
     def _actor_is_due(self) -> bool:
         return (self.num_updates + 1) % self.config.policy_delay == 0
@@ -165,9 +189,22 @@ class TD3(OffPolicyAgent):
 
     def _mean(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
         """Return the action of the sub-policy that acts, ``(n, A)``, to which noise is added unless deterministic."""
-        if hasattr(self, "_numpy_forward"):
-            return np.tanh(self._numpy_forward(observation))
-        return self._torch_forward(observation)[-1].cpu().numpy()
+        if (said := self.acted(observation, deterministic)) is None:
+            return squashed(self._torch_forward(observation))[-1].cpu().numpy()
+        action = np.tanh(said)
+        return action if action.ndim == observation.ndim else action.mean(0)  # of several sub-policies at once
+
+
+def squashed(said: Any, last: int = 0) -> Tensor:
+    """Return the actions in [-1, 1] that an actor said, ``(K, B, A)``: a record holds them before the squash.
+
+    Args:
+        said: see ``TD3``.
+        last: of how many sub-policies only, the last ones; 0 for all.
+    """
+    output = output_of(said)
+    output = output if not last or last == len(output) else output[-last:]
+    return output if isinstance(said, Tensor) else torch.tanh(output)
 
 
 def textbook_actor(observation_size: int, action_size: int, config: OffPolicyConfig) -> DeterministicActor:

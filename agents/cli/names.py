@@ -16,9 +16,9 @@ AGENTS = {
     "asymmetric": ("agents.methods.asymmetric", "Asymmetric"),
     "bexa-sac": ("agents.methods.bexa", "BexaSAC"),
     "bexa-td3": ("agents.methods.bexa", "BexaTD3"),
-    "bexa-dqn": ("agents.methods.bexa_dqn", "BexaDQN"),
-    "bexa-cql": ("agents.methods.bexa_cql", "BexaCQL"),
-    "bexa-discrete-cql": ("agents.methods.bexa_cql", "BexaDiscreteCQL"),
+    "bexa-dqn": ("agents.methods.bexa", "BexaDQN"),
+    "bexa-cql": ("agents.methods.bexa", "BexaCQL"),
+    "bexa-discrete-cql": ("agents.methods.bexa", "BexaDiscreteCQL"),
 }
 
 

@@ -1,18 +1,19 @@
 """The off-policy agent: what SAC, TD3, DQN, CQL and GAIL share, with the habits of Stable-Baselines3.
 
 An agent adds its networks, how it explores, and ``update(batch)``. It knows nothing of budgets: it charges what its
-actor costs to its meter and sees observations, rewards and losses.
+actor costs to its meter and sees observations, rewards and losses. Methods that it is given know of budgets; it asks
+them at fixed places (``agents.loop.host``) and never learns their names.
 """
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 
@@ -20,22 +21,29 @@ from agents.config import OffPolicyConfig
 from agents.loop.callbacks import Callback, callbacks_of
 from agents.loop.checkpoint import load_agent, save_agent
 from agents.loop.collect import RunningEpisodes, Step, collector_of
-from agents.loop.interface import joined, meter_for, require_meter, require_same_spaces, require_spaces
+from agents.loop.conversion import Conversion
+from agents.loop.host import MethodHost
+from agents.loop.interface import meter_for, require_meter, require_same_spaces, require_spaces
+from agents.loop.method import Method, Says
+from agents.loop.structure import layer_sizes
 from agents.replay.buffers import Batch, ReplayBuffer
 from agents.replay.hindsight import HindsightReplay, goal_reward, goal_slices
-from budget_wrappers.errors import NonFiniteError, SpaceError
-from budget_wrappers.metering import ComputeMeter, count_flops
+from budget_wrappers.metering import ComputeMeter
 
 
-class OffPolicyAgent(ABC):
+class OffPolicyAgent(MethodHost, Conversion, ABC):
     """Base of the agents.
 
     Args:
         env: a Gymnasium environment or vector environment; ``None`` is for loading only.
         meter: the account that acting and learning are charged to. By default the one the environment's wrappers
             read (``RecordComputeStatistics`` and its kin), else one of the agent's own.
+        methods: budget methods, such as ``Exits(budget=0.3)``, asked in this order; see ``agents.loop.method``.
         parts: modules given instead of the textbook networks; each agent names the ones it takes.
         settings: keys of ``config_class``.
+
+    Attributes:
+        chosen: which rows of the last training step the actor chose, ``(n,)``; ``None`` where it chose all.
 
     Raises:
         ConfigError: an unknown key or a value out of bounds.
@@ -45,9 +53,19 @@ class OffPolicyAgent(ABC):
     config_class: ClassVar[type[OffPolicyConfig]]
     discrete: ClassVar[bool] = False
     offline: ClassVar[bool] = False
+    says: ClassVar[Says]
+    """What the output of the actor means."""
 
-    def __init__(self, env: gym.Env | VectorEnv, *, meter: ComputeMeter | str | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        env: gym.Env | VectorEnv,
+        *,
+        meter: ComputeMeter | str | None = None,
+        methods: Sequence[Method] = (),
+        **settings: Any,
+    ) -> None:
         self.config = self.config_class.of(settings)
+        self.hold(methods)
         self.env, self.meter = env, meter_for(env, meter)
         vector = isinstance(env, VectorEnv)
         self.observation_space = env.single_observation_space if vector else env.observation_space
@@ -57,14 +75,20 @@ class OffPolicyAgent(ABC):
         self.num_timesteps, self.num_rounds, self.num_updates, self.num_episodes = 0, 0, 0, 0
         self.total_timesteps = 0
         self.metrics: dict[str, Tensor] = {}
+        self.chosen: np.ndarray | None = None
+        for held in self.methods:
+            held.require(self, env)
         self.rng = np.random.default_rng(self.config.seed)
         self.generator = torch.Generator(self.device).manual_seed(self.config.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             self.build()
+            for held in self.methods:
+                held.build(self)
         self.replay = self.make_replay()
         self._restart = False
-        self._start_metering()
+        self.start_metering()
+        self.built_sizes = {name: layer_sizes(module) for name, module in self.own_modules.items()}
 
     # ---- what an agent adds -------------------------------------------------------------------------------------
 
@@ -79,12 +103,12 @@ class OffPolicyAgent(ABC):
 
     @property
     @abstractmethod
-    def modules(self) -> Mapping[str, nn.Module]:
+    def own_modules(self) -> Mapping[str, nn.Module]:
         """Every network, for checkpoints."""
 
     @property
     @abstractmethod
-    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+    def own_optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         """Every optimizer, for checkpoints."""
 
     @abstractmethod
@@ -109,18 +133,7 @@ class OffPolicyAgent(ABC):
 
     def logged(self) -> dict[str, Tensor]:
         """Return what is logged now: of the last update, and what is read off the agent only when asked."""
-        return self.metrics
-
-    def spending(self, shares: Mapping[str, float]) -> dict[str, float]:
-        """Return what steps shared like ``Evaluation.shares`` cost in the agent's own terms; nothing for most."""
-        return {}
-
-    def plain_state(self) -> dict[str, Any]:
-        """Return further state for checkpoints, as JSON-able data."""
-        return {}
-
-    def load_plain_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``plain_state`` returned."""
+        return functools.reduce(lambda known, held: {**known, **held.logged(self)}, self.methods, self.metrics)
 
     # ---- using an agent -----------------------------------------------------------------------------------------
 
@@ -151,10 +164,12 @@ class OffPolicyAgent(ABC):
         try:
             self._reset(collector)
             while self.num_timesteps < end:
-                action = self.explore(collector.observation)
+                action = self.choosing(collector.observation, self.explore)
                 step = collector.step(action, self.to_env_action(action))
                 self.num_timesteps += len(step.streams)
                 self.store(step)
+                for held in self.methods:
+                    held.after_storing(self, step)
                 self.num_rounds += 1
                 self.after_step()
                 if self.num_rounds % self.config.train_freq == 0 and self.num_timesteps > self.config.learning_starts:
@@ -189,25 +204,6 @@ class OffPolicyAgent(ABC):
         rows, batched = self.rows_of(observation)
         action = self.to_env_action(self.act(rows, deterministic))
         return (action if batched else action[0]), state
-
-    def rows_of(self, observation: Any) -> tuple[np.ndarray, bool]:
-        """Return ``observation`` as rows ``(n, *O)``, and whether it was a batch.
-
-        Raises:
-            SpaceError: a shape other than the space's.
-            NonFiniteError: NaN or infinity.
-        """
-        array = self.to_array(observation)
-        shape = self.observation_shape
-        batched = array.ndim == len(shape) + 1
-        if array.shape[-len(shape) :] != shape or array.ndim > len(shape) + 1:
-            raise SpaceError(
-                f"an observation of shape {array.shape}: expected {shape} or (n, {', '.join(map(str, shape))}); "
-                "pass what env.reset and env.step return"
-            )
-        if not np.isfinite(array).all():
-            raise NonFiniteError(f"the observation {array!r} is not finite: expected finite numbers; mend its source")
-        return (array if batched else array[None]), batched
 
     def save(self, path: str | Path, replay: bool = False) -> None:
         """Write the agent to ``path``, whole or not at all: networks, optimizers, generators and counters.
@@ -244,7 +240,8 @@ class OffPolicyAgent(ABC):
         """
         require_same_spaces(env, self.observation_space, self.action_space)
         require_meter(env, self.meter)
-        self.env = env
+        with self.adopting(env):
+            self.env = env
 
     def restart_episodes(self) -> None:
         """Reset every environment, seeded, before the next step; a vector run does so after each checkpoint."""
@@ -254,15 +251,20 @@ class OffPolicyAgent(ABC):
 
     def train(self, updates: int) -> None:
         """Take ``updates`` gradient steps on samples of the replay."""
-        scale = self.config.reward_scale
+        scale, methods = self.config.reward_scale, self.methods
         for _ in range(updates):
             if len(self.replay) == 0:
                 return  # hindsight needs a finished episode
+            for held in methods:
+                held.before_update(self)
             batch = self.replay.sample(self.config.batch_size, self.generator)
             batch = batch._replace(reward=batch.reward * scale) if scale != 1 else batch
-            with self.meter.phase("learn", key=(id(self), self.update_kind())):
+            with self.learning(self.kind_of_update()):
                 self.metrics |= self.update(batch)
             self.num_updates += 1
+            for held in methods:
+                held.after_update(self)
+                self.metrics |= held.metrics(self)
 
     def store(self, step: Step) -> None:
         """Put one step's transitions into the replay."""
@@ -282,31 +284,6 @@ class OffPolicyAgent(ABC):
         self.replay.forget_unfinished()
         self._restart = False
 
-    # ---- spaces and metering ------------------------------------------------------------------------------------
-
-    @property
-    def observation_shape(self) -> tuple[int, ...]:
-        """Shape of one observation as the networks see it: a dictionary's entries are joined, in its order."""
-        if isinstance(self.observation_space, spaces.Dict):
-            return (sum(part.shape[0] for part in self.observation_space.values()),)
-        return self.observation_space.shape
-
-    def to_array(self, observation: Any) -> np.ndarray:
-        """Return a float32 copy of ``observation``, one or a batch, as the networks see it.
-
-        Raises:
-            SpaceError: a dictionary that lacks an entry of the space, or what is no array of numbers.
-        """
-        if isinstance(self.observation_space, spaces.Dict):
-            return joined(observation, list(self.observation_space))
-        try:
-            return np.array(observation, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise SpaceError(
-                f"an observation {observation!r} ({error}): expected numbers of shape {self.observation_shape}; pass "
-                "what env.reset and env.step return"
-            ) from error
-
     def make_replay(self) -> ReplayBuffer:
         """Return an empty replay for the agent's spaces."""
         config = self.config
@@ -317,29 +294,3 @@ class OffPolicyAgent(ABC):
             goals = goal_slices(self.observation_space, config.n_step)
             return HindsightReplay(*shapes, goals, goal_reward(self.env), config.hindsight, **settings)
         return ReplayBuffer(*shapes, n_step=config.n_step, **settings)
-
-    def random_action(self, rows: int) -> np.ndarray:
-        """Return uniformly random actions as the replay stores them."""
-        if self.discrete:
-            return self.rng.integers(self.action_space.n, size=rows)
-        return self.rng.uniform(-1.0, 1.0, (rows, *self.action_space.shape)).astype(np.float32)
-
-    def to_env_action(self, action: np.ndarray) -> np.ndarray:
-        """Return the environment's actions for actions as the replay stores them ([-1, 1] or indices)."""
-        if self.discrete:
-            return action + self.action_space.start
-        low, high = self.action_space.low, self.action_space.high
-        return np.clip(low + (action + 1.0) * 0.5 * (high - low), low, high).astype(self.action_space.dtype)
-
-    def from_env_action(self, action: np.ndarray) -> np.ndarray:
-        """Return the inverse of ``to_env_action``."""
-        if self.discrete:
-            return np.asarray(action, dtype=np.int64) - int(self.action_space.start)
-        low, high = self.action_space.low, self.action_space.high
-        return np.clip(2.0 * (action - low) / (high - low) - 1.0, -1.0, 1.0).astype(np.float32)
-
-    def _start_metering(self) -> None:
-        # Shared: an agent that was loaded, or made again in the same session, takes its place beside the old one.
-        self.meter.watch(self.actor, "actor", shared=True)
-        example = torch.zeros((1, *self.observation_shape), device=self.device)
-        self.flops_per_action = count_flops(self.actor, example, convention=self.meter.convention)

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from agents.loop.files import replacing
 from agents.loop.header import COUNTERS, FORMAT, header_of, metadata_of
+from agents.loop.known_methods import methods_from, require_same_methods
 from agents.loop.spaces import NoEnvironment, describe_space, space_of
+from agents.loop.structure import in_structure
 from agents.loop.versions import versions
 from agents.nets.moments import optimizer_state, require_moments
 from budget_wrappers.errors import CheckpointError, UntrustedFileError
@@ -117,6 +119,9 @@ def state_of_agent(agent: Any, replay: bool) -> tuple[dict[str, Tensor], dict[st
         "replay": replay,
         "versions": versions(),
     }
+    # Only where there is something to say: files of plain agents are what they were.
+    header |= {"methods": given} if (given := agent.methods_given) else {}
+    header |= {"structure": sizes} if (sizes := agent.structure) else {}
     return tensors, header
 
 
@@ -211,7 +216,8 @@ def load_agent(
         env: to train or act in; ``None`` for an agent that only predicts.
         meter: see ``OffPolicyAgent``.
         replay: whether to read the replay, where the file has one; acting needs none.
-        parts: the modules that the saved agent was given instead of the textbook networks, by name.
+        parts: the modules that the saved agent was given instead of the textbook networks, by name; and its methods,
+            where they are not this package's.
 
     Raises:
         CheckpointError: a file that is truncated, foreign, of another agent, for other spaces or other networks.
@@ -223,7 +229,8 @@ def load_agent(
         env = NoEnvironment(*(space_of(header["spaces"][name], path) for name in ("observation", "action")))
     else:
         require_spaces(header, env, path)
-    agent = cls(env, meter=meter, **header["config"], **parts)
+    methods = {name: given for name, given in header.get("methods", {}).items() if name not in parts}
+    agent = cls(env, meter=meter, **header["config"], **methods_from(methods, str(path)), **parts)
     restore(agent, header, tensors, path)
     return agent
 
@@ -272,6 +279,12 @@ def require_spaces(header: Mapping[str, Any], env: Any, path: str | Path) -> Non
 
 def restore(agent: Any, header: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | Path) -> None:
     """Put ``tensors`` and the plain data of ``header`` into ``agent``, after everything was checked."""
+    require_same_methods(header.get("methods", {}), json.loads(json.dumps(agent.methods_given)), str(path))
+    with in_structure(agent, header.get("structure", {}), tensors, path):
+        _restore(agent, header, tensors, path)
+
+
+def _restore(agent: Any, header: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | Path) -> None:
     networks = {
         f"module/{name}/{key}": value
         for name, module in agent.modules.items()

@@ -155,8 +155,8 @@ def meters_of(policy: Any, env: gym.Env | None) -> list[Any]:
 @contextlib.contextmanager
 def undisturbed(agent: Any, env: gym.Env | None = None) -> Iterator[None]:
     """Put the agent's generators, meters and counts of who acted back at the end, whatever the block did with them."""
-    counts = getattr(agent, "acting_counts", None)
-    before = None if counts is None else counts.copy()
+    counts = list(getattr(agent, "acting_counts", ()))
+    before = [own.copy() for own in counts]
     rng, generator = copy.deepcopy(agent.rng.bit_generator.state), agent.generator.get_state()
     with contextlib.ExitStack() as stack:
         for meter in meters_of(agent, env):
@@ -166,5 +166,5 @@ def undisturbed(agent: Any, env: gym.Env | None = None) -> Iterator[None]:
         finally:
             agent.rng.bit_generator.state = rng
             agent.generator.set_state(generator)
-            if counts is not None:
-                counts[:] = before
+            for own, earlier in zip(counts, before, strict=True):
+                own[:] = earlier

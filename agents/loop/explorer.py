@@ -17,17 +17,27 @@ class Explorer:
         noise: added to its actions.
 
     Attributes:
-        flops: of one action.
         action: the last one, in [-1, 1] as a replay stores it.
     """
 
     def __init__(self, name: str, agent: OffPolicyAgent, noise: OrnsteinUhlenbeck) -> None:
-        self.name, self.agent, self.noise, self.flops = name, agent, noise, agent.flops_per_action
+        self.name, self.agent, self.noise = name, agent, noise
         self.action = np.empty(0)
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of one action at most."""
+        return self.agent.flops_per_action
+
+    @property
+    def flops_of_last_call(self) -> int:
+        """FLOPs of the last action."""
+        return self.agent.flops_spent()
 
     def __call__(self, observation: Any) -> np.ndarray:
         """Return the environment's action for one observation."""
-        action = self.agent.act(self.agent.to_array(observation)[None], deterministic=False)
+        rows = self.agent.to_array(observation)[None]
+        action = self.agent.choosing(rows, lambda seen: self.agent.act(seen, deterministic=False))
         action = np.clip(action + self.noise(), -1.0, 1.0)
         self.action = action[0]
         return self.agent.to_env_action(action)[0]

@@ -27,6 +27,9 @@ MAPPINGS: dict[str, tuple[str, ...]] = {
 }
 """Keys that hold mappings, with the keys that each of those has."""
 
+OPTIONAL = ("methods", "structure")
+"""Keys that hold mappings where an agent has methods or layers of other sizes than it was made with."""
+
 PLAIN = ("agent", "replay")
 """Keys that hold a single value."""
 
@@ -80,7 +83,7 @@ def header_of(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
 def require_keys(path: Path, header: Mapping[str, Any]) -> None:
     """Raise unless ``header`` has every key of a checkpoint, and mappings where they belong."""
     missing = [key for key in (*PLAIN, *MAPPINGS) if key not in header]
-    for key, inner in MAPPINGS.items():
+    for key, inner in (MAPPINGS | dict.fromkeys(OPTIONAL, ())).items():
         if key in header and not isinstance(header[key], dict):
             raise CheckpointError(
                 f"{path}: the header has {key}={header[key]!r}: expected a mapping; take a file that `save` wrote"

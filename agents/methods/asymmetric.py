@@ -8,20 +8,20 @@ environment. A third-party DQN on ``options_for_another_master`` counts decision
 intervals (target updates, exploration, learning starts) by ``hold`` and multiply its updates a step by ``hold``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 
 from agents.dqn import DQN
 from agents.loop.agent import OffPolicyAgent
-from agents.loop.checkpoint import COUNTERS
 from agents.loop.collect import RunningEpisodes, SingleCollector, Step, require_finite
+from agents.loop.composite import CompositeAgent
 from agents.loop.explorer import Explorer
+from agents.loop.method import Method, checked_methods
 from agents.methods.asymmetric_config import AsymmetricConfig, Size
 from agents.nets.noise import OrnsteinUhlenbeck
 from agents.replay.buffers import Batch
@@ -35,7 +35,7 @@ from budget_wrappers.wrappers import RecordComputeStatistics, SubPolicyAction
 from budget_wrappers.wrappers.options import PrimitiveTransition
 
 
-class Asymmetric(OffPolicyAgent):
+class Asymmetric(CompositeAgent):
     """Two sub-policies of different size and a master that picks one of them for ``hold`` steps.
 
     ``r_Ω = Σ r − λ·n·c`` is what the master learns from, ``c`` the sub-policy's FLOPs relative to the small one's. All
@@ -45,6 +45,9 @@ class Asymmetric(OffPolicyAgent):
         env: a single environment with a bounded ``Box`` action space. A ``RecordComputeStatistics`` around it moves
             outside of the options while training; other wrappers that read costs are refused there.
         meter: see ``OffPolicyAgent``.
+        small_methods: budget methods of the small sub-policy, such as ``PolyPrune(final=0.9)``.
+        large_methods: of the large one. With ``Exits`` a call costs what the exit costs that it left at; the dearest
+            exit is what the sub-policy declares, to the choice of sizes and to a hard limit.
         settings: keys of ``AsymmetricConfig``.
 
     Attributes:
@@ -61,6 +64,26 @@ class Asymmetric(OffPolicyAgent):
 
     config_class = AsymmetricConfig
     config: AsymmetricConfig
+
+    def __init__(
+        self,
+        env: Any,
+        *,
+        meter: Any = None,
+        small_methods: Sequence[Method] = (),
+        large_methods: Sequence[Method] = (),
+        **settings: Any,
+    ) -> None:
+        if settings.get("methods"):
+            raise ConfigError(
+                f"methods={settings['methods']!r} of Asymmetric: expected those of a sub-policy; pass "
+                "small_methods=[…] or large_methods=[…]"
+            )
+        self._methods_of: dict[Size, tuple[Method, ...]] = {
+            "small": checked_methods(small_methods),
+            "large": checked_methods(large_methods),
+        }
+        super().__init__(env, meter=meter, **settings)
 
     def build(self) -> None:
         if isinstance(self.env, VectorEnv):
@@ -87,10 +110,16 @@ class Asymmetric(OffPolicyAgent):
 
     def _sub_policy(self, size: Size) -> SAC:
         settings = {**self.config.sub_policy(size), "seed": self._seed()}
-        agent = self._own(SAC(self.env, meter=self.meter, **settings))
+        agent = self._own(SAC(self.env, meter=self.meter, methods=self._methods_of[size], **settings))
         # SubPolicyAction and predict charge sub-policies by name.
-        self.meter.unwatch(agent.actor)
+        agent.stop_watching()
+        agent.followers.append(self._follow_costs)
         return agent
+
+    def _follow_costs(self) -> None:
+        """Take over what the sub-policies cost after one of them has changed in size."""
+        self.options.recount()
+        self.flops_per_action = self.large.flops_per_action + self.master.flops_per_action
 
     def _own(self, agent: Any) -> Any:
         """Let ``agent`` draw from this agent's generators, so that one state is all of them."""
@@ -162,26 +191,16 @@ class Asymmetric(OffPolicyAgent):
         """The master's network; sub-policies are charged by name."""
         return self.master.actor
 
-    @property
-    def modules(self) -> Mapping[str, nn.Module]:
-        return {f"{name}.{key}": part for name, agent in self.parts.items() for key, part in agent.modules.items()}
-
-    @property
-    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
-        return {f"{name}.{key}": part for name, agent in self.parts.items() for key, part in agent.optimizers.items()}
-
     def make_replay(self) -> Replays:
         """Return the replays of the parts as one, for checkpoints and resets."""
         own = {} if self.config.shared_buffer else {"large": self.large.replay}
         return Replays({"small": self.small.replay, **own, "master": self.master.replay})
 
-    def plain_state(self) -> dict[str, Any]:
-        return {name: {key: getattr(agent, key) for key in COUNTERS} for name, agent in self.parts.items()}
-
-    def load_plain_state(self, state: Mapping[str, Any]) -> None:
-        for name, agent in self.parts.items():
-            for key in COUNTERS:
-                setattr(agent, key, state[name][key])
+    @property
+    def methods_given(self) -> dict[str, list[dict[str, Any]]]:
+        """The methods of the sub-policies, as plain data, by argument."""
+        given = {f"{size}_methods": [held.record() for held in held_by] for size, held_by in self._methods_of.items()}
+        return {name: records for name, records in given.items() if records}
 
     def set_env(self, env: gym.Env) -> None:
         """Train on ``env`` from now on; see ``OffPolicyAgent``."""
@@ -196,7 +215,8 @@ class Asymmetric(OffPolicyAgent):
         return SingleCollector(self._recorded, self.to_array)
 
     def explore(self, observation: np.ndarray) -> np.ndarray:
-        self.master.total_timesteps = self.total_timesteps
+        for agent in self.parts.values():
+            agent.total_timesteps = self.total_timesteps
         return self.master.explore(observation)
 
     def act(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
@@ -247,6 +267,7 @@ class Asymmetric(OffPolicyAgent):
             self._cuts(terminated, truncated),
             truncated,
         )
+        self._note_acting(step.index, learner.replay, terminated, truncated)
         for agent in parts:
             agent.num_timesteps += 1
             agent.num_rounds += 1
@@ -257,6 +278,13 @@ class Asymmetric(OffPolicyAgent):
         self.num_updates = self.master.num_updates
         if step.terminated or step.truncated:
             self.noise.reset()
+
+    def _note_acting(self, index: int, replay: Any, terminated: np.ndarray, truncated: np.ndarray) -> None:
+        """Tell the methods of the sub-policy that acted that its step is stored."""
+        if replay.acted_by is not None:
+            replay.note_acting(np.array([-1]))  # of whatever stood in this place; a method of the one that acted says
+        for held in self._explorers[index].agent.methods if index >= 0 else ():
+            held.after_storing(self._explorers[index].agent, Step.ended(terminated, truncated))
 
     def _forget_episode(self) -> None:
         """Begin anew: noise from 0, and no return or goal across the gap."""
@@ -311,9 +339,9 @@ class Asymmetric(OffPolicyAgent):
                 with self.meter.paused():
                     action[chosen] = agent.to_env_action(agent.act(rows[chosen], deterministic))
                 count = int(chosen.sum())
-                self.meter.add(count * agent.flops_per_action, name, count)
+                self.meter.add(agent.flops_spent(count), name, count)
         return (action if batched else action[0]), (option, left - 1)
 
-    def _start_metering(self) -> None:
-        # The master's network is watched since it was made.
+    def start_metering(self) -> None:
+        """Declare what one action costs; the master's network is watched since it was made."""
         self.flops_per_action = self.large.flops_per_action + self.master.flops_per_action

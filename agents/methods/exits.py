@@ -1,22 +1,27 @@
-"""What agents with early exits share, whatever they learn: acting through gates, teaching them, and the budget.
+"""Early exits under a budget, as a method of any agent: the actor leaves early, and gates learn when it may.
 
-Mixed in before the agent: exits act (``ExitForward``), values of exits teach gates (``GateTeacher``), and one more term
-joins the loss of what acts. See ``agents.methods.bexa`` for the source.
+Source: "Mind the Budget: Accelerating DRL Using Early Exit Neural Networks" (BEXA). Exits act (``ExitForward``), their
+values teach gates (``GateTeacher``), and one more term joins the loss of what acts. ``agents.methods.bexa`` has the
+published agents as presets.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from agents.config import require
 from agents.loop.collect import Step
+from agents.loop.method import ActorPass, Role
 from agents.loop.spaces import NoEnvironment
-from agents.methods.bexa_config import ExitSettings
-from agents.methods.budget_input import budget_wrapper, require_budget, require_rows
+from agents.methods.budget_input import budget_wrapper, require_budget, require_budget_rows
+from agents.methods.exit_kinds import KINDS
+from agents.methods.exit_reports import BUDGETED, ExitReports
+from agents.methods.exits_config import ExitsConfig, require_depths, require_given_budget
+from agents.nets.networks import Critic
 from agents.nets.optim import FusedAdam
-from agents.replay.buffers import Batch
 from budget_wrappers.deploy.exit_acting import ExitForward
 from budget_wrappers.deploy.numpy_exits import NumpyExits
 from budget_wrappers.errors import ConfigError
@@ -24,32 +29,82 @@ from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.policies import ExitPolicy
 from budget_wrappers.selection.gates import GateTeacher
 
-BUDGETED = ("budget", "batch_budget")
-"""Gate trainings that know a budget."""
-TEACHER = ("budget", "reference", "correction", "gap")
-"""What a checkpoint holds of the gates' teacher."""
 
+class Exits(ExitReports):
+    """Early exits in the actor of SAC, TD3 or CQL, or in the network of DQN or discrete CQL.
 
-class ExitAgent:
-    """What SAC and TD3 with exits share; comes before the agent among the bases.
+    Args:
+        settings: keys of ``ExitsConfig``.
 
     Attributes:
         teacher: turns the exits' values into the gates' losses.
         exits: acts through the policy's gates and counts which exits acted.
+        exit_optimizers: one an exit, where exits step apart.
+
+    Raises:
+        ConfigError: an unknown key or a value out of bounds.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> from agents import SAC
+        >>> agent = SAC(gym.make("Pendulum-v1"), net_arch=(16, 16), methods=[Exits(budget=0.3)])
+        >>> agent.exits.flops  # of an action that leaves at exit 1, 2 and 3
+        (18, 198, 742)
+        >>> agent.set_budget(0.1)
     """
 
-    config: Any
-    actor: EarlyExitNetwork
-    actor_name: ClassVar[str] = "actor"
-    """Of the actor's optimizer among ``optimizers``."""
+    name = "exits"
+    config_class = ExitsConfig
+    config: ExitsConfig
+    offers = (
+        *("teacher", "exits", "exit_optimizers", "set_budget", "given_budget", "exit_policy", "expected_cost"),
+        *("meets_budget", "exit_shares", "replay_shares", "with_gates"),
+    )
 
-    def build(self) -> None:
-        """Make the agent's parts, then the gates' teacher and an optimizer for each exit where they step apart."""
-        super().build()
-        config: ExitSettings = self.config
-        self._require_budget(self.env)
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.exit_optimizers: list[FusedAdam] = []
+        self._gates_due, self._taught = True, False
+
+    # ---- making an agent --------------------------------------------------------------------------------------------
+
+    def require(self, agent: Any, env: Any) -> None:
+        """Raise where an agent has no use of exits, cannot meet a budget, or has no budget in its observations."""
+        says = getattr(agent, "says", None)
+        if says not in KINDS:
+            raise ConfigError(
+                f"{type(agent).__name__} with exits: expected SAC, TD3, DQN, CQL or discrete CQL, whose actors have "
+                "sub-policies; leave the method out"
+            )
+        self.kind = KINDS[says]
+        self.depths = require_depths(self.config.exit_after, agent.config.net_arch)
+        dueling = getattr(agent.config, "dueling", False)
+        require(not dueling, "dueling", dueling, "False: the exits of one trunk are one stream each")
+        rate = self.config.critic_learning_rate
+        require(not rate or says != "values", "critic_learning_rate", rate, "0: this agent has no critics")
+        if agent.offline:
+            require_given_budget(self.config)
+
+    def network(self, agent: Any, role: Role) -> Callable[..., nn.Module] | None:
+        """Return what makes the actor with exits, and a critic with a head for each, or with one for all."""
+        if role == "actor":
+            return self._exits_of
+        return self._critic_of
+
+    def _exits_of(self, observation_size: int, action_size: int, config: Any) -> EarlyExitNetwork:
+        outputs, read = self.kind.outputs(action_size), self.config.budget_from_observation
+        return EarlyExitNetwork(observation_size, outputs, config.net_arch, self.depths, config.activation, read)
+
+    def _critic_of(self, observation_size: int, action_size: int, config: Any) -> Critic:
+        heads = 1 if self.config.exit_training == "imitate" else len(self.depths)
+        return Critic(observation_size, action_size, config.net_arch, config.activation, heads=heads)
+
+    def build(self, agent: Any) -> None:
+        """Make the gates' teacher, an optimizer for each exit where they step apart, the critics' at its own rate."""
+        config = self.config
+        self._require_budget(agent.env)
         self.teacher = GateTeacher(
-            self.actor.flops,
+            agent.actor.flops,
             config.budget,
             config.gate_training,
             config.gate_loss,
@@ -57,26 +112,32 @@ class ExitAgent:
             config.gate_fraction,
             config.budget_feedback,
         )
-        self.exit_optimizers: list[FusedAdam] = []
+        self.actor_name = next(name for name, part in agent.own_modules.items() if part is agent.actor)
         if config.scheme == "stepwise":
-            parts = zip(self.actor.stages, self.actor.exits, strict=True)
-            rate = super().optimizers[self.actor_name].param_groups[0]["lr"]
-            self.exit_optimizers = [FusedAdam([*s.parameters(), *layer.parameters()], lr=rate) for s, layer in parts]
-        self.gate_metrics: dict[str, Tensor] = {}
-        self._logits: Tensor | None = None
-        self._expected_cost: Tensor | None = None
-        self._actor_updates, self._gates_due, self._taught = 0, True, False
-        self._kept_budget: Any = None
+            parts = zip(agent.actor.stages, agent.actor.exits, strict=True)
+            rate = agent.own_optimizers[self.actor_name].param_groups[0]["lr"]
+            self.exit_optimizers = [FusedAdam([stage, layer], lr=rate) for stage, layer in parts]
+        if agent.says != "values":
+            agent.critic_optimizer = FusedAdam(
+                agent.critic, lr=config.critic_learning_rate or agent.config.learning_rate
+            )
 
-    @property
-    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
-        """Every optimizer, for checkpoints."""
-        own = dict(super().optimizers)
-        if self.exit_optimizers:
-            own.pop(self.actor_name)
-        return own | {f"exit {number + 1}": optimizer for number, optimizer in enumerate(self.exit_optimizers)}
+    def start_metering(self, agent: Any) -> int:
+        """Let the engine of the exits act, which charges by exit; what acts is not watched."""
+        if not hasattr(self, "exits"):
+            self.exits = ExitForward(agent.actor, agent.meter, self.config.acting)
+        return max(self.exits.flops)
 
-    def set_budget(self, budget: Any) -> None:
+    def optimizers(self, agent: Any, own: Mapping[str, torch.optim.Optimizer]) -> Mapping[str, torch.optim.Optimizer]:
+        """Return the optimizers; where exits step apart theirs are in the place of the actor's."""
+        if not self.exit_optimizers:
+            return own
+        rest = {name: optimizer for name, optimizer in own.items() if name != self.actor_name}
+        return rest | {f"exit {number + 1}": optimizer for number, optimizer in enumerate(self.exit_optimizers)}
+
+    # ---- the budget -------------------------------------------------------------------------------------------------
+
+    def set_budget(self, agent: Any, budget: Any) -> None:
         """Teach the gates another budget, one number, from the next update on.
 
         An agent that reads its budget from the observation passes it on to the wrapper that writes it there, where it
@@ -93,9 +154,9 @@ class ExitAgent:
         if not self.config.budget_from_observation:
             self.teacher.set_budget(budget)
             return
-        if isinstance(self.env, NoEnvironment):
-            self.env.reset()  # raises: there is no observation to put a budget into
-        budget_wrapper(self.env).set_budget(budget)
+        if isinstance(agent.env, NoEnvironment):
+            agent.env.reset()  # raises: there is no observation to put a budget into
+        budget_wrapper(agent.env).set_budget(budget)
 
     def _require_effect(self, budget: Any) -> None:
         """Raise where acting would cost the same with any budget."""
@@ -113,136 +174,45 @@ class ExitAgent:
                 "1e-2"
             )
 
-    @property
-    def given_budget(self) -> float | list[float | None] | None:
-        """What the wrapper that writes budgets into observations was given, by whomever; ``None`` where it draws them.
+    def before_env(self, agent: Any, env: Any) -> Callable[[], None]:
+        """Check that observations hold the budget, where it is read there.
 
-        Without an environment it is what the checkpoint says.
-        """
-        if not self.config.budget_from_observation:
-            return None
-        wrapper = budget_wrapper(self.env)
-        return self._kept_budget if wrapper is None else wrapper.given_budget
-
-    def set_env(self, env: Any) -> None:
-        """Train on ``env`` from now on; see ``OffPolicyAgent``.
-
-        Where observations hold the budget, one that ``env`` was given stays; else it is that of the environment before.
+        A budget that ``env`` was given stays; else it is that of the environment before.
         """
         self._require_budget(env)
-        given = self.given_budget
-        require_rows(env, given)
-        super().set_env(env)
-        if given is not None and self.given_budget is None:
-            budget_wrapper(env).set_budget(given)
+        given = agent.given_budget
+        require_budget_rows(env, given)
+
+        def carry_on() -> None:
+            if given is not None and agent.given_budget is None:
+                budget_wrapper(env).set_budget(given)
+
+        return carry_on
 
     def _require_budget(self, env: Any) -> None:
         """Raise unless the observations of ``env`` end in a budget, where it is to be read from there."""
         if self.config.budget_from_observation and not isinstance(env, NoEnvironment):
             require_budget(env)
 
-    def plain_state(self) -> dict[str, Any]:
-        """Return the budget, what its teacher has found out, and who has acted."""
-        teacher = {name: getattr(self.teacher, name) for name in TEACHER}
-        own = {"teacher": teacher, "counts": self.exits.counts.tolist()}
-        own |= {"actor_updates": self._actor_updates, "given_budget": self.given_budget}
-        expected = self.expected_cost()
-        own["expected_cost"] = None if expected is None else float(expected)
-        return {**super().plain_state(), **own}
+    # ---- learning ---------------------------------------------------------------------------------------------------
 
-    def load_plain_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``plain_state`` returned."""
-        super().load_plain_state(state)
-        for name in TEACHER:
-            setattr(self.teacher, name, state["teacher"][name])
-        self.exits.counts[:] = state["counts"]
-        self._actor_updates = state["actor_updates"]
-        expected = state.get("expected_cost")  # not in files of earlier versions
-        self._logits, self._expected_cost = None, None if expected is None else torch.tensor(expected)
-        self._kept_budget = given = state["given_budget"]
-        if given is not None and not isinstance(self.env, NoEnvironment):
-            require_rows(self.env, given)
-            budget_wrapper(self.env).set_budget(given)
+    def before_actor_update(self, agent: Any) -> None:
+        """Count an update of what acts, and settle whether its gates learn."""
+        self._gates_due = self.actor_updates % self.config.gate_interval == 0
+        self.actor_updates += 1
+        self._taught = False
 
-    def explore(self, observation: np.ndarray) -> np.ndarray:
-        """Return the actions that training takes, and note which exits chose them; see ``OffPolicyAgent``."""
-        self.exits.taken, self._gated = None, np.ones(len(observation), dtype=bool)
-        action = super().explore(observation)
-        self._acted_by = np.full(len(observation), -1)
-        if self.exits.taken is not None:
-            every = len(self.exits.taken) == len(observation)
-            self._acted_by[self._gated] = self.exits.taken[self._gated] if every else self.exits.taken
-        return action
+    def actor_losses(self, agent: Any, made_of: ActorPass) -> Tensor:
+        """Return each exit's loss, its gate's included, ``(K,)``.
 
-    def store(self, step: Step) -> None:
-        """Put one step's transitions into the replay, with the exits that acted, and tell the teacher their cost.
-
-        Whatever else asks the agent for actions, such as an evaluation, is no part of what the budget is to be met by.
+        While imitating data every exit learns by itself, whatever ``exit_training``.
         """
-        super().store(step)
-        acted_by = self._acted_by[list(step.streams)]
-        self.replay.note_acting(acted_by)
-        if self.meets_budget:
-            rows = np.bincount(acted_by[acted_by >= 0], minlength=len(self.exits.names))
-            if rows.any():
-                self.teacher.observe(self.exits.cost_of(rows), int(rows.sum()))
-
-    def update_kind(self) -> str:
-        """Return a name for the work of the next update, in which gates learn, or the actor alone; see the agent."""
-        kind = super().update_kind()
-        if not self.config.gate_loss_scale or self._actor_updates % self.config.gate_interval:
-            return kind
-        return f"{kind}, gates with {self.teacher.affordable} exits to afford"
-
-    def update(self, batch: Batch) -> dict[str, Tensor]:
-        """Take one gradient step of every part; the gates' loss is logged, too."""
-        return {**super().update(batch), **self.gate_metrics}
-
-    def logged(self) -> dict[str, Tensor]:
-        """Return what is logged, with what the gates of the last batch would cost and the exits' shares."""
-        expected = self.expected_cost()
-        named = {} if expected is None else {"gate/expected_cost": expected}
-        return {**super().logged(), **named, **self.exit_shares(), **self.replay_shares()}
-
-    def expected_cost(self) -> Tensor | None:
-        """Return what the gates of the last batch would cost, ``None`` before one; asked for only where it is read."""
-        return self._expected_cost if self._logits is None else self.teacher.expected_cost(self._logits)
-
-    @property
-    def acting_counts(self) -> np.ndarray:
-        """Rows that acted through each exit, in place: evaluations put it back."""
-        return self.exits.counts
-
-    @property
-    def meets_budget(self) -> bool:
-        """Whether acting is to cost one budget in the mean."""
-        config = self.config
-        one = config.gate_training in BUDGETED and not config.budget_from_observation
-        return one and config.acting == "early_exit"
-
-    def exit_shares(self) -> dict[str, Tensor]:
-        """Return the share of rows that left at each exit since training began, and their mean normalised cost."""
-        counts = self.exits.counts
-        shares = counts / max(int(counts.sum()), 1)
-        named = dict(zip((f"acting/{name}" for name in self.exits.names), shares, strict=True))
-        named |= {"acting/cost": self.exits.cost_of(counts)} if counts.any() else {}
-        named |= {"acting/gap": self.teacher.gap} if self.meets_budget else {}
-        return {name: torch.tensor(float(value)) for name, value in named.items()}
-
-    def replay_shares(self) -> dict[str, Tensor]:
-        """Return the share of the replay's transitions that each exit chose; the rest were random."""
-        if self.replay.acted_by is None:
-            return {}
-        held = self.replay.acted_by[: self.replay.size]
-        rows = torch.bincount(held[held >= 0].long(), minlength=len(self.exits.names))
-        return {f"replay/{name}": rows[number] / len(held) for number, name in enumerate(self.exits.names)}
-
-    def spending(self, shares: Mapping[str, float]) -> dict[str, float]:
-        """Return the mean normalised cost of a step and, where one is set, the budget it is to keep."""
-        if not shares:
-            return {}
-        cost = self.exits.cost_of(np.array([shares.get(name, 0.0) for name in self.exits.names]))
-        return {"cost": cost} | ({"budget": self.teacher.budget} if self.meets_budget else {})
+        losses, apart = made_of.losses, self.config.exit_training == "imitate" and not made_of.imitates
+        if apart:
+            copying = self.config.imitation_scale * self.kind.imitation(made_of)
+            losses = torch.cat([copying, losses[-1:]])
+        worth = self.kind.judged_by_the_last(made_of) if apart else made_of.worth()
+        return self.with_gates(losses, made_of.said.logits, worth, made_of.batch.observation)
 
     def with_gates(self, losses: Tensor, logits: Tensor, values: Tensor, observation: Tensor) -> Tensor:
         """Return the exits' losses with the gates' added, ``(K,)``.
@@ -263,64 +233,65 @@ class ExitAgent:
         self._logits = logits.detach()
         return losses
 
-    def begin_actor_update(self) -> None:
-        """Count an update of what acts, and settle whether its gates learn."""
-        self._gates_due = self._actor_updates % self.config.gate_interval == 0
-        self._actor_updates += 1
-        self._taught = False
-
-    def imitating(self, losses: Tensor, copying: Tensor) -> Tensor:
-        """Return the losses ``(K,)`` with those of all exits but the last replaced by what imitating it costs.
-
-        Args:
-            losses: of learning, shape ``(K,)``.
-            copying: distance to the last exit, ``(K − 1,)``.
-        """
-        return torch.cat([self.config.imitation_scale * copying, losses[-1:]])
-
-    def descend_stepwise(self, losses_of: Callable[[], Tensor], max_norm: float | None = None) -> Tensor:
-        """Take one step of each exit's own stage, head and gate, each on fresh losses; return their sum."""
+    def descend(self, agent: Any, losses: Callable[[], Tensor], max_norm: float | None) -> Tensor | None:
+        """Take one step of each exit's own stage, head and gate, each on fresh losses, where exits step apart."""
+        if not self.exit_optimizers:
+            return None
         total = []
         for number, optimizer in enumerate(self.exit_optimizers):
-            loss = losses_of()[number]
+            loss = losses()[number]
             optimizer.descend(loss, max_norm)
             total.append(loss.detach())
         return torch.stack(total).sum()
 
-    def leave(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
-        """Return the output of the exits that the rows of ``observation`` ``(n, O)`` leave at; metered."""
-        return self.exits(observation, self.rng, deterministic and self.config.gate == "threshold")
+    def update_kind(self, agent: Any) -> str:
+        """Return a name for the work of the next update in which gates learn."""
+        if not self.config.gate_loss_scale or self.actor_updates % self.config.gate_interval:
+            return ""
+        return f"gates with {self.teacher.affordable} exits to afford"
 
-    def exit_policy(self) -> ExitPolicy:
+    # ---- acting -----------------------------------------------------------------------------------------------------
+
+    def before_acting(self, agent: Any, observation: np.ndarray) -> None:
+        """Forget who acted last."""
+        self.exits.taken = agent.chosen = None
+
+    def act(self, agent: Any, observation: np.ndarray, deterministic: bool) -> np.ndarray:
+        """Return the output of the exits that the rows of ``observation`` ``(n, O)`` leave at; metered."""
+        return self.exits(observation, agent.rng, deterministic and self.config.gate == "threshold")
+
+    def flops_of_last_action(self, agent: Any) -> int:
+        """Return what the exits cost that acted last."""
+        return self.exits.last_flops
+
+    def after_acting(self, agent: Any, action: np.ndarray) -> None:
+        """Note which exits chose the actions; −1 for those that were drawn."""
+        self._acted_by, taken = np.full(len(action), -1), self.exits.taken
+        if taken is not None:
+            gated = np.ones(len(action), dtype=bool) if agent.chosen is None else agent.chosen
+            self._acted_by[gated] = taken[gated] if len(taken) == len(action) else taken
+
+    def after_storing(self, agent: Any, step: Step) -> None:
+        """Store which exits acted, and tell the teacher their cost.
+
+        Whatever else asks the agent for actions, such as an evaluation, is no part of what the budget is to be met by.
+        """
+        acted_by = self._acted_by[list(step.streams)]
+        agent.replay.note_acting(acted_by)
+        if self.meets_budget:
+            rows = np.bincount(acted_by[acted_by >= 0], minlength=len(self.exits.names))
+            if rows.any():
+                self.teacher.observe(self.exits.cost_of(rows), int(rows.sum()))
+
+    def exit_policy(self, agent: Any) -> ExitPolicy:
         """Return the exits as sub-policies that act deterministically, for ``EarlyExitAction``; no gate is asked."""
-        at = NumpyExits(self.actor).at if self.device.type == "cpu" else None
+        at = NumpyExits(agent.actor).at if agent.device.type == "cpu" else None
         return ExitPolicy(
-            self.actor, lambda output: self.to_env_action(self.certain_action(output[None]))[0], self.to_array, at
+            agent.actor, lambda output: agent.to_env_action(self.kind.certain(output[None]))[0], agent.to_array, at
         )
 
-    def certain_action(self, output: np.ndarray) -> np.ndarray:
-        """Return the deterministic actions, as the replay stores them, of what one exit says of rows ``(n, outputs)``.
-
-        Each agent with exits has its own.
-        """
-        raise NotImplementedError
-
-    def _start_metering(self) -> None:
-        # Not watched: what acts is the engine in ``exits``, which charges by exit.
-        self.exits = ExitForward(self.actor, self.meter, self.config.acting)
-        self.flops_per_action = max(self.exits.flops)
-
-
-def exits_of(observation_size: int, outputs: int, config: Any) -> EarlyExitNetwork:
-    """Return a network with the exits of ``config``, each of which says ``outputs`` numbers."""
-    read = config.budget_from_observation
-    return EarlyExitNetwork(observation_size, outputs, config.net_arch, config.depths, config.activation, read)
-
-
-class ExitActorCritic(ExitAgent):
-    """The same for agents with critics of their own."""
-
-    def build(self) -> None:
-        """Make the agent's parts, the critics' optimizer at their own rate."""
-        super().build()
-        self.critic_optimizer = FusedAdam(self.critic.parameters(), **self.config.critic_rate)
+    def structure_changed(self, agent: Any) -> None:
+        """Follow the costs of the exits."""
+        if hasattr(self, "exits"):
+            self.exits.follow()
+            self.teacher.set_flops(agent.actor.flops)

@@ -18,6 +18,8 @@ from torch.nn.functional import linear
 from agents.config import Activation
 from budget_wrappers.functional.one_node import IN_PLACE, back_through_activation, transformed
 
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
 
 class _Scratch(threading.local):
     """Two matrices of each width, handed out in turn for what does not outlive one forward or backward pass.
@@ -209,24 +211,33 @@ class MLP(nn.Sequential):
     """``Linear``, activation, …, ``Linear``.
 
     An ordinary ``nn.Sequential`` to whoever reads, saves, prunes or counts it. Its forward pass runs as one autograd
-    node, as long as its layers are as they were made: with hooks on them, parametrised or changed in number, or under
+    node, as long as it is plain: with hooks on its layers, parametrised ones, parts of another kind or order, or under
     ``torch.func``, it runs as any ``nn.Sequential`` does.
 
     Args:
         sizes: widths from input to output, at least two.
         activation: ``"relu"`` or ``"tanh"``, between layers, none after the last.
+
+    Attributes:
+        parts: layers and activations as ``plain`` found them last: another object once one of them was replaced.
     """
 
     static_flops = True
 
     def __init__(self, sizes: Sequence[int], activation: Activation = "relu") -> None:
-        make = {"relu": nn.ReLU, "tanh": nn.Tanh}[activation]
+        make = _ACTIVATIONS[activation]
         parts: list[nn.Module] = []
         for before, after in itertools.pairwise(sizes):
             parts += [nn.Linear(before, after), make()]
         super().__init__(*parts[:-1])
         self.activation = activation
-        self.sizes = tuple(sizes)
+        self.parts: tuple[nn.Module, ...] = tuple(parts[:-1])
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Widths from input to output, as they are now."""
+        linears = self.linears
+        return (linears[0].in_features, *(layer.out_features for layer in linears))
 
     @property
     def linears(self) -> list[nn.Linear]:
@@ -251,20 +262,40 @@ class MLP(nn.Sequential):
             return torch.func.functional_call(self, detached, (x,))
         return self._run(x, [tensor.detach() for tensor in tensors])
 
+    @property
+    def outputs(self) -> int:
+        """Width of the output."""
+        return self.linears[-1].out_features
+
+    def plain(self) -> bool:
+        """Tell whether linear layers and activations take turns, as they were made, and no hook is to see them run.
+
+        What evaluates the weights by itself, as the fused passes and acting engines do, must ask: a part that it does
+        not know would be passed over.
+        """
+        parts = tuple(self._modules.values())
+        if parts != self.parts:
+            kinds = (nn.Linear, _ACTIVATIONS[self.activation])
+            if len(parts) % 2 == 0 or any(type(part) is not kinds[place % 2] for place, part in enumerate(parts)):
+                return False
+            self.parts = parts
+        for part in parts:  # noqa: SIM110  a loop without calls: it runs at every action
+            if part._forward_pre_hooks or part._forward_hooks:
+                return False
+        return True
+
     def tensors(self) -> list[Tensor] | None:
-        """Return ``[W_1, b_1, W_2, b_2, …]``, or ``None`` where layers are not as they were made or are transformed.
+        """Return ``[W_1, b_1, W_2, b_2, …]``, or ``None`` where the perceptron is not plain or is transformed.
 
         ``parameters()`` takes longer than a small layer does.
         """
-        if transformed():
+        if transformed() or not self.plain():
             return None
         found: list[Tensor] = []
-        for part in self._modules.values():
-            if part._forward_pre_hooks or part._forward_hooks:
-                return None
+        for part in self.parts[::2]:
             found += part._parameters.values()
-        plain = len(found) == 2 * len(self.sizes) - 2 and len(self._modules) == 2 * len(self.sizes) - 3
-        return found if plain else None
+        # A parametrised layer does not hold its weight, but makes it when it runs.
+        return found if len(found) == len(self.parts) + 1 else None
 
     def _run(self, x: Tensor, parameters: list[Tensor]) -> Tensor:
         rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
@@ -298,7 +329,7 @@ def smallest_value(members: Sequence[MLP], observation: Tensor, action: Tensor) 
         observation: shape ``(B, O)``.
         action: shape ``(K, B, A)``.
     """
-    parameters, heads = [member.tensors() for member in members], members[0].sizes[-1]
+    parameters, heads = [member.tensors() for member in members], members[0].outputs
     count, rows, width = action.shape
     flat = action.reshape(-1, width)
     x = torch.cat([observation.repeat(count, 1) if count > 1 else observation, flat], 1)

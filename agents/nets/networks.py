@@ -14,8 +14,30 @@ from torch.nn import functional as F
 
 from agents.config import Activation, OffPolicyConfig
 from agents.nets.mlp import MLP, smallest_value, squared_error
+from agents.nets.td import twin_critic_losses
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+
+
+class Moments(NamedTuple):
+    """Gaussians before the squash.
+
+    Attributes:
+        mean: shape ``(K, B, A)``.
+        log_std: shape ``(K, B, A)``, unbounded.
+        said: the record of a network that says more, see ``agents.nets.said``; ``None`` of others.
+    """
+
+    mean: Tensor
+    log_std: Tensor
+    said: Any = None
+
+    @classmethod
+    def of(cls, said: Any) -> "Moments":
+        """Return the moments that an actor said: a pair, or a record whose ``output`` ``(K, B, 2A)`` is both."""
+        if hasattr(said, "output"):
+            return cls(*said.output.chunk(2, -1), said)
+        return cls(*said)
 
 
 class SquashedSample(NamedTuple):
@@ -29,9 +51,25 @@ class SquashedSample(NamedTuple):
     action: Tensor
     log_prob: Tensor
 
-    def last(self, count: int) -> "SquashedSample":
+
+class PolicySample(NamedTuple):
+    """Actions that a policy drew.
+
+    Attributes:
+        action: in [-1, 1], shape ``(K, B, A)``.
+        log_prob: shape ``(K, B)``.
+        moments: that they were drawn from.
+    """
+
+    action: Tensor
+    log_prob: Tensor
+    moments: Moments
+
+    def last(self, count: int) -> SquashedSample:
         """Return the samples of the last ``count`` sub-policies: of those that a critic of so many heads values."""
-        return self if count == len(self.action) else SquashedSample(self.action[-count:], self.log_prob[-count:])
+        if count == len(self.action):
+            return SquashedSample(self.action, self.log_prob)
+        return SquashedSample(self.action[-count:], self.log_prob[-count:])
 
 
 class _SquashedGaussian(torch.autograd.Function):
@@ -113,6 +151,19 @@ class DeterministicActor(nn.Module):
 class Critic(nn.Module):
     """M action-value networks of K heads each: head i values continuing with sub-policy i.
 
+    A critic that is given in its place, such as a population of which some members judge, has to meet this protocol:
+
+    - ``heads``: K. An agent passes the last K actions where there are more sub-policies.
+    - ``losses(observation, action, target)``: a loss for each member and head, ``(M, K)``; M is the critic's own
+      matter. Its gradients update the parameters.
+    - ``squared_error(observation, action, target)``: their sum, asked for where no method alters them.
+    - ``of_own_actions(observation, action)``: every member's values ``(M, K, B)``, which a loss may update.
+    - ``smallest_of_own_actions(observation, action)``: what the members that judge say together, ``(K, B)``,
+      differentiable in the actions alone. Called on the target critic it values the next state.
+    - ``first_of_own_actions(observation, action)``: what one of them says, the same.
+
+    A pass of the first three is updated; a pass of the last two is not, see ``agents.nets.said``.
+
     Args:
         observation_size: O.
         action_size: A.
@@ -158,6 +209,10 @@ class Critic(nn.Module):
             target: every head's y, shape ``(K, B)``.
         """
         return squared_error(self.members, torch.cat([observation, action], 1), target.t())
+
+    def losses(self, observation: Tensor, action: Tensor, target: Tensor) -> Tensor:
+        """Return ``½ mean_B (Q_{m,i}(s, a) − y_i)²`` of every member and head, ``(M, K)``; see ``squared_error``."""
+        return twin_critic_losses(self(observation, action), target)
 
     def smallest_of_own_actions(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return ``min_m Q_{m,i}(s, a_i)``, ``(K, B)``, differentiable in ``action`` ``(K, B, A)`` alone.

@@ -1,29 +1,54 @@
 """Adam with the bookkeeping done once: torch's fused kernel on lists that are built at the first step."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from agents.nets.kept import Kept, kept_moments
+from budget_wrappers.errors import ConfigError
+
+
+class _Lists(NamedTuple):
+    """What the kernel takes of one group: parameters, both moments, and the counter of steps, once a parameter."""
+
+    parameters: list[Tensor]
+    first: list[Tensor]
+    second: list[Tensor]
+    steps: list[Tensor]
+    shapes: list[torch.Size]
+
+
+_shape_of = operator.attrgetter("shape")
 
 
 class FusedAdam(torch.optim.Adam):
     """``torch.optim.Adam(fused=True)``, to the bit, at a third of its overhead for small networks.
 
     ``Optimizer.step`` walks over groups, states and hooks at every call, which costs more than the update of a
-    control policy's weights. All parameters of a control network step together, so one step counter serves them.
+    control policy's weights. All parameters of a group step together, so one step counter serves them.
 
     Args:
-        params: parameters, one group, all updated by every step; those that need no gradient are left out, unless
-            none does.
+        params: a module, several modules, or parameters; or groups: dictionaries with ``"params"`` (any of these) and,
+            where they differ from the other arguments, ``"lr"``, ``"eps"``, ``"max_norm"`` (bound of the Euclidean norm
+            of the group's own gradient) and ``"bounds"`` (lowest and highest value that a step leaves in a parameter).
+            Parameters that need no gradient are left out, unless no parameter of the group needs one.
         lr: step size.
         eps: added to the root of the second moment.
+
+    Raises:
+        ConfigError: at a step, moments of another shape than their parameter's: ``follow`` was not called after the
+            parameter changed size.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, eps: float = 1e-8) -> None:
-        given = list(params)
-        super().__init__([param for param in given if param.requires_grad] or given, lr=lr, eps=eps, fused=True)
-        self._lists: tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]] | None = None
+    def __init__(self, params: Any, lr: float, eps: float = 1e-8) -> None:
+        groups = _groups_of(params)
+        self._sources: list[tuple[nn.Module, ...] | None] = [_modules_of(group["params"]) for group in groups]
+        made = [{**group, "params": _learning(group["params"])} for group in groups]
+        super().__init__(made, lr=lr, eps=eps, fused=True)
+        self._lists: list[_Lists] | None = None
 
     def descend(self, loss: Tensor, max_norm: float | None = None) -> None:
         """Take one step down ``loss``; its gradients are not left in ``parameter.grad``, whose upkeep costs as much.
@@ -32,15 +57,32 @@ class FusedAdam(torch.optim.Adam):
             loss: a scalar.
             max_norm: bound of the Euclidean norm of the whole gradient, ``None`` for none.
         """
-        gradients = torch.autograd.grad(loss, self.param_groups[0]["params"])
+        gradients = torch.autograd.grad(loss, self._every_parameter())
         self.apply(gradients if max_norm is None else clipped(gradients, max_norm))
 
     def apply(self, gradients: Sequence[Tensor]) -> None:
-        """Update the parameters from ``gradients``, given in their order."""
-        group = self.param_groups[0]
+        """Update the parameters from ``gradients``, given in their order, group after group.
+
+        Raises:
+            ConfigError: moments of another shape than their parameter's.
+        """
         if self._lists is None:
-            self._lists = self._build_lists()
-        parameters, first, second, steps = self._lists
+            self._lists = [self._lists_of(group) for group in self.param_groups]
+        if len(self.param_groups) == 1:
+            self._step(self.param_groups[0], self._lists[0], gradients)
+            return
+        start = 0
+        for group, lists in zip(self.param_groups, self._lists, strict=True):
+            self._step(group, lists, gradients[start : start + len(lists.parameters)])
+            start += len(lists.parameters)
+
+    def _step(self, group: Mapping[str, Any], lists: _Lists, gradients: Sequence[Tensor]) -> None:
+        parameters, first, second, steps, shapes = lists
+        # The kernel reads as many numbers as the parameter has, whatever memory the moments have.
+        if list(map(_shape_of, parameters)) != shapes:
+            raise _other_shape(parameters, shapes)
+        if group.get("max_norm") is not None:
+            gradients = clipped(gradients, group["max_norm"])
         steps[0].add_(1)
         torch._fused_adam_(
             parameters,
@@ -57,12 +99,46 @@ class FusedAdam(torch.optim.Adam):
             amsgrad=False,
             maximize=False,
         )
+        if group.get("bounds") is not None:
+            low, high = group["bounds"]
+            with torch.no_grad():
+                for parameter in parameters:
+                    parameter.clamp_(low, high)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters from their gradients, as any torch optimizer."""
         value = closure() if closure is not None else None
-        self.apply([parameter.grad for parameter in self.param_groups[0]["params"]])
+        self.apply([parameter.grad for parameter in self._every_parameter()])
         return value
+
+    def follow(self, kept: Kept | None = None) -> None:
+        """Go on after layers have changed size: moments are kept for the weights that are kept, others start at 0.
+
+        Parameters that were replaced are found in the modules that the optimizer was made with.
+
+        Args:
+            kept: which rows and columns of each parameter are left, as ``keep_units`` tells; without it they are
+                recognised by their values, see ``agents.nets.kept``.
+        """
+        for group, modules in zip(self.param_groups, self._sources, strict=True):
+            before = list(group["params"])
+            now = before if modules is None else _learning(modules)
+            if len(now) != len(before):
+                raise ConfigError(
+                    f"an optimizer of {len(before)} parameters whose modules have {len(now)} now: expected layers of "
+                    "another size, not another number of them; make a new optimizer"
+                )
+            states = [self.state.pop(old, {}) for old in before]
+            for old, new, state in zip(before, now, states, strict=True):
+                if state:
+                    self.state[new] = kept_moments(old, new, state, kept)
+            group["params"] = now
+        self._lists = None
+
+    def _every_parameter(self) -> list[Tensor]:
+        if len(self.param_groups) == 1:
+            return self.param_groups[0]["params"]
+        return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -73,8 +149,8 @@ class FusedAdam(torch.optim.Adam):
         super().load_state_dict(state_dict)
         self._lists = None
 
-    def _build_lists(self) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
-        parameters = list(self.param_groups[0]["params"])
+    def _lists_of(self, group: Mapping[str, Any]) -> _Lists:
+        parameters = list(group["params"])
         counter = torch.zeros((), dtype=torch.float32, device=parameters[0].device)
         for parameter in parameters:
             state = self.state[parameter]
@@ -85,8 +161,45 @@ class FusedAdam(torch.optim.Adam):
                 counter.copy_(state["step"])
             state["step"] = counter
         states = [self.state[parameter] for parameter in parameters]
-        moments = [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states]
-        return parameters, *moments, [counter] * len(parameters)
+        first, second = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
+        shapes = list(map(_shape_of, parameters))
+        for moments in (first, second):
+            if (found := list(map(_shape_of, moments))) != shapes:
+                raise _other_shape(parameters, found)
+        return _Lists(parameters, first, second, [counter] * len(parameters), shapes)
+
+
+def _other_shape(parameters: Sequence[Tensor], moments: Sequence[torch.Size]) -> ConfigError:
+    """Return the error for the first of ``parameters`` whose moments have another shape."""
+    found = next((p, m) for p, m in zip(parameters, moments, strict=True) if p.shape != m)
+    return ConfigError(
+        f"a parameter of shape {tuple(found[0].shape)} has moments of shape {tuple(found[1])}: expected the "
+        "parameter's; call agent.structure_changed(), or the optimizer's follow(), after layers have changed size"
+    )
+
+
+def _groups_of(params: Any) -> list[dict[str, Any]]:
+    """Return ``params`` as groups, each with what was given for it under ``"params"``."""
+    if isinstance(params, nn.Module):
+        return [{"params": [params]}]
+    given = list(params)
+    if given and isinstance(given[0], Mapping):
+        return [
+            {**group, "params": [own] if isinstance(own := group["params"], nn.Module | Tensor) else list(own)}
+            for group in given
+        ]
+    return [{"params": given}]
+
+
+def _modules_of(given: Sequence[Any]) -> tuple[nn.Module, ...] | None:
+    """Return the modules that were given, ``None`` where parameters were."""
+    return tuple(given) if given and all(isinstance(part, nn.Module) for part in given) else None
+
+
+def _learning(given: Iterable[Any]) -> list[Tensor]:
+    """Return the parameters of ``given`` that need a gradient, or all where none does."""
+    every = [p for part in given for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
+    return [parameter for parameter in every if parameter.requires_grad] or every
 
 
 def clipped(gradients: Sequence[Tensor], max_norm: float) -> Sequence[Tensor]:

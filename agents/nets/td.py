@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents.replay.buffers import Batch
+from budget_wrappers.errors import ConfigError
 
 
 def td_target(batch: Batch, next_value: Tensor) -> Tensor:
@@ -22,6 +23,11 @@ def entropy_regularised_target(batch: Batch, next_value: Tensor, log_prob: Tenso
         ent_coef: α, a scalar tensor.
     """
     return td_target(batch, next_value - ent_coef * log_prob)
+
+
+def twin_critic_losses(values: Tensor, target: Tensor) -> Tensor:
+    """Return ``½ mean_B (Q_{m,i} − y_i)²`` of every critic and head, ``(M, K)``; ``twin_critic_loss`` is their sum."""
+    return 0.5 * (values - target).square().mean(-1)
 
 
 def twin_critic_loss(values: Tensor, target: Tensor) -> Tensor:
@@ -44,9 +50,25 @@ class MovingAverage:
     """
 
     def __init__(self, online: nn.Module, target: nn.Module, tau: float) -> None:
-        self._online = [parameter.detach() for parameter in online.parameters()]
-        self._target = [parameter.detach() for parameter in target.parameters()]
-        self._tau = tau
+        self.online, self.target, self._tau = online, target, tau
+        self.follow()
+
+    def follow(self) -> None:
+        """Look up the parameters of both networks anew, after their layers have changed size.
+
+        Raises:
+            ConfigError: the two have layers of different sizes.
+        """
+        online, target = dict(self.online.named_parameters()), dict(self.target.named_parameters())
+        for name in online.keys() | target.keys():
+            shapes = [tuple(own[name].shape) if name in own else None for own in (online, target)]
+            if shapes[0] != shapes[1]:
+                raise ConfigError(
+                    f"{name} has the shape {shapes[0]} and in the target network {shapes[1]}: expected the same; "
+                    "change the layers of both"
+                )
+        self._online = [parameter.detach() for parameter in online.values()]
+        self._target = [target[name].detach() for name in online]
 
     def update(self) -> None:
         """Move the target once, in place."""

@@ -28,21 +28,31 @@ class ExitForward:
         flops: of one row, of each of them, in the meter's convention.
         counts: rows that acted through each of them, ``(len(names),)``; evaluations put it back as it was.
         taken: index into ``names`` for each row of the last call, ``(n,)``; ``None`` before one.
+        last_flops: FLOPs of the last call, over all rows.
     """
 
     def __init__(self, network: EarlyExitNetwork, meter: ComputeMeter, acting: Acting = "early_exit") -> None:
         self.network, self._meter, self.acting = network, meter, acting
-        cpu = next(network.parameters()).device.type == "cpu"
-        self._engine = NumpyExits(network) if cpu else None
-        ways = range(len(network.exits)) if acting == "early_exit" else [None]
-        self.names = [acting if way is None else f"exit {way + 1}" for way in ways]
-        self.flops = tuple(self._count(way, meter.convention) for way in ways)
-        self._matmul_flops = np.array([self._count(way, "matmul") for way in ways])
+        self._cpu = next(network.parameters()).device.type == "cpu"
+        self._engine: NumpyExits | None = None
+        self._ways = tuple(range(len(network.exits))) if acting == "early_exit" else (None,)
+        self.names = [acting if way is None else f"exit {way + 1}" for way in self._ways]
         self.counts = np.zeros(len(self.names), dtype=np.int64)
         self.taken: np.ndarray | None = None
-        self._cheapest, self._dearest = min(network.flops), max(network.flops)  # asked for at every update
+        self.last_flops = 0
+        self.follow()
         for name in self.names:
             meter.add(0, name, rows=0)  # known from the start: an episode of random actions costs 0 and is no mistake
+
+    def follow(self) -> None:
+        """Look at the network anew, after its layers have changed size or parts were put in."""
+        self._as_made, self._seen = self.network.as_made(), self.network.parts
+        # An engine evaluates the layers that it knows; with any other part torch runs the network itself.
+        self._engine = NumpyExits(self.network) if self._cpu and self._as_made else None
+        self.flops = tuple(self._count(way, self._meter.convention) for way in self._ways)
+        self._matmul_flops = np.array([self._count(way, "matmul") for way in self._ways])
+        # Asked for at every update.
+        self._cheapest, self._dearest = min(self.network.flops), max(self.network.flops)
 
     def _count(self, way: int | None, convention: Convention) -> int:
         """Return the FLOPs of one row that leaves at exit ``way``, or that acts without gates."""
@@ -76,8 +86,11 @@ class ExitForward:
             threshold: gates open from a probability of ½ on instead, and nothing is drawn.
         """
         x = observation.astype(np.float32, copy=False)
+        if self.network.as_made() != self._as_made or self.network.parts is not self._seen:
+            self.follow()
         if self.acting != "early_exit":
-            self._meter.add(self.flops[0] * len(x), self.acting, len(x))
+            self.last_flops = self.flops[0] * len(x)
+            self._meter.add(self.last_flops, self.acting, len(x))
             self.counts += len(x)
             self.taken = np.zeros(len(x), dtype=np.int64)
             return self._last(x) if self.acting == "backbone" else self._every(x)
@@ -86,10 +99,12 @@ class ExitForward:
         if len(x) == 1:
             way = int(self.taken[0])
             self.counts[way] += 1
-            self._meter.add(self.flops[way], self.names[way])
+            self.last_flops = self.flops[way]
+            self._meter.add(self.last_flops, self.names[way])
             return output
         rows = np.bincount(self.taken, minlength=len(self.names))
         self.counts += rows
+        self.last_flops = sum(flops * count for flops, count in zip(self.flops, rows.tolist(), strict=True))
         split = self._meter.row_ledger is not None  # a vector wrapper asks which rows cost what
         for way, (name, flops, count) in enumerate(zip(self.names, self.flops, rows.tolist(), strict=True)):
             if count:

@@ -53,6 +53,7 @@ class EarlyExitNetwork(nn.Module):
     Attributes:
         depths: ``exit_after`` as it was resolved.
         flops: FLOPs of acting that leaves at each exit, the gates on the way included, ``(K,)``; ``matmul`` convention.
+        parts: stages with their layers, and exits, as ``as_made`` found them: another object once one was replaced.
 
     Raises:
         ConfigError: exits that are not strictly ascending, negative, or deeper than the trunk; another activation.
@@ -84,13 +85,15 @@ class EarlyExitNetwork(nn.Module):
             gate = int(number < len(self.depths) - 1)
             self.exits.append(nn.Linear(widths[depth], outputs + gate))
         self._layers = tuple(after - before for before, after in itertools.pairwise((0, *self.depths)))
+        self.parts: tuple[tuple[tuple[nn.Module, ...], ...], tuple[nn.Module, ...]] = (), ()
 
     @property
     def flops(self) -> tuple[int, ...]:
         """FLOPs of one row that leaves at each exit."""
         spent, found = 0, []
         for number, (stage, layer) in enumerate(zip(self.stages, self.exits, strict=True)):
-            spent += sum(2 * part.in_features * part.out_features for part in stage if isinstance(part, nn.Linear))
+            layers = [part for part in stage.modules() if isinstance(part, nn.Linear)]
+            spent += sum(2 * part.in_features * part.out_features for part in layers)
             if number < len(self.exits) - 1:
                 spent += 2 * layer.in_features  # its gate
             found.append(spent + 2 * layer.in_features * self.outputs)
@@ -114,20 +117,35 @@ class EarlyExitNetwork(nn.Module):
             logits.append(said[:, self.outputs :])
         return torch.stack(outputs), torch.cat(logits, 1)
 
+    def as_made(self) -> bool:
+        """Tell whether the stages still are linear layers, each with its activation, and exits linear layers.
+
+        Whatever evaluates the weights by itself must ask: it would pass over a part that it does not know.
+        """
+        stages = tuple(self.stages._modules.values())
+        parts = tuple([(stage, *stage._modules.values()) for stage in stages]), tuple(self.exits._modules.values())
+        if parts != self.parts:
+            kinds = (nn.Linear, _ACTIVATIONS[self.activation])
+            for (stage, *inner), layers in zip(parts[0], self._layers, strict=True):
+                made = type(stage) is nn.Sequential and len(inner) == 2 * layers
+                if not made or any(type(part) is not kinds[place % 2] for place, part in enumerate(inner)):
+                    return False
+            if any(type(layer) is not nn.Linear for layer in parts[1]):
+                return False
+            self.parts = parts
+        return True
+
     def _tensors(self) -> list[Tensor] | None:
         """Return weight and bias of each layer in the order they run, or ``None`` where layers were hooked or changed.
 
         A hook is to see its layer run, and a parametrised layer makes its weight when it runs.
         """
-        if torch.is_autocast_enabled() or torch.is_autocast_enabled("cpu"):
+        if torch.is_autocast_enabled() or torch.is_autocast_enabled("cpu") or not self.as_made():
             return None
         found: list[Tensor] = []
-        kinds = (nn.Linear, _ACTIVATIONS[self.activation])
-        for stage, layer in zip(self.stages, self.exits, strict=True):
-            if hooked(stage):
-                return None
-            for part in (*stage._modules.values(), layer):
-                if hooked(part) or type(part) not in kinds:
+        for stage, layer in zip(*self.parts, strict=True):
+            for part in (*stage, layer):
+                if hooked(part):
                     return None
                 found += part._parameters.values()
         plain = len(found) == 2 * (sum(self._layers) + len(self._layers)) and all(one is not None for one in found)

@@ -183,6 +183,12 @@ class AgentPolicy:
         self.flops = whole_flops(flops, self.name)
         self.deterministic, self.batched = deterministic, batched
 
+    @property
+    def flops_of_last_call(self) -> int:
+        """FLOPs of the last call on one observation, where the agent tells (``flops_spent``); else what is declared."""
+        spent = getattr(self.agent, "flops_spent", None)
+        return self.flops if spent is None else spent()
+
     def __call__(self, observation: Any) -> Any:
         """Return the action for ``observation``."""
         return self.agent.predict(observation, deterministic=self.deterministic)[0]
@@ -245,6 +251,22 @@ class SubPolicies:
         made = cls(entries)
         names = [entry for entry in entries if isinstance(entry, str)]
         return made, names if len(names) == len(entries) else made
+
+    def recount(self) -> None:
+        """Take the costs that the sub-policies declare now, after their networks have changed size.
+
+        Raises:
+            CostError: a cost is NaN, negative or not whole.
+            ConfigError: they are in another order now.
+        """
+        flops = validate_flops([policy.flops for policy in self._policies])
+        if (np.diff(flops) < 0).any():
+            raise ConfigError(
+                f"Sub-policies {list(self.names)} cost {flops.tolist()} FLOPs now; expected the order in which they "
+                "were given, the cheapest first. Make a new set."
+            )
+        self.flops = flops
+        self.flops.flags.writeable = False
 
     @property
     def costs(self) -> NDArray[np.float64]:

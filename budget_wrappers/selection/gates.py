@@ -71,8 +71,8 @@ class GateTeacher:
         fraction: float = 0.9,
         feedback: float = 0.0,
     ) -> None:
-        self.costs: tuple[float, ...] = tuple(exit_costs(flops).tolist())
-        self._cost_row = torch.tensor(self.costs)
+        self.costs: tuple[float, ...]
+        self.set_flops(flops)
         if training not in GateTraining.__args__:
             raise ConfigError(f"gate_training={training!r}: expected one of {', '.join(GateTraining.__args__)}")
         if loss not in GateLoss.__args__:
@@ -99,6 +99,15 @@ class GateTeacher:
         given = checked_budget(budget)
         if given != self.budget:
             self.budget, self.correction, self.gap = given, 0.0, 0.0
+
+    def set_flops(self, flops: ArrayLike) -> None:
+        """Take other costs of the exits, ``(K,)``: the network's layers have changed size. The budget stays.
+
+        Raises:
+            CostError: exits that all cost the same.
+        """
+        self.costs = tuple(exit_costs(flops).tolist())
+        self._cost_row = torch.tensor(self.costs)
 
     @property
     def aim(self) -> float:

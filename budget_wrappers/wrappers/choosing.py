@@ -89,8 +89,8 @@ class ChooserWrapper(gym.Wrapper):
         Args:
             total: FLOPs of the episode; what no sub-policy has spent is the selector's.
         """
-        ran = zip(self.choice_names, self.choice_counts, self.choice_flops, strict=False)
-        flops = {name: count * int(cost) for name, count, cost in ran}
+        ran = zip(self.choice_names, self.choice_counts, self.choice_flops, self.choice_unspent, strict=False)
+        flops = {name: count * int(cost) - unspent for name, count, cost, unspent in ran}
         flops["selector"] = total - sum(flops.values())
         steps = dict(zip((*self.choice_names, "hold"), self.choice_counts, strict=True))
         return flops, steps, sum(self.choice_counts)
@@ -104,6 +104,7 @@ class ChooserWrapper(gym.Wrapper):
         self._max_steps: int | None = None
         self._fallback: Fallback = "cheapest"
         self.choice_counts = [0] * (len(self.choice_names) + 1)  # primitive steps of each; HELD is −1, the last
+        self.choice_unspent = [0] * len(self.choice_names)  # FLOPs that calls of each cost less than they may
 
     def choose(self, action: Any) -> tuple[int, int]:
         """Return the choice that runs, or ``HELD``, and for how many steps at most.

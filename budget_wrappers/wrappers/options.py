@@ -9,7 +9,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
 
 from budget_wrappers.core import SubPolicy
-from budget_wrappers.errors import ConfigError, NonFiniteError, SpaceError
+from budget_wrappers.errors import ConfigError, CostError, NonFiniteError, SpaceError
 from budget_wrappers.functional.options import option_reward
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies.options import SubPolicies
@@ -148,28 +148,47 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         if not self._started:
             raise ResetNeeded("Call reset() before step().")
         index, steps = self.choose(action)
-        total, taken, terminated, truncated = 0.0, 0, False, False
+        total, taken, terminated, truncated, unspent = 0.0, 0, False, False, sum(self.choice_unspent)
         while taken < steps and not (terminated or truncated):
             reward, terminated, truncated, info = self._primitive_step(index)
             total += reward
             taken += 1
         self.raw_return.value += total
-        reward = option_reward(total, taken, 0.0 if index == HELD else float(self.costs[index]), self.weight)
+        cost = 0.0 if index == HELD else float(self.costs[index])
+        if self.weight and (unspent := sum(self.choice_unspent) - unspent):
+            cost -= unspent / (taken * int(self.choice_flops[0]))
+        reward = option_reward(total, taken, cost, self.weight)
         return self._observation, reward, terminated, truncated, self.write_choice(info, taken, index)
 
     def _primitive_step(self, index: int) -> tuple[float, bool, bool, dict[str, Any]]:
         before = self._observation
         if index != HELD:
-            policy, meter = self.sub_policies[index], self.meter
-            meter.add(int(self.choice_flops[index]), policy.name)  # first: a call that fails has run, too
-            with meter.paused():
-                self.last_action = checked_action(self.env.action_space, policy(before), policy.name)
+            self.last_action = self._act(index, before)
         self._observation, reward, terminated, truncated, info = self.env.step(self.last_action)
         self.choice_counts[index] += 1
         step = finite_reward(reward, sum(self.choice_counts)), bool(terminated), bool(truncated)
         for tell in tuple(self._subscribers):
             tell(PrimitiveTransition(before, self.last_action, step[0], self._observation, *step[1:], index, info))
         return *step, info
+
+    def _act(self, index: int, observation: Any) -> Any:
+        """Return the action of one sub-policy, charged: what it declares, or what it says that this call cost."""
+        policy, meter, most = self.sub_policies[index], self.meter, int(self.choice_flops[index])
+        spent = most  # of a call that fails, too: it has run
+        try:
+            with meter.paused():
+                action = checked_action(self.env.action_space, policy(observation), policy.name)
+            spent = spent_by(policy, most)
+        finally:
+            meter.add(spent, policy.name)
+        self.choice_unspent[index] += most - spent
+        return action
+
+    def recount(self) -> None:
+        """Take the costs that the sub-policies declare now, from the next option on; see ``SubPolicies.recount``."""
+        self.sub_policies.recount()
+        self.choice_flops = self.sub_policies.flops
+        self.set_weight(self.weight)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without subscribers, which belong to this process."""
@@ -189,6 +208,21 @@ def durations_of(hold: int | Sequence[int]) -> tuple[int, ...]:
     if len(set(durations)) < len(durations):
         raise ConfigError(f"hold={hold!r} has a duration twice; leave one of them out.")
     return tuple(sorted(durations))
+
+
+def spent_by(policy: Any, most: int) -> int:
+    """Return what the last call of a sub-policy cost: its ``flops_of_last_call`` where it has one, else ``most``.
+
+    Raises:
+        CostError: more than it declares.
+    """
+    spent = getattr(policy, "flops_of_last_call", most)
+    if spent > most:
+        raise CostError(
+            f"Sub-policy {policy.name!r} ran {spent} FLOPs in one call and declares {most}: expected the most that one "
+            "call can cost. After its network has changed call recount()."
+        )
+    return int(spent)
 
 
 def checked_action(space: gym.Space, action: Any, name: str) -> Any:

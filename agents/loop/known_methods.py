@@ -1,0 +1,65 @@
+"""The methods of this package by the names that checkpoints, runs and the command line give them."""
+
+import difflib
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agents.loop.method import Method
+from budget_wrappers.errors import CheckpointError, ConfigError
+
+METHODS = {
+    "exits": ("agents.methods.exits", "Exits"),
+    "polyprune": ("agents.methods.polyprune", "PolyPrune"),
+}
+"""Name -> module and class; a module is imported when its method is asked for."""
+
+
+def method_named(name: str) -> type[Method]:
+    """Return the class of a method.
+
+    Raises:
+        ConfigError: no method of that name; the message names the nearest.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(METHODS)}"
+        raise ConfigError(f"there is no method {name!r}; {hint}")
+    module, attribute = METHODS[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def methods_from(records: Mapping[str, Any], where: str) -> dict[str, list[Method]]:
+    """Return methods from what ``methods_given`` of an agent returned, by the argument that takes them.
+
+    Raises:
+        CheckpointError: records of another form, or a method that is not this package's.
+    """
+    try:
+        return {
+            argument: [method_named(record["name"])(**record["settings"]) for record in listed]
+            for argument, listed in records.items()
+        }
+    except (TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"{where} stores the methods {records!r} ({error!r}): expected a name and settings for each; take a file "
+            "that `save` wrote"
+        ) from error
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{where} was made with methods that cannot be made again ({error}); pass the same objects as "
+            f"{' and '.join(f'{argument}=[…]' for argument in records)}"
+        ) from error
+
+
+def require_same_methods(stored: Mapping[str, Sequence[Any]], own: Mapping[str, Sequence[Any]], where: str) -> None:
+    """Raise unless an agent holds the methods that a checkpoint or run was made with.
+
+    Raises:
+        CheckpointError: with both.
+    """
+    if stored != own:
+        raise CheckpointError(
+            f"{where} was made with {stored or 'no methods'}, the agent has {own or 'none'}: expected the same; make "
+            "the agent with these methods and settings, or use load"
+        )

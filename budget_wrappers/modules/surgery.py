@@ -1,0 +1,77 @@
+"""Physical removal: units are taken out of a layer and out of whatever reads it."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from budget_wrappers.errors import ConfigError
+
+Kept: TypeAlias = dict[nn.Parameter, tuple[tuple[int, Tensor], ...]]
+"""Of each parameter that lost something: dimensions, and the indices along them that are left, int64."""
+
+
+@torch.no_grad()
+def keep_units(layer: nn.Linear, following: nn.Linear | Sequence[nn.Linear], keep: Tensor | Sequence[int]) -> Kept:
+    """Remove all units of ``layer`` but some, from it and from the layers that read it, in place.
+
+    The parameters stay the same objects, with smaller data. Where the removed units were dead, so that nothing they
+    said had a weight or they said 0, outputs are what they were. Whatever holds moments or averages of the parameters
+    has to be told: ``agent.structure_changed(kept)``.
+
+    Args:
+        layer: its units are its outputs.
+        following: every layer whose inputs are those units, in their order.
+        keep: which units stay, ascending indices, or a boolean for each unit.
+
+    Returns:
+        What is left of each parameter. Those of several layers are merged with ``merged``.
+
+    Raises:
+        ConfigError: no unit is kept, an index that is not a unit, indices that do not ascend, or a following layer of
+            another number of inputs.
+    """
+    consumers = [following] if isinstance(following, nn.Linear) else list(following)
+    units = layer.out_features
+    index = torch.as_tensor(keep, device=layer.weight.device)
+    index = index.nonzero().flatten() if index.dtype == torch.bool else index.long()
+    inside = len(index) > 0 and bool((index >= 0).all() and (index < units).all() and (index.diff() > 0).all())
+    if not inside:
+        raise ConfigError(
+            f"keep={keep!r} of a layer of {units} units: expected ascending indices of 0 to {units - 1}, one at least, "
+            "or a boolean for each unit"
+        )
+    for consumer in consumers:
+        if consumer.in_features != units:
+            raise ConfigError(
+                f"a following layer of {consumer.in_features} inputs: expected the {units} units of the layer before; "
+                "pass the layers that read it directly"
+            )
+    kept: Kept = {}
+    for parameter in (layer.weight, layer.bias):
+        if parameter is not None:
+            _select(parameter, 0, index, kept)
+    layer.out_features = len(index)
+    for consumer in consumers:
+        _select(consumer.weight, 1, index, kept)
+        consumer.in_features = len(index)
+    return kept
+
+
+def merged(*several: Kept) -> Kept:
+    """Return one record of what several removals, in their order, have left."""
+    result: Kept = {}
+    for kept in several:
+        for parameter, selections in kept.items():
+            result[parameter] = (*result.get(parameter, ()), *selections)
+    return result
+
+
+def _select(parameter: nn.Parameter, dimension: int, index: Tensor, kept: Kept) -> None:
+    parameter.data = parameter.data.index_select(dimension, index)
+    parameter.grad = None
+    kept[parameter] = ((dimension, index),)
+
+
+__all__ = ["Kept", "keep_units", "merged"]
