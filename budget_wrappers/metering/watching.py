@@ -50,7 +50,6 @@ class Watch:
         "_costs",
         "_framed",
         "_handles",
-        "_id",
         "_meter",
         "_reports",
         "_siblings",
@@ -62,7 +61,6 @@ class Watch:
     def __init__(self) -> None:
         # Inert until ``install`` fills it in: its hooks recognise no module. A copied module carries such a watch.
         self._target: Callable[[], nn.Module | None] = _nobody
-        self._id = 0
         self._meter: ComputeMeter | None = None
         self._siblings: list[Watch] = []
         self._costs: dict[Any, tuple[int, int]] = {}
@@ -89,8 +87,7 @@ class Watch:
     def detach(self) -> None:
         """Stop watching, however often the module was watched."""
         self._unhook()
-        self._target, self._id = _nobody, 0
-        self._claims = 0
+        self._target, self._claims = _nobody, 0
         if self in self._siblings:
             self._siblings.remove(self)
 
@@ -126,8 +123,8 @@ class Watch:
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Charge one forward whose cost is known or reported: every line here is paid on every step."""
-        # A copy shares this hook or holds an inert one; comparing numbers is cheaper than asking the weak reference.
-        if id(module) != self._id:
+        # A copy of the module shares this hook or holds an inert watch's, and charges nothing.
+        if self._target() is not module:
             return
         meter = self._meter
         mode = meter.mode
@@ -155,13 +152,13 @@ class Watch:
 
     def _before_framed(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         meter = self._meter
-        if id(module) != self._id or meter.mode == SILENT:
+        if self._target() is not module or meter.mode == SILENT:
             return
         meter.frames.enter(self, counted=not (self.static or self._reports))
 
     def _after_framed(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         meter = self._meter
-        if id(module) != self._id or meter.mode == SILENT:
+        if self._target() is not module or meter.mode == SILENT:
             return
         left = meter.frames.leave(self)
         if left is None:
@@ -260,7 +257,7 @@ def install(
             "module that was compiled and call that."
         )
     watch.name, watch._claims = name, 1
-    watch._meter, watch._siblings, watch._target, watch._id = meter, watches, ref(module), id(module)
+    watch._meter, watch._siblings, watch._target = meter, watches, ref(module)
     meter.names.setdefault(name, 0)
     related = [other for other in watches if _related(other.module, module)]
     for other in related:

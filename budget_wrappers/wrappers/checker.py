@@ -104,10 +104,10 @@ def _charge(env: gym.Env) -> None:
     """Charge what a policy would: the selector's declared cost over a wrapper that chooses."""
     chooser = find_chooser(env)
     flops = FLOPS_A_STEP if chooser is None else int(chooser.selector_flops)
-    meters = {id(account.meter): account.meter for account in find(env, "compute_accounts", ())}
+    meters = list({account.meter for account in find(env, "compute_accounts", ())})
     if not meters and env.has_wrapper_attr("meter"):
-        meters = {0: env.get_wrapper_attr("meter")}
-    for meter in meters.values():
+        meters = [env.get_wrapper_attr("meter")]
+    for meter in meters:
         meter.add(flops)
 
 

@@ -96,9 +96,9 @@ def meter_name(prefix: str, agent: Agent) -> str:
 
 
 def _require_own_meters(accounts: Mapping[Agent, StepAccount]) -> None:
-    owners: dict[int, Agent] = {}
+    owners: dict[ComputeMeter, Agent] = {}
     for agent, account in accounts.items():
-        first = owners.setdefault(id(account.meter), agent)
+        first = owners.setdefault(account.meter, agent)
         if first != agent:
             raise ConfigError(
                 f"meter gives {first!r} and {agent!r} the same meter {account.meter.name!r}, so their costs could not "
