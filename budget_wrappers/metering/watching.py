@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from weakref import ref
 
 import numpy as np
@@ -15,9 +15,7 @@ from budget_wrappers.metering.checks import whole
 from budget_wrappers.metering.counting import count_flops, original
 from budget_wrappers.metering.quiet import BY_GRADIENT, SILENT
 from budget_wrappers.metering.rows import checked_by_row
-
-if TYPE_CHECKING:
-    from budget_wrappers.metering.meter import ComputeMeter
+from budget_wrappers.metering.state import MeterState
 
 REPORT = "flops_of_last_forward"
 REPORT_BY_ROW = "flops_by_row_of_last_forward"
@@ -61,7 +59,7 @@ class Watch:
     def __init__(self) -> None:
         # Inert until ``install`` fills it in: its hooks recognise no module. A copied module carries such a watch.
         self._target: Callable[[], nn.Module | None] = _nobody
-        self._meter: ComputeMeter | None = None
+        self._meter: MeterState | None = None
         self._siblings: list[Watch] = []
         self._costs: dict[Any, tuple[int, int]] = {}
         self._handles: list[RemovableHandle] = []
@@ -230,7 +228,7 @@ class Watch:
 
 
 def install(
-    meter: "ComputeMeter", watches: list[Watch], module: nn.Module, name: str, static: bool | None, shared: bool
+    meter: MeterState, watches: list[Watch], module: nn.Module, name: str, static: bool | None, shared: bool
 ) -> Watch:
     """Return a watch of ``module`` that charges ``meter``: see ``ComputeMeter.watch``."""
     if not isinstance(module, nn.Module):
@@ -268,7 +266,7 @@ def install(
     return watch
 
 
-def _refuse_taken(meter: "ComputeMeter", watches: list[Watch], module: nn.Module, name: str) -> None:
+def _refuse_taken(meter: MeterState, watches: list[Watch], module: nn.Module, name: str) -> None:
     def holder() -> nn.Module | None:
         return next((watch.module for watch in watches if watch.name == name and watch.module is not None), None)
 
