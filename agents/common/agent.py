@@ -186,11 +186,11 @@ class OffPolicyAgent(ABC):
             SpaceError: an observation of another shape than the space's.
             NonFiniteError: an observation with NaN or infinity.
         """
-        rows, batched = self.rows_of(observation)
+        rows, batched = self.observation_rows(observation)
         action = self.to_env_action(self.act(rows, deterministic))
         return (action if batched else action[0]), state
 
-    def rows_of(self, observation: Any) -> tuple[np.ndarray, bool]:
+    def observation_rows(self, observation: Any) -> tuple[np.ndarray, bool]:
         """Return ``observation`` as rows ``(n, *O)``, and whether it was a batch.
 
         Raises:

@@ -16,7 +16,7 @@ from agents.common.collect import Step
 from agents.common.optim import FusedAdam
 from agents.common.spaces import NoEnvironment
 from agents.recipes.bexa_config import ExitSettings
-from agents.recipes.budget_input import budget_wrapper, require_budget, require_rows
+from agents.recipes.budget_input import budget_wrapper, require_budget, require_budget_count
 from budget_wrappers.deploy.exit_acting import ExitForward
 from budget_wrappers.deploy.numpy_exits import NumpyExits
 from budget_wrappers.errors import ConfigError
@@ -131,7 +131,7 @@ class ExitAgent:
         """
         self._require_budget(env)
         given = self.given_budget
-        require_rows(env, given)
+        require_budget_count(env, given)
         super().set_env(env)
         if given is not None and self.given_budget is None:
             budget_wrapper(env).set_budget(given)
@@ -161,7 +161,7 @@ class ExitAgent:
         self._logits, self._expected_cost = None, None if expected is None else torch.tensor(expected)
         self._kept_budget = given = state["given_budget"]
         if given is not None and not isinstance(self.env, NoEnvironment):
-            require_rows(self.env, given)
+            require_budget_count(self.env, given)
             budget_wrapper(self.env).set_budget(given)
 
     def explore(self, observation: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from torch import Tensor, is_grad_enabled, nn
 from torch.utils.hooks import RemovableHandle
 
 from budget_wrappers.errors import MeterError, UncountableError
-from budget_wrappers.metering.calls import call_key, is_one_tensor, recorded, rows_of
+from budget_wrappers.metering.calls import call_key, is_one_tensor, recorded, rows_in_call
 from budget_wrappers.metering.checks import whole
 from budget_wrappers.metering.counting import count_flops, original
 from budget_wrappers.metering.quiet import BY_GRADIENT, SILENT
@@ -178,7 +178,7 @@ class Watch:
         if learning and meter.mode == BY_GRADIENT:
             self._learn(own, output, 0 if stack else own + frame.spent)
         else:
-            rows = 0 if stack else rows_of(module, args, kwargs)
+            rows = 0 if stack else rows_in_call(module, args, kwargs)
             # With a share for modules inside, what remains of each row is not known.
             by_row = None if frame.inner or not rows else self._by_row(module, own, rows)
             meter.charge(self.name, own, rows, None, by_row)
@@ -190,7 +190,7 @@ class Watch:
         if self._reports:
             report = getattr(module, REPORT)
             flops = whole(report() if callable(report) else report, f"{type(module).__name__}.{REPORT}")
-            return flops, rows_of(module, args, kwargs)
+            return flops, rows_in_call(module, args, kwargs)
         convention = self._meter.convention
         key: Any = args[0].shape if is_one_tensor(args, kwargs) else call_key(args, kwargs)
         if convention == "all":
@@ -198,7 +198,7 @@ class Watch:
             key = (key, module.training)
         if key not in self._costs:
             flops = count_flops(module, *args, convention=convention, example_kwargs=kwargs)
-            self._costs[key] = flops, rows_of(module, args, kwargs)
+            self._costs[key] = flops, rows_in_call(module, args, kwargs)
         return self._costs[key]
 
     def _by_row(self, module: nn.Module, flops: int, rows: int) -> np.ndarray | None:
