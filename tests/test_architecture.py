@@ -173,3 +173,17 @@ def test_pins_satisfy_the_metadata() -> None:
     }
     outside = [str(want) for want in wanted if not want.specifier.contains(pins[utils.canonicalize_name(want.name)])]
     assert outside == []
+
+
+ONE_MEANING = ("find", "finite_rewards", "require_rows", "rows_of", "table")
+
+
+def test_one_name_has_one_meaning() -> None:
+    # Each of these names stood for several functions once.
+    found: dict[str, list[str]] = {name: [] for name in ONE_MEANING}
+    for path in SOURCES:
+        if relative(path).startswith(("budget_wrappers/", "agents/")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name in found:
+                    found[node.name].append(f"{relative(path)}:{node.lineno}")
+    assert {name: places for name, places in found.items() if len(places) > 1} == {}
