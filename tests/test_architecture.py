@@ -1,5 +1,6 @@
 """The layout as a law: who may import whom, how long a file may be, what it may not be called."""
 
+import ast
 import configparser
 import re
 import subprocess
@@ -40,6 +41,70 @@ def test_imports_go_down_only() -> None:
         [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"], cwd=ROOT, capture_output=True, text=True
     )
     assert lint.returncode == 0, lint.stdout + lint.stderr
+
+
+def module_name(path: Path) -> str:
+    """Return the dotted name under which ``path`` is imported; an ``__init__.py`` has its package's."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path, known: set[str]) -> set[str]:
+    """Return the modules of ``known`` that statements anywhere in ``path`` name, in functions and TYPE_CHECKING too.
+
+    ``from package import name`` names the module ``package.name`` if it is one, else the package's ``__init__.py``.
+    Python loads the packages around a module too; they are not named, and do not count.
+    """
+    package = (module_name(path) if path.stem == "__init__" else module_name(path).rpartition(".")[0]).split(".")
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            inner = {alias.name: f"{origin}.{alias.name}" for alias in node.names}
+            found |= {module if module in known else origin for module in inner.values()}
+    return (found & known) - {module_name(path)}
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Return the strongly connected components of more than one module: any two of one component reach each other."""
+    reached: dict[str, set[str]] = {}
+    for start in graph:
+        seen, waiting = set(), [start]
+        while waiting:
+            fresh = graph[waiting.pop()] - seen
+            seen |= fresh
+            waiting += fresh
+        reached[start] = seen
+    found = {frozenset(other for other in graph if other in reached[one] and one in reached[other]) for one in graph}
+    return sorted(sorted(component) for component in found if component)
+
+
+def test_no_module_imports_in_a_circle() -> None:
+    # No file is exempt: __init__.py may import from its modules, and then no module of it may import from __init__.py.
+    folders = ("budget_wrappers/", "agents/", "benchmarks/")
+    modules = {module_name(path): path for path in SOURCES if relative(path).startswith(folders)}
+    graph = {name: imports_of(path, set(modules)) for name, path in modules.items()}
+    assert circles(graph) == []
+
+
+def test_a_circle_is_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"a"}}
+    assert circles(graph) == [["b", "c"]]
+
+
+def test_identity_is_never_an_address() -> None:
+    # Python gives the address of an object that is gone to the next one. Compare with `is`, or key by the object.
+    found = [
+        f"{relative(path)}:{node.lineno}"
+        for path in SOURCES
+        if relative(path).startswith(("budget_wrappers/", "agents/"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Name) and node.id == "id"
+    ]
+    assert found == []
 
 
 def limit(path: Path) -> int:
@@ -108,3 +173,17 @@ def test_pins_satisfy_the_metadata() -> None:
     }
     outside = [str(want) for want in wanted if not want.specifier.contains(pins[utils.canonicalize_name(want.name)])]
     assert outside == []
+
+
+ONE_MEANING = ("find", "finite_rewards", "require_rows", "rows_of", "table")
+
+
+def test_one_name_has_one_meaning() -> None:
+    # Each of these names stood for several functions once.
+    found: dict[str, list[str]] = {name: [] for name in ONE_MEANING}
+    for path in SOURCES:
+        if relative(path).startswith(("budget_wrappers/", "agents/")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name in found:
+                    found[node.name].append(f"{relative(path)}:{node.lineno}")
+    assert {name: places for name, places in found.items() if len(places) > 1} == {}

@@ -40,12 +40,12 @@ def run(arguments: Sequence[str]) -> int:
         everything = {**result.summary(), **spending, **dataclasses.asdict(result)}
         sys.stdout.write(json.dumps(everything, default=float) + "\n")
     else:
-        for line in table(result, name, spending):
+        for line in evaluation_lines(result, name, spending):
             say(line)
     return 0
 
 
-def table(result: Evaluation, name: str, spending: Mapping[str, float]) -> list[str]:
+def evaluation_lines(result: Evaluation, name: str, spending: Mapping[str, float]) -> list[str]:
     """Return the lines that the terminal shows; ``spending`` is the agent's own account of it."""
     summary = result.summary()
     lines = [

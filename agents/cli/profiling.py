@@ -67,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
     parts = parts_of(policy, env)
     if parts is None:
         measured, files = measure(policy, observation, options, name), by_engine(policy, observation, options, name)
-        lines = table(measured) + engine_lines(files)
+        lines = profile_lines(measured) + engine_lines(files)
     else:
         files = {part: measure(one, observation, options, f"{part} of {name}") for part, one in parts.all().items()}
         measured, lines = together(files, parts.durations, options.hz, name)
@@ -192,8 +192,8 @@ def together(
         fits=None,
     )
     whole = whole if hz is None else whole.at(hz)
-    lines = [line for one in parts.values() for line in table(replace(one, hz=None, fits=None))]
-    lines += table(replace(whole, policy=f"{name}: a step that decides, at its dearest", hz=None, fits=None))
+    lines = [line for one in parts.values() for line in profile_lines(replace(one, hz=None, fits=None))]
+    lines += profile_lines(replace(whole, policy=f"{name}: a step that decides, at its dearest", hz=None, fits=None))
     lines.append(
         f"  FLOPs are those of the {SELECTOR} and of {dearest}, latencies of the {SELECTOR} and {slowest} added"
     )
@@ -227,7 +227,7 @@ def untrained(options: ProfileOptions) -> tuple[Any, gym.Env, str]:
     return agent, env, f"untrained {type(agent).__name__} in {options.env}"
 
 
-def table(measured: Profile) -> list[str]:
+def profile_lines(measured: Profile) -> list[str]:
     """Return the lines that the terminal shows."""
     latency, energy = measured.latency, measured.energy
     lines = [

@@ -201,7 +201,7 @@ class OffPolicyAgent(MethodHost, Conversion, ABC):
             SpaceError: an observation of another shape than the space's.
             NonFiniteError: an observation with NaN or infinity.
         """
-        rows, batched = self.rows_of(observation)
+        rows, batched = self.observation_rows(observation)
         action = self.to_env_action(self.act(rows, deterministic))
         return (action if batched else action[0]), state
 

@@ -40,7 +40,7 @@ class Conversion:
                 "what env.reset and env.step return"
             ) from error
 
-    def rows_of(self, observation: Any) -> tuple[np.ndarray, bool]:
+    def observation_rows(self, observation: Any) -> tuple[np.ndarray, bool]:
         """Return ``observation`` as rows ``(n, *O)``, and whether it was a batch.
 
         Raises:

@@ -149,7 +149,7 @@ def meters_of(policy: Any, env: gym.Env | None) -> list[Any]:
     found = [policy.meter] if hasattr(policy, "meter") else []
     if isinstance(env, gym.Wrapper) and env.has_wrapper_attr("compute_accounts"):
         found += [account.meter for account in env.get_wrapper_attr("compute_accounts")]
-    return list({id(meter): meter for meter in found}.values())
+    return list(dict.fromkeys(found))
 
 
 @contextlib.contextmanager

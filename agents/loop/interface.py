@@ -11,7 +11,7 @@ from budget_wrappers.errors import MeterError, SpaceError
 from budget_wrappers.metering import ComputeMeter, get_meter
 from budget_wrappers.wrappers.account import StepAccount
 from budget_wrappers.wrappers.vector.account import VectorAccount
-from budget_wrappers.wrappers.vector.modes import find
+from budget_wrappers.wrappers.vector.modes import find_in_vector
 
 
 def meter_for(env: gym.Env | VectorEnv | None, meter: ComputeMeter | str | None) -> ComputeMeter:
@@ -44,7 +44,7 @@ def require_meter(env: gym.Env | VectorEnv, meter: ComputeMeter) -> None:
 def accounts_of(env: gym.Env | VectorEnv | None) -> tuple[StepAccount | VectorAccount, ...]:
     """Return the accounts of the wrappers of ``env`` that read a meter."""
     if isinstance(env, VectorWrapper):
-        return find(env, "compute_accounts", ())
+        return find_in_vector(env, "compute_accounts", ())
     if isinstance(env, gym.Wrapper) and env.has_wrapper_attr("compute_accounts"):
         return env.get_wrapper_attr("compute_accounts")
     return ()

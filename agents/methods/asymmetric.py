@@ -326,7 +326,7 @@ class Asymmetric(CompositeAgent):
             deterministic: sub-policies act by their mean and the master greedily; else they sample and it explores
                 with its present ε.
         """
-        rows, batched = self.rows_of(observation)
+        rows, batched = self.observation_rows(observation)
         option, left = (part.copy() for part in state) if state is not None else np.zeros((2, len(rows)), np.int64)
         due = left == 0 if episode_start is None else (left == 0) | np.asarray(episode_start, dtype=bool)
         if due.any():

@@ -51,7 +51,7 @@ def require_budget(env: Any) -> None:
     )
 
 
-def require_budget_rows(env: Any, given: Any) -> None:
+def require_budget_count(env: Any, given: Any) -> None:
     """Raise where ``given`` holds budgets for another number of environments than ``env`` has.
 
     Raises:

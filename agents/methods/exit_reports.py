@@ -9,7 +9,7 @@ from torch import Tensor
 
 from agents.loop.method import Method, answer
 from agents.loop.spaces import NoEnvironment
-from agents.methods.budget_input import budget_wrapper, require_budget_rows
+from agents.methods.budget_input import budget_wrapper, require_budget_count
 from agents.methods.exits_config import ExitsConfig
 from budget_wrappers.deploy.exit_acting import ExitForward
 from budget_wrappers.selection.gates import GateTeacher
@@ -121,5 +121,5 @@ class ExitReports(Method):
         self._logits, self._expected_cost = None, None if expected is None else torch.tensor(expected)
         self._kept_budget = given = state["given_budget"]
         if given is not None and not isinstance(agent.env, NoEnvironment):
-            require_budget_rows(agent.env, given)
+            require_budget_count(agent.env, given)
             budget_wrapper(agent.env).set_budget(given)

@@ -16,7 +16,7 @@ from agents.config import require
 from agents.loop.collect import Step
 from agents.loop.method import ActorPass, Role
 from agents.loop.spaces import NoEnvironment
-from agents.methods.budget_input import budget_wrapper, require_budget, require_budget_rows
+from agents.methods.budget_input import budget_wrapper, require_budget, require_budget_count
 from agents.methods.exit_kinds import KINDS
 from agents.methods.exit_reports import BUDGETED, ExitReports
 from agents.methods.exits_config import ExitsConfig, require_depths, require_given_budget
@@ -181,7 +181,7 @@ class Exits(ExitReports):
         """
         self._require_budget(env)
         given = agent.given_budget
-        require_budget_rows(env, given)
+        require_budget_count(env, given)
 
         def carry_on() -> None:
             if given is not None and agent.given_budget is None:

@@ -53,7 +53,7 @@ class SumTree:
         """Return the numbers at ``index``."""
         return self.nodes[index + self.leaves]
 
-    def find(self, mass: np.ndarray) -> np.ndarray:
+    def index_at(self, mass: np.ndarray) -> np.ndarray:
         """Return for each ``mass`` in ``[0, total)`` the index whose range of the running sum holds it."""
         node, mass = np.ones(len(mass), dtype=np.int64), mass.copy()
         for _ in range(self.depth):
@@ -113,7 +113,7 @@ class PrioritizedReplay(ReplayBuffer):
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Return ``batch_size`` transitions with their importance weights."""
         uniform = torch.rand(batch_size, generator=generator, device=self.device, dtype=torch.float64).cpu().numpy()
-        place = self.tree.find((np.arange(batch_size) + uniform) * (self.tree.total / batch_size))
+        place = self.tree.index_at((np.arange(batch_size) + uniform) * (self.tree.total / batch_size))
         weight = (self.size * self.tree.get(place) / self.tree.total) ** -self.beta
         weight = torch.as_tensor((weight / weight.max()).astype(np.float32), device=self.device)
         return self.gather(torch.from_numpy(place).to(self.device), weight)

@@ -6,6 +6,7 @@ policy alone, score 0 a random policy, score 1 the large policy's mean.
 """
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,8 @@ def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _styles(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
     """Return colours and markers: one of the palette for each method under comparison, grey for baselines."""
-    methods, baselines = [row for row in rows if not row.baseline], [row for row in rows if row.baseline]
-    colours = {id(row): METHOD_COLOURS[i % len(METHOD_COLOURS)] for i, row in enumerate(methods)}
-    colours |= {id(row): BASELINE_COLOUR for row in baselines}
-    markers = {id(row): MARKERS[i % len(MARKERS)] for i, row in enumerate(baselines)}
-    return [colours[id(row)] for row in rows], [markers.get(id(row), "o") for row in rows]
+    colours, markers = cycle(METHOD_COLOURS), cycle(MARKERS)
+    return (
+        [BASELINE_COLOUR if row.baseline else next(colours) for row in rows],
+        [next(markers) if row.baseline else "o" for row in rows],
+    )

@@ -41,7 +41,7 @@ def key_of(run: Run) -> tuple[Any, ...]:
     return run["method"], run["budget"], run["units"], run["run"]["steps"]
 
 
-def rows_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def table_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return a row for each method, budget, width and length; one for each budget of a conditioned agent."""
     rows = []
     for key in sorted({key_of(run) for run in runs}, key=lambda key: tuple(map(str, key))):
@@ -217,7 +217,7 @@ def main() -> None:
         runs = stored(task)
         if not runs:
             continue
-        rows = rows_of(runs)
+        rows = table_rows(runs)
         lines = lines_of(rows)
         text = markdown(task, rows, lines)
         (FOLDER / f"{task}.md").write_text(text)

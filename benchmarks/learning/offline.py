@@ -191,7 +191,7 @@ def train(name: str, method: str, seed: int, changes: dict[str, Any]) -> dict[st
     }
 
 
-def table() -> str:
+def comparison_table() -> str:
     """Return the comparison as Markdown and store it beside its numbers."""
     rows = []
     for name, study in STUDIES.items():
@@ -255,7 +255,7 @@ def main() -> None:
     os.environ.setdefault("MINARI_DATASETS_PATH", str(Path("datasets").resolve()))
     Path(os.environ["MINARI_DATASETS_PATH"]).mkdir(parents=True, exist_ok=True)
     if arguments.command == "table":
-        print(table())
+        print(comparison_table())
     elif arguments.command == "collect":
         study = STUDIES[arguments.study]
         minari = minari_module()

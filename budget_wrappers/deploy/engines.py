@@ -16,7 +16,7 @@ from budget_wrappers.deploy.onnx_engine import OnnxPerceptron
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies.retrofit import TrainedActor
-from budget_wrappers.policies.rows import rows_of
+from budget_wrappers.policies.rows import checked_rows
 
 Engine = Literal["torch", "numpy", "onnxruntime"]
 Forward = Callable[[np.ndarray], np.ndarray]
@@ -76,7 +76,7 @@ class EnginePolicy:
             SpaceError: an observation of another shape than the network's input.
             NonFiniteError: one with NaN or infinity.
         """
-        rows, batched = rows_of(self.actor.to_array(observation), self.actor.layers[0].in_features)
+        rows, batched = checked_rows(self.actor.to_array(observation), self.actor.layers[0].in_features)
         self.meter.add(self.flops * len(rows), "actor", len(rows))
         actions = self.actor.action_map.actions(self._forward(rows))
         return (actions if batched else actions[0]), state

@@ -21,7 +21,7 @@ from budget_wrappers.errors import BudgetError, CheckpointError, ConfigError, Sp
 from budget_wrappers.metering import ComputeMeter, get_meter
 from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.policies.outputs import ActionMap
-from budget_wrappers.policies.rows import Concatenation, rows_of
+from budget_wrappers.policies.rows import Concatenation, checked_rows
 
 FORMAT = "budget_wrappers exit policy 1"
 HEADER = "budget_wrappers_exit_policy"
@@ -115,7 +115,7 @@ class BudgetedExitPolicy:
             NonFiniteError: one with NaN or infinity.
         """
         given = observation if self.concatenation is None else self.concatenation(observation)
-        rows, batched = rows_of(given, self.network.inputs, remedy=_REMEDY)
+        rows, batched = checked_rows(given, self.network.inputs, remedy=_REMEDY)
         rows = rows if self.normalisation is None else self.normalisation(rows)
         actions = self.action_map.actions(self.exits(rows, self.rng))
         return (actions if batched else actions[0]), state

@@ -71,7 +71,7 @@ def metered(algo: Algorithm, meter: str | ComputeMeter = "policy") -> Algorithm:
     refuse_attached(algo)
     account = get_meter(meter) if isinstance(meter, str) else meter
     layers = ActingLayers(account, _acting(impl))
-    base, token = type(algo), object()  # an id() would be used again by the next algorithm
+    base, token = type(algo), object()  # part of every key, so that no two algorithms share one
     repeats = _shapes_decide(impl)
 
     def update(self: Any, batch: Any) -> dict[str, float]:

@@ -143,7 +143,7 @@ class _Metering:
         self.meter, self.learning = meter, False
         self._noise = [module for module in acting.values() if isinstance(module, NoiseProducts)]
         self.owner, self._policy = weakref.ref(model), model.policy
-        self._token = object()  # keys of one model; an id() would be used again by the next one
+        self._token = object()  # part of every key, so that no two models share one
         self._checked = False
         self._value_costs: dict[Hashable, int] = {}
         _require_covered(model, acting)
@@ -190,7 +190,8 @@ class _Metering:
         """Charge the value side of a rollout's forward to learning: acting does not need it."""
         if self.learning:
             return
-        key = (id(module), tuple(tuple(part.shape) for _, part in _parts(args[0])))
+        # A weak reference equals only references to the same module, also after the module is gone.
+        key = (weakref.ref(module), tuple(tuple(part.shape) for _, part in _parts(args[0])))
         self.learning = True  # counting runs the module, and so this hook, once more
         try:
             if key not in self._value_costs:

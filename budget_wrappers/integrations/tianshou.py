@@ -71,7 +71,7 @@ def metered(algorithm: Algorithm, meter: str | ComputeMeter = "policy") -> Algor
     policy = _policy_of(algorithm, "Algorithm")
     account = get_meter(meter) if isinstance(meter, str) else meter
     update, forward = type(algorithm).update, type(policy).forward
-    signature, token = inspect.signature(update), object()  # an id() would be used again by the next algorithm
+    signature, token = inspect.signature(update), object()  # part of every key
     repeats = type(algorithm).__module__ in _SHAPES_DECIDE and shapes_decide(algorithm, "tianshou")
     refuse_attached(algorithm)
     refuse_attached(policy)

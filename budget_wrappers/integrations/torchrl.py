@@ -96,7 +96,7 @@ def metered(policy: Policy, meter: str | ComputeMeter = "policy") -> Policy:
     def counted_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         return layers.run(forward.__get__(self), *args, **kwargs)
 
-    # The token is for keys of learning; an id() would be used again by the next policy.
+    # The token is part of every key of learning, so that no two policies share one.
     attach(policy, account, {"forward": counted_forward, "_layers": layers, "_token": object()})
     return policy
 

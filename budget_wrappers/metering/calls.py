@@ -47,7 +47,7 @@ def recorded(output: Any) -> Iterator[Tensor]:
     return (tensor for tensor in tensors_in(output) if tensor.requires_grad)
 
 
-def rows_of(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> int:
+def rows_in_call(module: nn.Module, args: Any, kwargs: Mapping[str, Any]) -> int:
     """Return the observations in a call: the leading dimension of its first tensor, 1 where that has no batch.
 
     Convolutions, recurrent and attention layers say themselves what an unbatched input looks like; the first of them,

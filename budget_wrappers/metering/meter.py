@@ -12,17 +12,16 @@ from torch import nn
 from budget_wrappers.core import Convention, Phase, Spend
 from budget_wrappers.errors import MeterError
 from budget_wrappers.metering.checks import check_convention, whole
-from budget_wrappers.metering.counting import CountingMode
-from budget_wrappers.metering.frames import Frames
 from budget_wrappers.metering.phases import aside, in_mode, in_phase, uncharging
 from budget_wrappers.metering.processes import check_home, refuse_pickling
-from budget_wrappers.metering.quiet import BY_GRADIENT, METERS, SILENT
+from budget_wrappers.metering.quiet import METERS, SILENT
 from budget_wrappers.metering.rows import ByRow, RowLedger, checked_parts
+from budget_wrappers.metering.state import MeterState
 from budget_wrappers.metering.totals import Totals, checked_state
 from budget_wrappers.metering.watching import Watch, install
 
 
-class ComputeMeter:
+class ComputeMeter(MeterState):
     """Counts the FLOPs that acting and learning cost, and hands them to whoever closes the step.
 
     Watch the module that acts, or ``add`` what it costs; a wrapper takes what was spent since it last did. What
@@ -53,60 +52,15 @@ class ComputeMeter:
         16
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_foreign",
-        "_paid",
-        "_row_readers",
-        "_rows",
-        "_taken",
-        "_watches",
-        "convention",
-        "executed",
-        "frames",
-        "last_rows",
-        "learn_costs",
-        "learn_counter",
-        "learned",
-        "mode",
-        "name",
-        "names",
-        "pending_rows",
-        "row_ledger",
-        "uncharged",
-        "unpaid",
-        "used",
-    )
+    __slots__ = ("__weakref__", "_row_readers", "_watches")
 
     def __init__(self, name: str = "policy", convention: Convention = "matmul") -> None:
         if not isinstance(name, str) or not name:
             raise MeterError(f"a meter's name is {name!r}; expected a string that is not empty")
-        self.name = name
-        self.convention = check_convention(convention)
-        self.used = False
-        self._foreign = False
-        self.mode = BY_GRADIENT
-        self.frames = Frames(self.convention)
-        self.learn_counter: CountingMode | None = None
-        self.learn_costs: dict[Hashable, int] = {}
-        self.row_ledger: RowLedger | None = None
+        super().__init__(name, check_convention(convention))
         self._row_readers = 0
         self._watches: list[Watch] = []
-        self.names: dict[str, int] = {}
-        self._clear()
         METERS.add(self)
-
-    def _clear(self) -> None:
-        # All of these only grow; what is pending is the difference to where the last take left them.
-        self.executed = self.uncharged = self.learned = self._rows = 0
-        self.names.clear()
-        self.names.update((watch.name, 0) for watch in self._watches)
-        self.pending_rows = self.last_rows = 0
-        self._taken = (0, 0, {})
-        self.unpaid: dict[str, int] = {}
-        self._paid = 0
-        if self.row_ledger is not None:
-            self.row_ledger.charges.clear()
 
     # ---- charging ---------------------------------------------------------------------------------------------------
 
@@ -204,17 +158,6 @@ class ComputeMeter:
             self.uncharged += flops - charged
             self.unpaid = {**self.unpaid, name: self.unpaid.get(name, 0) + flops - charged}
         self.charge(name, flops, rows, charged, by_row)
-
-    def charge(
-        self, name: str, flops: int, rows: int, charged: int | None = None, by_row: np.ndarray | None = None
-    ) -> None:
-        """Add acting FLOPs without checking them: what ``add`` and the hooks end in."""
-        if self.row_ledger is not None:
-            self.row_ledger.note(name, flops, rows, charged, by_row)
-        self.executed += flops
-        if rows > self.pending_rows:
-            self.pending_rows = rows
-        self.names[name] = self.names.get(name, 0) + flops
 
     # ---- phases -----------------------------------------------------------------------------------------------------
 
@@ -318,21 +261,6 @@ class ComputeMeter:
         self.take_flops()
         return shares
 
-    def discard(self) -> None:
-        """Drop what is pending, as a reset does: it did run and stays in ``totals``, but no budget pays for it."""
-        self.frames.abandon()
-        self.uncharged = self.executed - self._paid
-        self._rows += self.pending_rows
-        self.pending_rows = self.last_rows = 0
-        self._taken, self.unpaid = (self.executed, self.learned, dict(self.names)), {}
-        if self.row_ledger is not None:
-            self.row_ledger.charges.clear()
-
-    @property
-    def pending_flops(self) -> int:
-        """FLOPs that the budget has to pay for since the last ``take`` or ``discard``."""
-        return self.executed - self.uncharged - self._paid
-
     @property
     def by_name(self) -> Mapping[str, int]:
         """Acting FLOPs executed under each name so far, pending ones included: a live, read-only view."""
@@ -353,7 +281,7 @@ class ComputeMeter:
 
     def reset_totals(self) -> None:
         """Set every account to zero; what is watched stays watched."""
-        self._clear()
+        self._clear(watch.name for watch in self._watches)
         self._foreign = False
 
     # ---- state ------------------------------------------------------------------------------------------------------
@@ -370,7 +298,7 @@ class ComputeMeter:
             CheckpointError: missing or unknown keys, or values that are no counts.
         """
         counts, by_name = checked_state(state)
-        self._clear()
+        self._clear(watch.name for watch in self._watches)
         self.executed, self.uncharged = counts["act"], counts["act"] - counts["charged"]
         self.learned, self._rows, self._paid = counts["learn"], counts["rows"], counts["charged"]
         self.names.update(by_name)

@@ -2,22 +2,22 @@
 
 from collections.abc import Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from budget_wrappers.core import Phase
 from budget_wrappers.errors import MeterError
 from budget_wrappers.metering.counting import CountingMode, eagerly
 from budget_wrappers.metering.quiet import ACTING, SILENT
+from budget_wrappers.metering.state import MeterState
 
-if TYPE_CHECKING:
-    from budget_wrappers.metering.meter import ComputeMeter
+AnyMeter = TypeVar("AnyMeter", bound=MeterState)
 
 _SPENT = ("executed", "uncharged", "unpaid", "learned", "_paid", "_taken")
 _ROWS = ("pending_rows", "last_rows", "_rows")
 
 
 @contextmanager
-def in_mode(meter: "ComputeMeter", mode: int) -> Iterator[None]:
+def in_mode(meter: MeterState, mode: int) -> Iterator[None]:
     """Charge forwards by ``mode`` inside, and count none of them as learning."""
     before, meter.mode = meter.mode, mode
     # A learning phase around this one; when pausing, also the count of a forward that this is inside of.
@@ -34,7 +34,7 @@ def in_mode(meter: "ComputeMeter", mode: int) -> Iterator[None]:
 
 
 @contextmanager
-def learning(meter: "ComputeMeter", key: Hashable | None) -> Iterator[None]:
+def learning(meter: MeterState, key: Hashable | None) -> Iterator[None]:
     """Charge every product inside to learning: counted, or added where ``key`` has been counted before."""
     if meter.learn_counter is not None or meter.mode == SILENT:
         yield  # already inside a learning phase, or paused
@@ -61,7 +61,7 @@ def learning(meter: "ComputeMeter", key: Hashable | None) -> Iterator[None]:
         meter.learn_costs[key] = counter.flops
 
 
-def in_phase(meter: "ComputeMeter", phase: Phase, key: Hashable | None) -> AbstractContextManager[None]:
+def in_phase(meter: MeterState, phase: Phase, key: Hashable | None) -> AbstractContextManager[None]:
     """Return the phase: see ``ComputeMeter.phase``."""
     if phase == "learn":
         return learning(meter, key)
@@ -73,7 +73,7 @@ def in_phase(meter: "ComputeMeter", phase: Phase, key: Hashable | None) -> Abstr
 
 
 @contextmanager
-def aside(meter: "ComputeMeter") -> Iterator["ComputeMeter"]:
+def aside(meter: AnyMeter) -> Iterator[AnyMeter]:
     """Charge as usual inside, then put every account back: see ``ComputeMeter.aside``."""
     numbers = {name: getattr(meter, name) for name in (*_SPENT, *_ROWS, "used")}
     names, ledger = dict(meter.names), meter.row_ledger
@@ -91,7 +91,7 @@ def aside(meter: "ComputeMeter") -> Iterator["ComputeMeter"]:
 
 
 @contextmanager
-def uncharging(meter: "ComputeMeter") -> Iterator["ComputeMeter"]:
+def uncharging(meter: AnyMeter) -> Iterator[AnyMeter]:
     """Count what acts inside as executed, and let no budget pay for it: see ``ComputeMeter.uncharging``."""
     pending, rows, ledger = meter.pending_flops, meter.pending_rows, meter.row_ledger
     earlier = [] if ledger is None else list(ledger.charges)

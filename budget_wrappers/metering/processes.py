@@ -1,16 +1,14 @@
 """A meter counts in the process where the policy acts: what refuses to let it be read, or taken, elsewhere."""
 
 import os
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from budget_wrappers.errors import MeterError
 from budget_wrappers.metering.quiet import METERS
-
-if TYPE_CHECKING:
-    from budget_wrappers.metering.meter import ComputeMeter
+from budget_wrappers.metering.state import MeterState
 
 
-def refuse_pickling(meter: "ComputeMeter") -> NoReturn:
+def refuse_pickling(meter: MeterState) -> NoReturn:
     """Raise MeterError with the ways to do without."""
     raise MeterError(
         f"meter {meter.name!r} was about to be pickled, into another process or a file; it counts in the process "
@@ -20,7 +18,7 @@ def refuse_pickling(meter: "ComputeMeter") -> NoReturn:
     )
 
 
-def check_home(meter: "ComputeMeter") -> None:
+def check_home(meter: MeterState) -> None:
     """Accept a forked process once something has been charged in it.
 
     Raises:

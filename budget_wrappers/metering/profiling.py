@@ -172,7 +172,7 @@ def profile(
         policy=name or getattr(policy, "name", None) or type(policy).__name__,
         flops=flops,
         convention=convention,
-        parameters=sum({id(p): p.numel() for p in parameters}.values()) if acting else None,
+        parameters=sum(parameter.numel() for parameter in set(parameters)) if acting else None,
         latency=latency,
         energy=energy,
         hz=None if hz is None else float(hz),

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
+from torch.utils.weak import WeakTensorKeyDictionary
 
 
 def copied(value: Any) -> Any:
@@ -40,7 +41,7 @@ def unchanged(module_or_fn: Callable[..., Any]) -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(_random_state())
-        twins: dict[int, Tensor] = {}
+        twins = WeakTensorKeyDictionary()
         for root in _roots(module_or_fn):
             for module in root.modules():
                 stack.enter_context(_module_state(module, twins))
@@ -74,7 +75,7 @@ def _random_state() -> Iterator[None]:
 
 
 @contextmanager
-def _module_state(module: nn.Module, twins: dict[int, Tensor]) -> Iterator[None]:
+def _module_state(module: nn.Module, twins: WeakTensorKeyDictionary) -> Iterator[None]:
     attributes = dict(module.__dict__)
     parameters, buffers = dict(module._parameters), dict(module._buffers)
     children = dict(module._modules)
@@ -112,11 +113,11 @@ def _saved(gradient: Tensor | None) -> tuple[int, Tensor | None]:
     return (0, None) if gradient is None else (gradient._version, gradient.clone())
 
 
-def _twin(tensor: Tensor, twins: dict[int, Tensor]) -> Tensor:
+def _twin(tensor: Tensor, twins: WeakTensorKeyDictionary) -> Tensor:
     """Return one copy of ``tensor`` for all modules that share it."""
-    if id(tensor) not in twins:
-        twins[id(tensor)] = tensor.detach().clone()
-    return twins[id(tensor)]
+    if tensor not in twins:
+        twins[tensor] = tensor.detach().clone()
+    return twins[tensor]
 
 
 def _is_plain_container(name: str, value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from weakref import ref
 
 import numpy as np
@@ -10,14 +10,12 @@ from torch import Tensor, is_grad_enabled, nn
 from torch.utils.hooks import RemovableHandle
 
 from budget_wrappers.errors import MeterError, UncountableError
-from budget_wrappers.metering.calls import call_key, is_one_tensor, recorded, rows_of
+from budget_wrappers.metering.calls import call_key, is_one_tensor, recorded, rows_in_call
 from budget_wrappers.metering.checks import whole
 from budget_wrappers.metering.counting import count_flops, original
 from budget_wrappers.metering.quiet import BY_GRADIENT, SILENT
 from budget_wrappers.metering.rows import checked_by_row
-
-if TYPE_CHECKING:
-    from budget_wrappers.metering.meter import ComputeMeter
+from budget_wrappers.metering.state import MeterState
 
 REPORT = "flops_of_last_forward"
 REPORT_BY_ROW = "flops_by_row_of_last_forward"
@@ -50,7 +48,6 @@ class Watch:
         "_costs",
         "_framed",
         "_handles",
-        "_id",
         "_meter",
         "_reports",
         "_siblings",
@@ -62,8 +59,7 @@ class Watch:
     def __init__(self) -> None:
         # Inert until ``install`` fills it in: its hooks recognise no module. A copied module carries such a watch.
         self._target: Callable[[], nn.Module | None] = _nobody
-        self._id = 0
-        self._meter: ComputeMeter | None = None
+        self._meter: MeterState | None = None
         self._siblings: list[Watch] = []
         self._costs: dict[Any, tuple[int, int]] = {}
         self._handles: list[RemovableHandle] = []
@@ -89,8 +85,7 @@ class Watch:
     def detach(self) -> None:
         """Stop watching, however often the module was watched."""
         self._unhook()
-        self._target, self._id = _nobody, 0
-        self._claims = 0
+        self._target, self._claims = _nobody, 0
         if self in self._siblings:
             self._siblings.remove(self)
 
@@ -126,8 +121,8 @@ class Watch:
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Charge one forward whose cost is known or reported: every line here is paid on every step."""
-        # A copy shares this hook or holds an inert one; comparing numbers is cheaper than asking the weak reference.
-        if id(module) != self._id:
+        # A copy of the module shares this hook or holds an inert watch's, and charges nothing.
+        if self._target() is not module:
             return
         meter = self._meter
         mode = meter.mode
@@ -155,13 +150,13 @@ class Watch:
 
     def _before_framed(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         meter = self._meter
-        if id(module) != self._id or meter.mode == SILENT:
+        if self._target() is not module or meter.mode == SILENT:
             return
         meter.frames.enter(self, counted=not (self.static or self._reports))
 
     def _after_framed(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         meter = self._meter
-        if id(module) != self._id or meter.mode == SILENT:
+        if self._target() is not module or meter.mode == SILENT:
             return
         left = meter.frames.leave(self)
         if left is None:
@@ -183,7 +178,7 @@ class Watch:
         if learning and meter.mode == BY_GRADIENT:
             self._learn(own, output, 0 if stack else own + frame.spent)
         else:
-            rows = 0 if stack else rows_of(module, args, kwargs)
+            rows = 0 if stack else rows_in_call(module, args, kwargs)
             # With a share for modules inside, what remains of each row is not known.
             by_row = None if frame.inner or not rows else self._by_row(module, own, rows)
             meter.charge(self.name, own, rows, None, by_row)
@@ -195,7 +190,7 @@ class Watch:
         if self._reports:
             report = getattr(module, REPORT)
             flops = whole(report() if callable(report) else report, f"{type(module).__name__}.{REPORT}")
-            return flops, rows_of(module, args, kwargs)
+            return flops, rows_in_call(module, args, kwargs)
         convention = self._meter.convention
         key: Any = args[0].shape if is_one_tensor(args, kwargs) else call_key(args, kwargs)
         if convention == "all":
@@ -203,7 +198,7 @@ class Watch:
             key = (key, module.training)
         if key not in self._costs:
             flops = count_flops(module, *args, convention=convention, example_kwargs=kwargs)
-            self._costs[key] = flops, rows_of(module, args, kwargs)
+            self._costs[key] = flops, rows_in_call(module, args, kwargs)
         return self._costs[key]
 
     def _by_row(self, module: nn.Module, flops: int, rows: int) -> np.ndarray | None:
@@ -233,7 +228,7 @@ class Watch:
 
 
 def install(
-    meter: "ComputeMeter", watches: list[Watch], module: nn.Module, name: str, static: bool | None, shared: bool
+    meter: MeterState, watches: list[Watch], module: nn.Module, name: str, static: bool | None, shared: bool
 ) -> Watch:
     """Return a watch of ``module`` that charges ``meter``: see ``ComputeMeter.watch``."""
     if not isinstance(module, nn.Module):
@@ -260,7 +255,7 @@ def install(
             "module that was compiled and call that."
         )
     watch.name, watch._claims = name, 1
-    watch._meter, watch._siblings, watch._target, watch._id = meter, watches, ref(module), id(module)
+    watch._meter, watch._siblings, watch._target = meter, watches, ref(module)
     meter.names.setdefault(name, 0)
     related = [other for other in watches if _related(other.module, module)]
     for other in related:
@@ -271,7 +266,7 @@ def install(
     return watch
 
 
-def _refuse_taken(meter: "ComputeMeter", watches: list[Watch], module: nn.Module, name: str) -> None:
+def _refuse_taken(meter: MeterState, watches: list[Watch], module: nn.Module, name: str) -> None:
     def holder() -> nn.Module | None:
         return next((watch.module for watch in watches if watch.name == name and watch.module is not None), None)
 

@@ -13,7 +13,7 @@ from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering import count_flops
 from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.policies.options import load_registered
-from budget_wrappers.policies.rows import rows_of
+from budget_wrappers.policies.rows import checked_rows
 
 _REMEDY = "pass ExitPolicy(…, to_array=), what makes an input of the network of an observation"
 
@@ -127,7 +127,7 @@ class ExitPolicy:
 
     def _row(self, observation: Any) -> np.ndarray:
         given = observation if self._to_array is None else self._to_array(observation)
-        return rows_of(given, self.network.inputs, batches=False, remedy=_REMEDY)[0]
+        return checked_rows(given, self.network.inputs, batches=False, remedy=_REMEDY)[0]
 
     def _output(self, x: np.ndarray, exit_index: int) -> np.ndarray:
         if self._at is not None:

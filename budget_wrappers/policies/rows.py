@@ -56,7 +56,7 @@ class Concatenation:
             raise SpaceError(f"the observation {observation!r}: expected vectors, or rows of each ({error})") from error
 
 
-def rows_of(
+def checked_rows(
     observation: Any,
     width: int,
     batches: bool = True,
@@ -86,4 +86,4 @@ def rows_of(
     return (x if x.ndim == 2 else x[None]).astype(np.float32), x.ndim == 2
 
 
-__all__ = ["Concatenation", "rows_of"]
+__all__ = ["Concatenation", "checked_rows"]

@@ -157,7 +157,7 @@ class RawReturn:
         self.value = 0.0
 
 
-def find(env: gym.Env, name: str, default: Any = None) -> Any:
+def find_attribute(env: gym.Env, name: str, default: Any = None) -> Any:
     """Return the attribute ``name`` of ``env`` or of a layer inside it, else ``default``."""
     return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else default
 
@@ -171,7 +171,7 @@ def join_accounts(env: gym.Env, meter: str | ComputeMeter) -> tuple[tuple[StepAc
         env: the environment that the caller wraps.
         meter: name or object.
     """
-    inner: tuple[StepAccount, ...] = find(env, "compute_accounts", ())
+    inner: tuple[StepAccount, ...] = find_attribute(env, "compute_accounts", ())
     wanted = resolve_meter(meter)
     for account in inner:
         if account.meter is wanted:
@@ -180,4 +180,4 @@ def join_accounts(env: gym.Env, meter: str | ComputeMeter) -> tuple[tuple[StepAc
     return (*inner, account), account, True
 
 
-__all__ = ["MeterHandle", "RawReturn", "StepAccount", "find", "join_accounts", "resolve_meter"]
+__all__ = ["MeterHandle", "RawReturn", "StepAccount", "find_attribute", "join_accounts", "resolve_meter"]

@@ -13,7 +13,7 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.utils.env_checker import data_equivalence
 
 from budget_wrappers.errors import BudgetError, ContractError, MeterError
-from budget_wrappers.wrappers.account import find
+from budget_wrappers.wrappers.account import find_attribute
 from budget_wrappers.wrappers.reading import find_chooser, reward_space_of
 
 EnvFn = Callable[[], gym.Env]
@@ -104,10 +104,10 @@ def _charge(env: gym.Env) -> None:
     """Charge what a policy would: the selector's declared cost over a wrapper that chooses."""
     chooser = find_chooser(env)
     flops = FLOPS_A_STEP if chooser is None else int(chooser.selector_flops)
-    meters = {id(account.meter): account.meter for account in find(env, "compute_accounts", ())}
+    meters = list({account.meter for account in find_attribute(env, "compute_accounts", ())})
     if not meters and env.has_wrapper_attr("meter"):
-        meters = {0: env.get_wrapper_attr("meter")}
-    for meter in meters.values():
+        meters = [env.get_wrapper_attr("meter")]
+    for meter in meters:
         meter.add(flops)
 
 
@@ -137,7 +137,7 @@ def _check_values(env_fn: EnvFn, wrapper_fn: WrapperFn, steps: int, seed: int) -
     env.action_space.seed(seed)
     _, info = env.reset(seed=seed)
     at_reset = set(info) - probe.info_keys
-    cost_key = find(env, "cost_key", "cost")
+    cost_key = find_attribute(env, "cost_key", "cost")
     if cost_key in at_reset and info[cost_key] != 0.0:
         raise _fail("Cost", f"info[{cost_key!r}] is {info[cost_key]!r} at reset", "Nothing has run: hand out 0.0.")
     for _ in range(steps):
@@ -317,9 +317,10 @@ def _check_budget(env_fn: EnvFn, wrapper_fn: WrapperFn, steps: int, seed: int) -
     if not hasattr(env, "set_budget"):
         return
     outer = gym.wrappers.OrderEnforcing(gym.Wrapper(env))
-    if not callable(find(outer, "set_budget")):
+    if not callable(find_attribute(outer, "set_budget")):
         raise _fail("Budget", "set_budget is out of reach through further layers", "Make it a public method.")
-    budget = find(outer, "max_flops", find(outer, "budget"))  # the one it has, as nobody knows the unit of another's
+    # The budget that it has, as the unit of another one is not known here.
+    budget = find_attribute(outer, "max_flops", find_attribute(outer, "budget"))
     if budget is not None:
         outer.get_wrapper_attr("set_budget")(budget)
         outer.reset(seed=seed, options={"budget": budget})

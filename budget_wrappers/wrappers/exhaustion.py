@@ -14,7 +14,7 @@ from budget_wrappers.core import Chooser
 from budget_wrappers.errors import ConfigError, CostError, WrapperOrderError
 from budget_wrappers.functional.options import affordable_flops, decision_flops
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.wrappers.reading import find_chooser, finite_reward, finite_rewards
+from budget_wrappers.wrappers.reading import find_chooser, finite_reward, finite_reward_parts
 
 OnExhausted = Literal["cheapest", "hold", "truncate", "terminate"]
 Transition = tuple[Any, Any, bool, bool, dict[str, Any]]
@@ -233,7 +233,7 @@ def _counted(budget: EpisodeBudget, transition: Transition, steps: int, horizon:
     budget.steps += steps
     # The reward itself goes on as it came.
     if isinstance(reward, np.ndarray) and reward.ndim == 1:
-        finite_rewards(reward, budget.steps)
+        finite_reward_parts(reward, budget.steps)
     else:
         finite_reward(reward, budget.steps)
     return obs, reward, bool(terminated), bool(truncated) or budget.left(horizon) == 0, info

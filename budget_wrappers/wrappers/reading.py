@@ -11,7 +11,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from budget_wrappers.core import Chooser
 from budget_wrappers.errors import ConfigError, NonFiniteError, SpaceError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.wrappers.account import StepAccount, find, join_accounts
+from budget_wrappers.wrappers.account import StepAccount, find_attribute, join_accounts
 
 SUMMARY_KEY = "compute"
 """Where ``RecordComputeStatistics`` puts the account of an episode in ``info``."""
@@ -73,7 +73,7 @@ class CostReader(gym.Wrapper):
 
 def find_chooser(env: gym.Env) -> Chooser | None:
     """Return the layer inside ``env`` that runs one of K sub-policies in its ``step``, through any nesting."""
-    chooser = getattr(find(env, "hold_last_action"), "__self__", None)
+    chooser = getattr(find_attribute(env, "hold_last_action"), "__self__", None)
     return chooser if isinstance(chooser, Chooser) else None
 
 
@@ -154,7 +154,7 @@ def finite_reward(reward: Any, step: int) -> float:
     return float(reward)
 
 
-def finite_rewards(reward: Any, step: int) -> list[float]:
+def finite_reward_parts(reward: Any, step: int) -> list[float]:
     """Return a vector reward as Python floats, see ``finite_reward``.
 
     Raises:
@@ -195,7 +195,7 @@ __all__ = [
     "CostReader",
     "find_chooser",
     "finite_reward",
-    "finite_rewards",
+    "finite_reward_parts",
     "plain",
     "refuse_second_penalty",
     "refuse_vector_reward",

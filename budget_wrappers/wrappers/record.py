@@ -9,7 +9,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 from budget_wrappers.errors import ConfigError, InfoKeyError
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.wrappers.account import find
+from budget_wrappers.wrappers.account import find_attribute
 from budget_wrappers.wrappers.reading import NO_NUMBER, SUMMARY_KEY, CostReader, finite_reward, refuse_vector_reward
 from budget_wrappers.wrappers.repeats import RepeatWatch
 
@@ -74,8 +74,8 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
         self.open_account(meter)
         self.cost_key, self.convention = key, self.meter.convention
         self._stable_info, self._stable_names = stable_info, ()
-        self._raw, self._limit = find(env, "raw_return"), find(env, "limit_report")
-        self._options = find(env, "option_report")
+        self._raw, self._limit = find_attribute(env, "raw_return"), find_attribute(env, "limit_report")
+        self._options = find_attribute(env, "option_report")
         self._last_cost, self._cost, self._return, self._steps, self._repeats = 0, np.float64(0), 0.0, 0, RepeatWatch()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

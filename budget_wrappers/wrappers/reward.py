@@ -11,7 +11,7 @@ from gymnasium.utils import RecordConstructorArgs
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.costs import penalised_reward
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.wrappers.account import RawReturn, find
+from budget_wrappers.wrappers.account import RawReturn, find_attribute
 from budget_wrappers.wrappers.reading import (
     CostReader,
     finite_reward,
@@ -74,7 +74,7 @@ class ComputePenaltyReward(CostReader, RecordConstructorArgs):
         refuse_second_penalty(self, self.meter)
         self.floor = floor
         self.set_weight(weight)
-        inner = find(env, "raw_return")
+        inner = find_attribute(env, "raw_return")
         self._writes_raw = inner is None
         self.raw_return: RawReturn = RawReturn() if inner is None else inner
         self._return, self._steps, self._warned = 0.0, 0, False

@@ -10,7 +10,7 @@ from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.reading import (
     CostReader,
     finite_reward,
-    finite_rewards,
+    finite_reward_parts,
     refuse_second_penalty,
     reward_space_of,
 )
@@ -80,7 +80,7 @@ class ComputeVectorReward(CostReader, RecordConstructorArgs):
         obs, reward, terminated, truncated, info = self.env.step(action)
         cost = self.read_cost()
         self._steps += 1
-        parts = finite_rewards(reward, self._steps) if self._extends else [finite_reward(reward, self._steps)]
+        parts = finite_reward_parts(reward, self._steps) if self._extends else [finite_reward(reward, self._steps)]
         rewards = np.array([*parts, -cost], dtype=np.float32)
         if terminated or truncated:
             self._account.require_use()

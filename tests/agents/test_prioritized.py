@@ -24,7 +24,7 @@ def test_tree_finds_what_a_running_sum_finds(values: list[int], data: st.DataObj
     assert tree.total == sum(values)
     assert np.array_equal(tree.get(np.arange(len(values))), numbers)
     masses = np.arange(sum(values)) + 0.5
-    assert np.array_equal(tree.find(masses), np.searchsorted(np.cumsum(numbers), masses, side="right"))
+    assert np.array_equal(tree.index_at(masses), np.searchsorted(np.cumsum(numbers), masses, side="right"))
 
 
 def test_of_equal_indices_the_last_value_counts() -> None:
@@ -37,7 +37,7 @@ def test_of_equal_indices_the_last_value_counts() -> None:
 def test_mass_at_the_very_end_never_finds_an_empty_place() -> None:
     tree = SumTree(5)
     tree.set(np.arange(3), np.array([0.1, 0.2, 0.3]))
-    assert tree.find(np.array([tree.total, tree.total + 1e-9])).tolist() == [2, 2]
+    assert tree.index_at(np.array([tree.total, tree.total + 1e-9])).tolist() == [2, 2]
 
 
 def filled(count: int, capacity: int = 8, **settings: float) -> PrioritizedReplay:

@@ -41,7 +41,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     return write_report([folder])
 
 
-def rows_of(seeds: int = 2) -> list[Row]:
+def summary_rows(seeds: int = 2) -> list[Row]:
     return summarise(comparison(seeds).points)
 
 
@@ -62,13 +62,13 @@ def test_pictures_are_sharp_at_twice_the_width_of_a_readme(report: Report) -> No
 
 
 def test_picture_is_a_function_of_its_rows(tmp_path: Path) -> None:
-    first, second = (plot_tradeoff(rows_of(), tmp_path / name, "Car").read_bytes() for name in ("a.png", "b.png"))
+    first, second = (plot_tradeoff(summary_rows(), tmp_path / name, "Car").read_bytes() for name in ("a.png", "b.png"))
     assert first == second
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_every_number_of_seeds_can_be_drawn(seeds: int, tmp_path: Path) -> None:
-    assert plot_tradeoff(rows_of(seeds), tmp_path / "t.png", "Car").is_file()
+    assert plot_tradeoff(summary_rows(seeds), tmp_path / "t.png", "Car").is_file()
 
 
 def test_one_policy_alone_can_be_drawn(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_page_lists_every_run(page: Page) -> None:
 
 def test_terminal_table_shows_saving_share_and_reference() -> None:
     console = Console(file=io.StringIO(), width=140)
-    console.print(terminal_table(rows_of(), "Car"))
+    console.print(terminal_table(summary_rows(), "Car"))
     output = console.file.getvalue()
     line = next(line for line in output.splitlines() if "asymmetric, λ = 0.0001" in line)
     # 4352/8704 = 1/2 saved; half of the steps on the large one.

@@ -10,7 +10,7 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 
 from budget_wrappers.metering import get_meter
 from budget_wrappers.wrappers import check_wrapper
-from budget_wrappers.wrappers.account import find
+from budget_wrappers.wrappers.account import find_attribute
 from budget_wrappers.wrappers.reading import find_chooser
 from tests.wrappers.environments import KINDS, make
 
@@ -23,7 +23,7 @@ QUIET = pytest.mark.filterwarnings(
 def charge(env: gym.Env, flops: int = 64) -> None:
     """Play the policy: charge every meter that the stack reads; over a chooser what its selector declares."""
     chooser = find_chooser(env)
-    for account in find(env, "compute_accounts", ()):
+    for account in find_attribute(env, "compute_accounts", ()):
         account.meter.add(flops if chooser is None else chooser.selector_flops)
 
 

@@ -22,7 +22,7 @@ from budget_wrappers.wrappers import (
     RecordComputeStatistics,
     SubPolicyAction,
 )
-from budget_wrappers.wrappers.account import find
+from budget_wrappers.wrappers.account import find_attribute
 from tests import contracts
 from tests.gymnasium_versions import AutoresetMode, sync
 from tests.wrappers.environments import HORIZON, SpacesEnv, make
@@ -195,7 +195,7 @@ def test_a_keyword_that_changes_nothing_would_be_found() -> None:
     env = RecordComputeStatistics(make(), key="flops")
     env.reset()
     assert "flops" in env.step(env.action_space.sample())[4]
-    assert find(env, "cost_key") == "flops"
+    assert find_attribute(env, "cost_key") == "flops"
 
 
 @every_wrapper

@@ -10,7 +10,7 @@ from typing import Any
 from budget_wrappers.errors import ConfigError, MeterError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter, get_meter
 from budget_wrappers.wrappers.account import StepAccount, resolve_meter
-from budget_wrappers.wrappers.multi_agent.layers import Agent, agents_of, each, find, require_each
+from budget_wrappers.wrappers.multi_agent.layers import Agent, agents_of, each, find_in_team, require_each
 
 MeterSource = str | Mapping[Any, str | ComputeMeter]
 """A prefix, with which agent ``a`` has the meter ``get_meter(f"{prefix}.{a}")``, or a meter (or its name) an agent."""
@@ -96,9 +96,9 @@ def meter_name(prefix: str, agent: Agent) -> str:
 
 
 def _require_own_meters(accounts: Mapping[Agent, StepAccount]) -> None:
-    owners: dict[int, Agent] = {}
+    owners: dict[ComputeMeter, Agent] = {}
     for agent, account in accounts.items():
-        first = owners.setdefault(id(account.meter), agent)
+        first = owners.setdefault(account.meter, agent)
         if first != agent:
             raise ConfigError(
                 f"meter gives {first!r} and {agent!r} the same meter {account.meter.name!r}, so their costs could not "
@@ -119,7 +119,7 @@ class CostView:
     """
 
     def __init__(self, env: Any, meter: MeterSource) -> None:
-        inner: tuple[TeamAccount, ...] = find(env, "team_accounts", ())
+        inner: tuple[TeamAccount, ...] = find_in_team(env, "team_accounts", ())
         wanted = TeamAccount(meter, agents_of(env))
         known = [account for account in inner if account.same_meters(wanted)]
         self.account = known[0] if known else wanted

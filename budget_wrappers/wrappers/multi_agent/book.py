@@ -7,7 +7,7 @@ import numpy as np
 
 from budget_wrappers.errors import ConfigError, InfoKeyError
 from budget_wrappers.wrappers.multi_agent.accounts import CostView
-from budget_wrappers.wrappers.multi_agent.layers import Agent, find
+from budget_wrappers.wrappers.multi_agent.layers import Agent, find_in_team
 from budget_wrappers.wrappers.reading import SUMMARY_KEY, finite_reward
 
 NOTHING = np.float64(0)
@@ -29,14 +29,14 @@ class EpisodeBook:
     def __init__(self, env: Any, costs: CostView, key: str) -> None:
         if not isinstance(key, str) or key in ("", SUMMARY_KEY):
             raise ConfigError(f"key={key!r}; expected a text other than {SUMMARY_KEY!r}, the episode's account.")
-        if find(env, "cost_key") is not None:
+        if find_in_team(env, "cost_key") is not None:
             raise InfoKeyError(
                 f"{env} writes {SUMMARY_KEY!r} into infos already. One RecordComputeStatistics is enough."
             )
         self._costs, self._key = costs, key
-        self._raw = find(env, "raw_returns")
-        self._limit, self._team_limit = find(env, "limit_report"), find(env, "team_report")
-        self._options = find(env, "option_report")
+        self._raw = find_in_team(env, "raw_returns")
+        self._limit, self._team_limit = find_in_team(env, "limit_report"), find_in_team(env, "team_report")
+        self._options = find_in_team(env, "option_report")
         self.start()
 
     def start(self) -> None:

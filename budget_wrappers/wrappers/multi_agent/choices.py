@@ -14,7 +14,7 @@ from budget_wrappers.functional.costs import validate_flops
 from budget_wrappers.policies.options import SubPolicies
 from budget_wrappers.wrappers.choosing import HELD, index_of
 from budget_wrappers.wrappers.multi_agent.accounts import MeterSource, TeamAccount
-from budget_wrappers.wrappers.multi_agent.layers import Agent, each, find, require_agents, require_each
+from budget_wrappers.wrappers.multi_agent.layers import Agent, each, find_in_team, require_agents, require_each
 from budget_wrappers.wrappers.observation import dict_space
 from budget_wrappers.wrappers.options import checked_action
 from budget_wrappers.wrappers.reading import plain
@@ -182,12 +182,12 @@ def _masked(space: spaces.Space) -> bool:
 
 def _refuse_inside(env: Any, wrapper: Any) -> None:
     name = type(wrapper).__name__
-    if find(env, "team_accounts") is not None:
+    if find_in_team(env, "team_accounts") is not None:
         raise WrapperOrderError(
             f"{env} reads costs inside {name}, whose sub-policies run within its step: put wrappers that record, "
             "penalise or limit outside."
         )
-    if isinstance(find(env, "choices"), TeamChoices):
+    if isinstance(find_in_team(env, "choices"), TeamChoices):
         raise WrapperOrderError(f"{env} chooses sub-policies already; merge the two sets.")
 
 

@@ -51,7 +51,7 @@ def layers(env: Any, beyond_conversions: bool = False) -> Iterator[Any]:
         env = own.get("env", own.get("aec_env"))
 
 
-def find(env: Any, name: str, default: Any = None) -> Any:
+def find_in_team(env: Any, name: str, default: Any = None) -> Any:
     """Return the public attribute ``name`` of ``env`` or of a layer inside it, else ``default``.
 
     PettingZoo's wrappers hand on public names only, and an order-enforcing one refuses some before the first reset, so
@@ -113,4 +113,4 @@ def unknown_agent(agent: Agent, agents: tuple[Agent, ...], what: str) -> NoRetur
     raise ConfigError(f"{what} names the agent {agent!r}; known agents are {list(agents)!r}.")
 
 
-__all__ = ["Agent", "agents_of", "each", "find", "layers", "require_agents", "require_each", "require_kind"]
+__all__ = ["Agent", "agents_of", "each", "find_in_team", "layers", "require_agents", "require_each", "require_kind"]

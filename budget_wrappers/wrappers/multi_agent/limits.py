@@ -14,7 +14,7 @@ from budget_wrappers.wrappers.multi_agent.accounts import TeamAccount
 from budget_wrappers.wrappers.multi_agent.allocation import allocate
 from budget_wrappers.wrappers.multi_agent.budget import ENDINGS, Purse, TeamBudget
 from budget_wrappers.wrappers.multi_agent.choices import TeamChoices
-from budget_wrappers.wrappers.multi_agent.layers import Agent, each, find, require_agents, unknown_agent
+from budget_wrappers.wrappers.multi_agent.layers import Agent, each, find_in_team, require_agents, unknown_agent
 from budget_wrappers.wrappers.reading import plain
 
 Limits = int | Mapping[Any, int] | None
@@ -56,10 +56,10 @@ class TeamLimits:
     ) -> None:
         if on_exhausted not in get_args(OnExhausted):
             raise ConfigError(f"on_exhausted={on_exhausted!r}; expected one of {', '.join(get_args(OnExhausted))}.")
-        if find(env, "limit_report") is not None:
+        if find_in_team(env, "limit_report") is not None:
             raise WrapperOrderError(f"{env} has a ComputeLimit already; use its set_budget instead of a second one.")
         self.agents = require_agents(env, wrapper)
-        choices = find(env, "choices")
+        choices = find_in_team(env, "choices")
         self.choices = choices if isinstance(choices, TeamChoices) else None
         if self.choices is not None and not self.choices.meters.same_meters(account):
             raise WrapperOrderError(

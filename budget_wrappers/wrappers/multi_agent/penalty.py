@@ -9,7 +9,7 @@ import numpy as np
 from budget_wrappers.errors import ConfigError, WrapperOrderError
 from budget_wrappers.functional.costs import penalised_reward
 from budget_wrappers.wrappers.multi_agent.accounts import TeamAccount
-from budget_wrappers.wrappers.multi_agent.layers import Agent, find, layers
+from budget_wrappers.wrappers.multi_agent.layers import Agent, find_in_team, layers
 from budget_wrappers.wrappers.reading import finite_reward, plain
 from budget_wrappers.wrappers.reward import validate_weight
 
@@ -44,7 +44,7 @@ class Penalty:
                     f"{layer} inside charges the rewards for the same meters already, with weight={inner.weight!r}. "
                     "Keep one, or set the inner weight to 0."
                 )
-        inside = find(env, "raw_returns")
+        inside = find_in_team(env, "raw_returns")
         self._writes_raw = inside is None
         self.raw_returns: dict[Agent, float] = {} if inside is None else inside
         self._returns: dict[Agent, float] = {}

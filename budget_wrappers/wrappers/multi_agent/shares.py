@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium import spaces
 
 from budget_wrappers.errors import ConfigError, SpaceError, WrapperOrderError
-from budget_wrappers.wrappers.multi_agent.layers import Agent, find
+from budget_wrappers.wrappers.multi_agent.layers import Agent, find_in_team
 from budget_wrappers.wrappers.multi_agent.limits import TeamLimits
 from budget_wrappers.wrappers.observation import dict_space
 
@@ -27,7 +27,7 @@ class BudgetShares:
     """
 
     def __init__(self, env: Any, whose: Whose | None, dict_key: str) -> None:
-        limits = find(env, "limits")
+        limits = find_in_team(env, "limits")
         if not isinstance(limits, TeamLimits):
             raise WrapperOrderError(
                 f"BudgetAwareObservation found no ComputeLimit inside {env}. Put it inside: "

@@ -18,7 +18,7 @@ from gymnasium.vector import VectorEnv
 from budget_wrappers.errors import MeterError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.account import resolve_meter
-from budget_wrappers.wrappers.vector.modes import NEXT_STEP, SAME_STEP, autoreset_mode, find
+from budget_wrappers.wrappers.vector.modes import NEXT_STEP, SAME_STEP, autoreset_mode, find_in_vector
 
 
 class VectorAccount:
@@ -186,7 +186,7 @@ def join_accounts(env: VectorEnv, meter: str | ComputeMeter) -> tuple[tuple[Vect
         env: the vector environment that the caller wraps.
         meter: name or object.
     """
-    inner: tuple[VectorAccount, ...] = find(env, "compute_accounts", ())
+    inner: tuple[VectorAccount, ...] = find_in_vector(env, "compute_accounts", ())
     wanted = resolve_meter(meter)
     for account in inner:
         if account.meter is wanted:

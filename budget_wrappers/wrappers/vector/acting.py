@@ -56,14 +56,14 @@ class RowActing:
             with self._meter.paused():
                 seen = [singles[row] for row in rows]
                 at_once = self._batched[index] and rows.size > 1
-                actions = require_rows(policy.batch(seen), policy.name, rows.size) if at_once else map(policy, seen)
+                actions = require_actions(policy.batch(seen), policy.name, rows.size) if at_once else map(policy, seen)
                 for row, action in zip(rows, actions, strict=True):
                     # A copy: for the next row it may reuse its buffer.
                     self.last[row] = copy.deepcopy(checked_action(self._actions, action, policy.name))
         return batched(self._actions, self.last)
 
 
-def require_rows(actions: Any, name: str, rows: int) -> Any:
+def require_actions(actions: Any, name: str, rows: int) -> Any:
     """Return what a sub-policy returned for a batch.
 
     Raises:
@@ -89,4 +89,4 @@ def batched(space: gym.Space, actions: list[Any]) -> Any:
     return concatenate(space, actions, create_empty_array(space, len(actions)))
 
 
-__all__ = ["RowActing", "batched", "require_rows"]
+__all__ = ["RowActing", "batched", "require_actions"]

@@ -22,7 +22,7 @@ from budget_wrappers.wrappers.delay import (
 from budget_wrappers.wrappers.reading import plain
 from budget_wrappers.wrappers.vector.acting import batched
 from budget_wrappers.wrappers.vector.ending import Transition
-from budget_wrappers.wrappers.vector.modes import NEXT_STEP, SAME_STEP, find
+from budget_wrappers.wrappers.vector.modes import NEXT_STEP, SAME_STEP, find_in_vector
 from budget_wrappers.wrappers.vector.reading import VectorCostReader
 
 AT_RESET = {DELAY_KEY: 0.0}
@@ -90,9 +90,9 @@ class ComputeDelayAction(VectorCostReader, RecordConstructorArgs):
             _disable_deepcopy=True,
         )
         VectorCostReader.__init__(self, env)
-        if find(env, "delay_of") is not None:
+        if find_in_vector(env, "delay_of") is not None:
             raise InfoKeyError(f"{env} delays actions already; one ComputeDelayAction is enough.")
-        if find(env, "option_report") is not None:
+        if find_in_vector(env, "option_report") is not None:
             raise WrapperOrderError(
                 f"{env} chooses inside its step what acts. Put ComputeDelayAction inside of it: "
                 "SubPolicyAction(ComputeDelayAction(env, …), …)."

@@ -19,7 +19,7 @@ from gymnasium.vector.utils import iterate
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.wrappers.vector.account import VectorAccount
 from budget_wrappers.wrappers.vector.infos import FINAL_INFO, joined, only
-from budget_wrappers.wrappers.vector.modes import DISABLED, NEXT_STEP, RESET_MASK, SAME_STEP, find
+from budget_wrappers.wrappers.vector.modes import DISABLED, NEXT_STEP, RESET_MASK, SAME_STEP, find_in_vector
 
 FINAL_OBS = "final_obs"
 Transition = tuple[Any, Any, np.ndarray, np.ndarray, dict[str, Any]]
@@ -40,7 +40,7 @@ class EpisodeEnder:
         if mode != DISABLED:
             require_masks(env, mode)
         self._env, self._mode = env, mode
-        self._accounts: tuple[VectorAccount, ...] = find(env, "compute_accounts", ())
+        self._accounts: tuple[VectorAccount, ...] = find_in_vector(env, "compute_accounts", ())
         self._due: np.ndarray | None = None
 
     def forget(self, mask: np.ndarray | None) -> None:

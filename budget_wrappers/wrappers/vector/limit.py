@@ -12,7 +12,7 @@ from budget_wrappers.wrappers.exhaustion import require_whole_horizon
 from budget_wrappers.wrappers.reading import plain, require_options
 from budget_wrappers.wrappers.vector.ending import EpisodeEnder
 from budget_wrappers.wrappers.vector.limits import EpisodeLimits
-from budget_wrappers.wrappers.vector.modes import find, reset_mask
+from budget_wrappers.wrappers.vector.modes import find_in_vector, reset_mask
 
 Ending = Literal["truncate", "terminate"]
 
@@ -85,7 +85,7 @@ class ComputeLimit(EpisodeLimits, RecordConstructorArgs):
             self, max_flops=max_flops, on_exhausted=on_exhausted, meter=meter, horizon=horizon, _disable_deepcopy=True
         )
         EpisodeLimits.__init__(self, env)
-        if find(env, "limit_report") is not None:
+        if find_in_vector(env, "limit_report") is not None:
             raise WrapperOrderError(f"{env} has a ComputeLimit already; use its set_budget instead of a second one.")
         require_whole_horizon(horizon)
         self.open_account(meter)

@@ -52,7 +52,7 @@ def reset_mask(options: dict[str, Any] | None) -> tuple[dict[str, Any] | None, n
     return dict(options), None if mask is None else np.array(mask, dtype=bool)
 
 
-def find(env: VectorEnv, name: str, default: Any = None) -> Any:
+def find_in_vector(env: VectorEnv, name: str, default: Any = None) -> Any:
     """Return the attribute ``name`` of ``env`` or of a layer inside it, else ``default``.
 
     Vector wrappers forward no attributes, and have no ``get_wrapper_attr``.
@@ -65,4 +65,13 @@ def find(env: VectorEnv, name: str, default: Any = None) -> Any:
     return getattr(layer, name)
 
 
-__all__ = ["DISABLED", "NEXT_STEP", "RESET_MASK", "SAME_STEP", "autoreset_mode", "find", "mode_arguments", "reset_mask"]
+__all__ = [
+    "DISABLED",
+    "NEXT_STEP",
+    "RESET_MASK",
+    "SAME_STEP",
+    "autoreset_mode",
+    "find_in_vector",
+    "mode_arguments",
+    "reset_mask",
+]

@@ -22,7 +22,7 @@ from budget_wrappers.wrappers.observation import (
     require_sense,
 )
 from budget_wrappers.wrappers.reading import plain
-from budget_wrappers.wrappers.vector.modes import NEXT_STEP, SAME_STEP, autoreset_mode, find, reset_mask
+from budget_wrappers.wrappers.vector.modes import NEXT_STEP, SAME_STEP, autoreset_mode, find_in_vector, reset_mask
 from budget_wrappers.wrappers.vector.reading import require_vector
 
 
@@ -79,11 +79,11 @@ class BudgetAwareObservation(VectorWrapper, RecordConstructorArgs):
         )
         require_vector(env, type(self).__name__)
         VectorWrapper.__init__(self, env)
-        self._limited = find(env, "limit_report") is not None
+        self._limited = find_in_vector(env, "limit_report") is not None
         require_sense(env, what, scale, draw, self._limited)
         self._given = GivenShares(env.num_envs, draw)
         self._what, self._flatten, self._key = what, flatten, dict_key
-        self._scale = scale if scale is not None or not self._limited else find(env, "budget_unit")
+        self._scale = scale if scale is not None or not self._limited else find_in_vector(env, "budget_unit")
         self._mode, self._ended = autoreset_mode(env), np.zeros(env.num_envs, bool)
         self._single = env.single_observation_space
         self.single_observation_space = flat_space(self._single) if flatten else nested_space(self._single, dict_key)
@@ -104,11 +104,11 @@ class BudgetAwareObservation(VectorWrapper, RecordConstructorArgs):
         """The shares given that hold from the next reset on: one where all are alike, ``None`` where they are drawn."""
         return self._given.given()
 
-    def _shares(self, limits: str, remaining: str) -> np.ndarray:
+    def _shares(self, limits: str, left: str) -> np.ndarray:
         if not self._limited:
             return self._given.values()
-        limits = find(self.env, limits)
-        return find(self.env, remaining) / limits if self._what == "remaining" else np.minimum(limits / self._scale, 1)
+        most = find_in_vector(self.env, limits)
+        return find_in_vector(self.env, left) / most if self._what == "remaining" else np.minimum(most / self._scale, 1)
 
     def set_budget(self, budget: float | Sequence[float] | np.ndarray | None, mask: np.ndarray | None = None) -> None:
         """Set the budget from the next reset on: one, or ``(n,)``, for all or where ``mask`` is, ``(n,)`` booleans.
@@ -116,7 +116,7 @@ class BudgetAwareObservation(VectorWrapper, RecordConstructorArgs):
         Raises:
             ConfigError: it is out of bounds, or of another length.
         """
-        give = find(self.env, "set_budget") if self._limited else self._given.give
+        give = find_in_vector(self.env, "set_budget") if self._limited else self._given.give
         give(budget, mask)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

@@ -10,7 +10,7 @@ from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.reading import SUMMARY_KEY
 from budget_wrappers.wrappers.vector.account import VectorAccount, join_accounts
 from budget_wrappers.wrappers.vector.infos import put
-from budget_wrappers.wrappers.vector.modes import NEXT_STEP, SAME_STEP, autoreset_mode, find, reset_mask
+from budget_wrappers.wrappers.vector.modes import NEXT_STEP, SAME_STEP, autoreset_mode, find_in_vector, reset_mask
 
 
 class VectorCostReader(VectorWrapper):
@@ -31,7 +31,7 @@ class VectorCostReader(VectorWrapper):
     def open_account(self, meter: str | ComputeMeter) -> None:
         """Share the account that a wrapper inside owns, or own a new one."""
         self.compute_accounts, self._account, self._closes = join_accounts(self.env, meter)
-        self._amends = find(self.env, "cost_key") is not None  # a RecordComputeStatistics inside
+        self._amends = find_in_vector(self.env, "cost_key") is not None  # a RecordComputeStatistics inside
 
     @property
     def meter(self) -> ComputeMeter:
@@ -75,7 +75,7 @@ class VectorCostReader(VectorWrapper):
 
     def compute_summary(self) -> dict[str, Any]:
         """Return the account of each episode, ``(n,)`` each, as the recorder inside and this wrapper see it."""
-        return {**find(self.env, "compute_summary")(), **self.report()}
+        return {**find_in_vector(self.env, "compute_summary")(), **self.report()}
 
     def amend(self, infos: dict[str, Any]) -> dict[str, Any]:
         """Return ``infos`` with our report in the recorder's account of the episodes that this step has ended."""

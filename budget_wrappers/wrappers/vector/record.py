@@ -11,7 +11,7 @@ from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.reading import SUMMARY_KEY, refuse_vector_reward
 from budget_wrappers.wrappers.repeats import RepeatWatch
 from budget_wrappers.wrappers.vector.infos import put, require_free
-from budget_wrappers.wrappers.vector.modes import SAME_STEP, find
+from budget_wrappers.wrappers.vector.modes import SAME_STEP, find_in_vector
 from budget_wrappers.wrappers.vector.reading import VectorCostReader, finite_rewards
 
 
@@ -66,12 +66,12 @@ class RecordComputeStatistics(VectorCostReader, RecordConstructorArgs):
         RecordConstructorArgs.__init__(self, meter=meter, key=key, _disable_deepcopy=True)
         VectorCostReader.__init__(self, env)
         refuse_vector_reward(self)
-        if find(env, "cost_key") is not None:
+        if find_in_vector(env, "cost_key") is not None:
             raise InfoKeyError(f"{env} writes infos[{SUMMARY_KEY!r}] already. One RecordComputeStatistics is enough.")
         self.open_account(meter)
         self.cost_key, self.convention = key, self.meter.convention
-        self._raw, self._limit = find(env, "raw_return"), find(env, "limit_report")
-        self._options = find(env, "option_report")
+        self._raw, self._limit = find_in_vector(env, "raw_return"), find_in_vector(env, "limit_report")
+        self._options = find_in_vector(env, "option_report")
         self._return = np.zeros(self._n)
         self._everywhere = np.ones(self._n, bool)
         self._repeats, self._paid = RepeatWatch(), False

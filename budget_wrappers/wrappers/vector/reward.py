@@ -13,7 +13,7 @@ from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.account import RawReturn
 from budget_wrappers.wrappers.reading import plain, refuse_vector_reward
 from budget_wrappers.wrappers.reward import FLOAT32_SHARE, validate_weight, warn_vanishing
-from budget_wrappers.wrappers.vector.modes import find
+from budget_wrappers.wrappers.vector.modes import find_in_vector
 from budget_wrappers.wrappers.vector.reading import (
     VectorCostReader,
     as_handed_out,
@@ -75,7 +75,7 @@ class ComputePenaltyReward(VectorCostReader, RecordConstructorArgs):
         refuse_second_penalty(self, self.meter)
         self.floor = floor
         self.set_weight(weight)
-        inner = find(env, "raw_return")
+        inner = find_in_vector(env, "raw_return")
         self._writes_raw = inner is None
         self.raw_return: RawReturn = RawReturn() if inner is None else inner
         if inner is None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from agents import BexaDQN, BexaSAC, BexaTD3
-from agents.cli.evaluation import table
+from agents.cli.evaluation import evaluation_lines
 from agents.loop.evaluate import Evaluation, evaluate_policy
 from agents.replay.buffers import ReplayBuffer
 from agents.runs.monitors import Evaluate
@@ -116,7 +116,7 @@ def test_the_command_line_shows_them() -> None:
     agent = BexaSAC(env, budget=0.3, **SETTINGS)
     agent.learn(30)
     result = evaluate_policy(agent, env, 1)
-    lines = table(result, "agent", agent.spending(result.shares))
+    lines = evaluation_lines(result, "agent", agent.spending(result.shares))
     assert any(line.startswith("  acted by") and "exit 1" in line and "exit 3" in line for line in lines)
     assert any(line.startswith("  executed cost") and line.endswith("(budget 0.3)") for line in lines)
 

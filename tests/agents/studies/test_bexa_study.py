@@ -9,7 +9,7 @@ import pytest
 from benchmarks.bexa import comparisons, study, tables
 from benchmarks.bexa.comparisons import ablation, area_under_front, fronts, programs
 from benchmarks.bexa.study import METHODS, VARIANTS, name_of, settings_of
-from benchmarks.bexa.tables import lines_of, markdown, rows_of
+from benchmarks.bexa.tables import lines_of, markdown, table_rows
 
 
 def run(method: str, budget: float | None, seed: int, score: float, flops: float, cost: float | None = None) -> dict:
@@ -32,7 +32,7 @@ def test_speed_up_is_the_plain_agent_s_flops_over_the_budgeted_one_s_on_common_s
         run("bexa-sac", 0.2, 0, 90, 250, 0.2),
         run("bexa-sac", 0.2, 1, 80, 100, 0.1),
     ]
-    plain, bexa = sorted(rows_of(runs), key=lambda row: row["method"] != "sac")
+    plain, bexa = sorted(table_rows(runs), key=lambda row: row["method"] != "sac")
     assert plain["speed_up"] is None
     assert bexa["speed_up"]["each"] == [4.0]
     # the means of both curves, (80 + 90)/2 and (70 + 80)/2
@@ -42,9 +42,9 @@ def test_speed_up_is_the_plain_agent_s_flops_over_the_budgeted_one_s_on_common_s
 
 def test_a_line_through_three_budgets_and_the_largest_overdraft() -> None:
     runs = [run("bexa-sac", b, 0, 1, 100 + 200 * b, b - 0.1) for b in (0.0, 0.5)]
-    assert lines_of(rows_of(runs)) == []
+    assert lines_of(table_rows(runs)) == []
     runs.append(run("bexa-sac", 1.0, 0, 1, 300, 1.05))
-    (line,) = lines_of(rows_of(runs))
+    (line,) = lines_of(table_rows(runs))
     assert (line["slope"], line["intercept"]) == (pytest.approx(200), pytest.approx(100))
     assert (line["r_squared"], line["overdraft"]) == (pytest.approx(1), pytest.approx(0.05))
 
@@ -52,7 +52,7 @@ def test_a_line_through_three_budgets_and_the_largest_overdraft() -> None:
 def test_a_conditioned_agent_has_a_row_for_each_budget() -> None:
     one = run("bexa-sac-conditioned", None, 0, 1, 1)
     one["final"] = {"0": {"raw_return": 1, "flops_per_step": 10, "cost": 0.0}, "0.4": {**one["final"], "cost": 0.4}}
-    assert [row["budget"] for row in rows_of([one])] == [0.0, 0.4]
+    assert [row["budget"] for row in table_rows([one])] == [0.0, 0.4]
 
 
 def test_programs_are_compared_seed_by_seed() -> None:
@@ -131,5 +131,5 @@ def test_a_small_study_from_the_command_to_the_table(tmp_path: Path, monkeypatch
     for picture in ("curves", "front"):
         assert (tmp_path / "results" / f"pendulum-sac-units4-200-{picture}.png").stat().st_size > 10_000
     assert (tmp_path / "results" / "comparisons.md").exists()
-    rows = rows_of(study.stored("pendulum"))
+    rows = table_rows(study.stored("pendulum"))
     assert markdown("pendulum", rows, lines_of(rows)) == text

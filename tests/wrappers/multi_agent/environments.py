@@ -12,7 +12,7 @@ from pettingzoo.utils.wrappers import OrderEnforcingWrapper
 from budget_wrappers.metering import get_meter
 from budget_wrappers.policies import FunctionPolicy
 from budget_wrappers.wrappers.multi_agent import aec, parallel
-from budget_wrappers.wrappers.multi_agent.layers import find
+from budget_wrappers.wrappers.multi_agent.layers import find_in_team
 
 STEPS = 4
 CHEAP, DEAR = 10, 40
@@ -193,4 +193,4 @@ def dear(agent: str, number: int) -> int:
 
 def spent(env: Any) -> int:
     """Return what the team has spent in this episode, by its accounts."""
-    return sum(account.total() for account in find(env, "team_accounts"))
+    return sum(account.total() for account in find_in_team(env, "team_accounts"))

@@ -16,7 +16,7 @@ from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import iterate
 
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.wrappers.vector.modes import find
+from budget_wrappers.wrappers.vector.modes import find_in_vector
 
 MODES = ("NextStep", "SameStep", "Disabled")
 Event = tuple[Any, ...]
@@ -210,7 +210,7 @@ def both_stories(
     policy = Policy(ComputeMeter("tests.batch"), way)
     envs = vector(make_envs([make_env] * n, mode), policy.meter)
     batch = batch_stories(envs, mode, policy, steps, seed)
-    if (flops := find(envs, "choice_flops")) is not None:  # sub-policies ran, too, where a step told so
+    if (flops := find_in_vector(envs, "choice_flops")) is not None:  # sub-policies ran, too, where a step told so
         told = [event[-1]["option"] for story in batch for event in story if event[0] == "step"]
         policy.executed += sum(int(flops[int(index)]) for index in told)
     singles = []

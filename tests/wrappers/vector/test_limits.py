@@ -11,7 +11,7 @@ from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers import vector
 from budget_wrappers.wrappers.vector import BudgetAwareObservation, ComputeLimit, RecordComputeStatistics
-from budget_wrappers.wrappers.vector.modes import find
+from budget_wrappers.wrappers.vector.modes import find_in_vector
 from tests.gymnasium_versions import VERSION, AutoresetMode, needs_masks
 from tests.wrappers.vector.test_traps import DISABLED, NEXT, SAME, make, step
 
@@ -39,11 +39,11 @@ def test_budgets_are_for_all_or_for_each(meter: ComputeMeter) -> None:
     """By a method and by reset, as ``set_attr`` splits lists over environments."""
     envs = BudgetAwareObservation(ComputeLimit(make(), 300, meter=meter))
     envs.reset(options={"budget": [100, 200]})
-    assert find(envs, "remaining").tolist() == [100, 200]
+    assert find_in_vector(envs, "remaining").tolist() == [100, 200]
     envs.set_budget(400)
-    assert find(envs, "remaining").tolist() == [100, 200]  # a limit holds for a whole episode
+    assert find_in_vector(envs, "remaining").tolist() == [100, 200]  # a limit holds for a whole episode
     envs.reset(options={"reset_mask": np.array([True, False])})
-    assert find(envs, "remaining").tolist() == [400, 200]
+    assert find_in_vector(envs, "remaining").tolist() == [400, 200]
     observations = step(envs, meter, [100, 50])[0]
     assert observations[:, -1].tolist() == [0.75, 0.75]
 

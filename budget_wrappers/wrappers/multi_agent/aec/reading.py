@@ -11,7 +11,7 @@ from pettingzoo import AECEnv
 from pettingzoo.utils.wrappers import BaseWrapper
 
 from budget_wrappers.wrappers.multi_agent.accounts import CostView, MeterSource, TeamAccount
-from budget_wrappers.wrappers.multi_agent.layers import Agent, find, require_kind
+from budget_wrappers.wrappers.multi_agent.layers import Agent, find_in_team, require_kind
 from budget_wrappers.wrappers.reading import SUMMARY_KEY
 
 
@@ -29,7 +29,7 @@ class CostReader(BaseWrapper):
         super().__init__(env)
         self._costs = CostView(env, meter)
         self.team_accounts = self._costs.team_accounts
-        self._amends = find(env, "cost_key") is not None  # a RecordComputeStatistics inside
+        self._amends = find_in_team(env, "cost_key") is not None  # a RecordComputeStatistics inside
 
     @property
     def account(self) -> TeamAccount:
