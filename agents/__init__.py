@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from agents.cql import CQL, CQLConfig, DiscreteCQL, DiscreteCQLConfig
     from agents.dqn import DQN, DQNConfig
     from agents.gail import GAIL, GAILConfig
+    from agents.loop.method import Method
     from agents.methods.asymmetric import Asymmetric, AsymmetricConfig
     from agents.methods.bexa import BexaCQL, BexaDiscreteCQL, BexaDQN, BexaSAC, BexaTD3
     from agents.methods.bexa_config import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     )
     from agents.methods.exits import Exits
     from agents.methods.exits_config import ExitsConfig
+    from agents.methods.polyprune import PolyPrune, PolyPruneConfig
     from agents.sac import SAC, SACConfig
     from agents.td3 import TD3, TD3Config
 
@@ -30,6 +32,7 @@ _HOMES = {
     "cql": ("CQL", "CQLConfig", "DiscreteCQL", "DiscreteCQLConfig"),
     "dqn": ("DQN", "DQNConfig"),
     "gail": ("GAIL", "GAILConfig"),
+    "loop.method": ("Method",),
     "methods.asymmetric": ("Asymmetric", "AsymmetricConfig"),
     "methods.bexa": ("BexaCQL", "BexaDQN", "BexaDiscreteCQL", "BexaSAC", "BexaTD3"),
     "methods.bexa_config": (
@@ -41,6 +44,7 @@ _HOMES = {
     ),
     "methods.exits": ("Exits",),
     "methods.exits_config": ("ExitsConfig",),
+    "methods.polyprune": ("PolyPrune", "PolyPruneConfig"),
     "sac": ("SAC", "SACConfig"),
     "td3": ("TD3", "TD3Config"),
 }

@@ -180,6 +180,11 @@ class MethodHost:
                 return loss
         return None
 
+    @property
+    def progress(self) -> float:
+        """Share of the steps of ``learn`` that are over, 0 outside of it; offline, of its updates."""
+        return min(self.num_timesteps / self.total_timesteps, 1.0) if self.total_timesteps else 0.0
+
     def target_moved(self) -> None:
         """Tell the methods that the target networks have moved."""
         for held in self.methods:
