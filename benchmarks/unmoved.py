@@ -179,8 +179,8 @@ def compare(versions: list[dict[str, Any]], cases: list[Case], jobs: int) -> tup
     rows = {}
     for case in cases:
         old, new = (part[case.name] for part in entries)
-        digests = [unmoved_worker.case_digest(part) for part in (old, new)]
-        rows[case.name] = {"result": verdict(case, old, new), "entries": len(old), "old": digests[0], "new": digests[1]}
+        digests = dict.fromkeys(unmoved_worker.case_digest(part) for part in (old, new))
+        rows[case.name] = {"result": verdict(case, old, new), "entries": len(old), "sha256": " ".join(digests)}
     return rows, seconds
 
 

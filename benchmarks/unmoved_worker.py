@@ -115,22 +115,58 @@ class Line(gym.Env):
         return {"observation": place, "achieved_goal": place, "desired_goal": goal}
 
 
+class Levers(gym.ActionWrapper):
+    """Moves a pendulum by three actions with bounds of their own."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self.action_space = spaces.Box(np.array([-2, -1, -3], np.float32), np.array([2, 1, 1], np.float32))
+
+    def action(self, action: np.ndarray) -> np.ndarray:
+        """Return the torque."""
+        return np.array([action[0] + 0.5 * action[1] - 0.25 * action[2]], np.float32)
+
+
+class Lanes(gym.ActionWrapper):
+    """Pushes a cart by four choices, counted from 3."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self.action_space = spaces.Discrete(4, start=3)
+
+    def action(self, action: int) -> int:
+        """Return left or right."""
+        return int(action in (4, 6))
+
+
 def single_env(name: str) -> gym.Env:
     """Return one environment by its name in a case."""
     if name.endswith("line"):
         return Line(discrete=name.startswith("discrete"))
-    return gym.make(name, **({"max_episode_steps": EPISODE} if name == "Pendulum-v1" else {}))
+    if name in ("levers", "Pendulum-v1"):
+        env = gym.make("Pendulum-v1", max_episode_steps=EPISODE)
+        return Levers(env) if name == "levers" else env
+    env = gym.make("CartPole-v1")
+    return Lanes(env) if name == "lanes" else env
 
 
 def env_of(case: Mapping[str, Any]) -> Any:
     """Return the environment of a case, with its wrappers."""
-    from budget_wrappers.wrappers import BudgetAwareObservation, vector
+    from budget_wrappers import wrappers
+    from budget_wrappers.metering import ComputeMeter
 
     if case["copies"]:
-        env = gym.vector.SyncVectorEnv([lambda: single_env(case["env"])] * case["copies"])
-        return vector.BudgetAwareObservation(env, "budget", draw=(0.0, 1.0)) if case["budget_input"] else env
-    env = single_env(case["env"])
-    return BudgetAwareObservation(env, "budget", draw=(0.0, 1.0)) if case["budget_input"] else env
+        from budget_wrappers.wrappers import vector as kinds
+
+        mode = gym.vector.AutoresetMode(case["autoreset"])
+        env = gym.vector.SyncVectorEnv([lambda: single_env(case["env"])] * case["copies"], autoreset_mode=mode)
+    else:
+        kinds, env = wrappers, single_env(case["env"])
+    if case["budget_input"]:
+        env = kinds.BudgetAwareObservation(env, "budget", draw=(0.0, 1.0))
+    if case["penalty"]:
+        env = kinds.ComputePenaltyReward(env, weight=case["penalty"], meter=ComputeMeter("unmoved"))
+    return env
 
 
 def data_of(name: str, folder: Path) -> str:
@@ -143,7 +179,12 @@ def data_of(name: str, folder: Path) -> str:
             warnings.simplefilter("ignore", UserWarning)
             env = single_env(name)
             create_dataset_from_buffers(
-                identifier, random_episodes(env), env=env, algorithm_name="random", data_format="hdf5", requirements=[]
+                identifier,
+                random_episodes(env),
+                observation_space=env.observation_space,
+                action_space=env.action_space,
+                algorithm_name="random",
+                data_format="hdf5",
             )
     return str(folder / identifier)
 
@@ -256,12 +297,12 @@ def trained_entries(case: Mapping[str, Any], folder: Path) -> Entries:
 
     watch, steps = Watch(), UPDATES if case["offline"] else STEPS
     agent = getattr(agents, case["agent"])(env_of(case), **parts_of(case, folder), **case["settings"])
-    if case["set_budget"] is None:
-        agent.learn(steps, watch)
-    else:
-        agent.learn(steps // 2, watch)
+    first = steps // 2 if case["twice"] else steps
+    agent.learn(first, watch)
+    if case["set_budget"] is not None:
         agent.set_budget(case["set_budget"])
-        agent.learn(steps - steps // 2, watch)
+    if case["twice"]:
+        agent.learn(steps - first, watch)
     # In this order: what predicts draws from the generators.
     return {**watch.entries, **state_entries(agent), **file_entries(agent), **predicted_entries(agent)}
 
@@ -270,10 +311,14 @@ def continued_entries(case: Mapping[str, Any], folder: Path) -> Entries:
     """Return the entries of an agent that goes on from the checkpoint in ``folder``, which the first worker writes."""
     import agents
 
-    cls, parts, path = getattr(agents, case["agent"]), parts_of(case, folder), folder / f"{case['agent']}.safetensors"
+    cls, parts = getattr(agents, case["agent"]), parts_of(case, folder)
+    path = folder / f"{case['name'].replace('/', ' ')}.safetensors"
     if not path.exists():
         agent = cls(env_of(case), **parts, **case["settings"])
         agent.learn(UPDATES // 2) if case["offline"] else agent.learn(2 * STEPS, Watch(stop_from=STEPS // 2))
+        predicted_entries(agent)  # counts which exits act
+        if case["budget_input"]:
+            agent.set_budget(0.25)
         agent.save(path, replay=True)
     agent, watch = cls.load(path, env_of(case), **parts), Watch()
     loaded = {f"loaded/{name}": text for name, text in state_entries(agent).items()}
