@@ -1,4 +1,4 @@
-"""Every number of small trainings equals the stored one; ``benchmarks/unmoved.py`` compares two versions of the code."""
+"""Every number of small trainings equals the stored one; ``benchmarks/unmoved.py`` compares two commits."""
 
 import json
 from pathlib import Path
