@@ -147,11 +147,19 @@ class MethodHost(MeteredActor):
         """Return the losses of the critics ``(M, K)`` as the methods alter them."""
         return functools.reduce(lambda own, held: held.critic_losses(self, batch, own), self.altering, losses)
 
-    def taught(self, made_of: ActorPass) -> Tensor:
-        """Return the losses of the sub-policies ``(K,)`` as the methods alter them."""
+    def taught(self, losses: Tensor, made_of: Callable[[], ActorPass]) -> Tensor:
+        """Return the losses of the sub-policies ``(K,)`` as the methods alter them.
+
+        Args:
+            losses: of the agent, ``(K,)``.
+            made_of: returns what they were made of; called only where there are methods.
+        """
+        if not self.methods:
+            return losses
+        given = made_of()
         for held in self.methods:
-            made_of.losses = held.actor_losses(self, made_of)
-        return made_of.losses
+            given.losses = held.actor_losses(self, given)
+        return given.losses
 
     def begin_actor_update(self) -> None:
         """Tell the methods that the actor is about to learn."""
