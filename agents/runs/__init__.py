@@ -1,0 +1,1 @@
+"""Training runs in folders: configuration, log, monitors, worker processes."""
