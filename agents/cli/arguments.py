@@ -244,7 +244,7 @@ def flags_of(table: Mapping[str, Any], known: Sequence[str], path: str, prefix: 
         elif isinstance(value, list):
             flags += [flag, *map(str, value)]
         elif isinstance(value, dict):
-            raise ConfigError(f"{path}: {key} is a table: expected a value; write its keys at the top level")
+            raise ConfigError(f"{path}: {prefix}{key} is a table: expected a value; write its keys at the top level")
         else:
             flags.append(f"{flag}={value}")
     return flags

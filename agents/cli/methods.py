@@ -14,7 +14,7 @@ import tyro
 
 from agents.cli.arguments import Files, entry_of, key_of, keys_in, words_after
 from agents.loop.known_methods import METHODS, method_named
-from agents.loop.method import Method, checked_methods
+from agents.loop.method import Method, MethodConfig, checked_methods
 from agents.runs.run_config import RunConfig
 from budget_wrappers.errors import ConfigError
 
@@ -87,12 +87,19 @@ def fields_for(groups: Iterable[Group]) -> Iterator[tuple[str, Any, Any]]:
     for group in groups:
         own: list[tuple[str, Any, Any]] = [("with_", chosen, tuple(group.methods))]
         for name, kind in group.methods.items():
-            own.append((name, kind.config_class, dataclasses.field(default_factory=kind.config_class)))
+            keys = unchecked(kind.config_class)
+            own.append((name, keys, dataclasses.field(default_factory=keys)))
         if not group.name:
             yield from own
             continue
         form = dataclasses.make_dataclass(group.name.capitalize(), own, frozen=True)
         yield group.name, form, dataclasses.field(default_factory=form)
+
+
+def unchecked(config_class: type[MethodConfig]) -> type[MethodConfig]:
+    """Return a class with the same keys that checks none of them, as tyro puts what a nested check raises in a box."""
+    members = {"__post_init__": lambda self: None, "__doc__": config_class.__doc__}
+    return type(config_class.__name__, (config_class,), members)
 
 
 def aliases_of(groups: Iterable[Group], agent_class: Any, known: Iterable[str]) -> dict[str, list[str]]:
@@ -120,7 +127,11 @@ def aliases_of(groups: Iterable[Group], agent_class: Any, known: Iterable[str]) 
 
 
 def methods_of(groups: Iterable[Group], options: Any) -> dict[str, list[Method]]:
-    """Return new methods with the settings of parsed ``options``, by the argument of the agent that takes them."""
+    """Return new methods with the settings of parsed ``options``, by the argument of the agent that takes them.
+
+    Raises:
+        ConfigError: a setting out of bounds.
+    """
     made: dict[str, list[Method]] = {}
     for group in groups:
         form = getattr(options, group.name) if group.name else options

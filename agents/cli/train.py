@@ -64,6 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     form = form_for(agent_class, groups)
     aliases = aliases_of(groups, agent_class, keys_of(form))
     options = parse(form, rest, f"budget train {name}", about, files, aliases)
+    methods = methods_of(groups, options)
     if options.file.dry_run:
         write_resolved(options, aliases)
         return 0
@@ -71,7 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     config: RunConfig = options.setup
     open_sub_policies_with(options.trust)
     folder = options.run or default_folder(name, config.env, options.agent.seed)
-    with Run.start(agent_class, vars(options.agent), config, folder, **methods_of(groups, options)) as training:
+    with Run.start(agent_class, vars(options.agent), config, folder, **methods) as training:
         return train(training)
 
 
