@@ -67,8 +67,8 @@ class OffPolicyAgent(MethodHost, Conversion, ABC):
         **settings: Any,
     ) -> None:
         self.config = self.config_class.of(settings)
-        self.hold(methods)
         self.env, self.meter = env, meter_for(env, meter)
+        self.hold(methods)
         vector = isinstance(env, VectorEnv)
         self.observation_space = env.single_observation_space if vector else env.observation_space
         self.action_space = env.single_action_space if vector else env.action_space

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.config import OffPolicyConfig, unknown_key
-from agents.loop.acting import NumpyForward
+from agents.loop.metered import MeteredActor
 from agents.loop.method import ActorPass, Method, Role, answer, checked_methods, claimed, overriding
 from agents.loop.structure import layer_sizes
 from agents.nets.kept import Kept
@@ -20,24 +20,17 @@ from agents.nets.optim import FusedAdam
 from agents.nets.td import MovingAverage
 from agents.replay.buffers import Batch
 from budget_wrappers.errors import ConfigError
-from budget_wrappers.metering import ComputeMeter, count_flops
 
 
-class MethodHost:
+class MethodHost(MeteredActor):
     """Base of ``OffPolicyAgent``: holds methods, and asks them in the order of their list.
 
     Attributes:
         methods: held by the agent, those of a preset first.
         followers: called after the structure has changed.
-        flops_per_action: the most that one action costs, in the meter's convention.
     """
 
     config: Any
-    meter: ComputeMeter
-    actor: nn.Module
-    methods: tuple[Method, ...] = ()
-    numpy_forward: NumpyForward | None = None
-    """Evaluates the actor in numpy, where it is a perceptron on the CPU."""
 
     # ---- what an agent says -----------------------------------------------------------------------------------------
 
@@ -74,10 +67,8 @@ class MethodHost:
         self._in_preset = len(preset)
         self.altering = overriding(self.methods, "critic_losses")
         self._stepping = overriding(self.methods, "descend")
-        self._substitute: Method | None = None
         self.followers: list[Callable[[], None]] = []
-        # Costs of updates are remembered under it: an object of its own, as an address may be given out again.
-        self._token = object()
+        self._renew_token()
 
     def __getattr__(self, name: str) -> Any:
         """Return what a method offers under ``name``; asked only where the agent has nothing of that name."""
@@ -189,80 +180,6 @@ class MethodHost:
         """Tell the methods that the target networks have moved."""
         for held in self.methods:
             held.after_target(self)
-
-    def learning(self, kind: str) -> AbstractContextManager[None]:
-        """Charge the products inside to learning; work of one ``kind`` is counted once and then added."""
-        return self.meter.phase("learn", key=(self._token, kind))
-
-    def kind_of_update(self) -> str:
-        """Return a name for all that the next update does."""
-        if not self.methods:
-            return self.update_kind()
-        kinds = [self.update_kind(), *(held.update_kind(self) for held in self.methods)]
-        return ", ".join(filter(None, kinds))
-
-    # ---- acting -----------------------------------------------------------------------------------------------------
-
-    def start_metering(self) -> None:
-        """Charge what acts from now on: a method in place of the whole actor, or the actor itself."""
-        self._watch: Any = None
-        for held in self.methods:
-            flops = held.start_metering(self)
-            if flops is not None and self._substitute is not None:
-                names = f"{self._substitute.name} and {held.name}"
-                raise ConfigError(f"{names} both act in place of the actor: expected one; leave the other out")
-            if flops is not None:
-                self._substitute, self.flops_per_action = held, flops
-        if self._substitute is None:
-            # Shared: an agent that was loaded, or made again in the same session, takes its place beside the old one.
-            self._watch = self.meter.watch(self.actor, "actor", shared=True)
-            self.flops_per_action = self._count_action()
-
-    def stop_watching(self) -> None:
-        """Stop charging the actor's forward passes: somebody else charges the agent as a whole."""
-        if self._watch is not None:
-            self._watch.remove()
-
-    def _count_action(self) -> int:
-        example = torch.zeros((1, *self.observation_shape), device=self.device)
-        return int(count_flops(self.actor, example, convention=self.meter.convention))
-
-    def engine(self) -> NumpyForward | None:
-        """Return the numpy engine, ``None`` where the actor is not or no longer the perceptron that it evaluates."""
-        if self.numpy_forward is None or self.numpy_forward.fits():
-            return self.numpy_forward
-        self.numpy_forward = None
-        self._recount()
-        return None
-
-    def _recount(self) -> None:
-        """Count anew what an action and an update cost."""
-        if self._watch is not None:
-            self._watch.recount()
-            self.flops_per_action = self._count_action()
-        self._token = object()
-
-    def acted(self, observation: np.ndarray, deterministic: bool) -> np.ndarray | None:
-        """Return the actor's output for rows, metered: a method's in its place, or the numpy engine's.
-
-        Returns:
-            ``(n, outputs)``, ``(K, n, outputs)`` of several sub-policies; ``None`` where torch has to run the actor.
-        """
-        if self._substitute is not None:
-            return self._substitute.act(self, observation, deterministic)
-        engine = self.engine()
-        return None if engine is None else engine(observation)
-
-    def flops_spent(self, rows: int = 1) -> int:
-        """Return what the last action cost, which was one on ``rows`` observations."""
-        if self._substitute is None:
-            return rows * self.flops_per_action
-        return self._substitute.flops_of_last_action(self)
-
-    @property
-    def acting_counts(self) -> list[np.ndarray]:
-        """What methods count of who acted, in place: evaluations put it back."""
-        return [counts for held in self.methods for counts in held.acting_counts(self)]
 
     def choosing(self, observation: np.ndarray, choose: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Return the actions of a training step, with the methods told before and after."""

@@ -15,8 +15,8 @@ import numpy as np
 from agents.loop.callbacks import Callback, Every, resumable_anywhere, state_of
 from agents.loop.checkpoint import save_agent
 from agents.loop.evaluate import EVALUATION_SEED, evaluate_policy, undisturbed
-from agents.runs.log import RunFolder
 from agents.report.video import record_episode
+from agents.runs.log import RunFolder
 
 
 class Log(Callback):

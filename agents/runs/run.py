@@ -18,11 +18,11 @@ from agents.loop.callbacks import Callback, StopWhen, load_state_of
 from agents.loop.checkpoint import restore_agent
 from agents.loop.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undisturbed
 from agents.loop.known_methods import completed, methods_from, records_of, require_same_methods, title_of
+from agents.report.tradeoff import Comparison, TradeoffPoint
 from agents.runs.interrupt import interruptible
 from agents.runs.log import CONFIG, RUN, RunFolder, read_config, read_json
 from agents.runs.monitors import Checkpoint, Evaluate, Log, RecordVideo
 from agents.runs.run_config import RunConfig
-from agents.report.tradeoff import Comparison, TradeoffPoint
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering import ComputeMeter
 

@@ -34,10 +34,8 @@ def keep_units(layer: nn.Linear, following: nn.Linear | Sequence[nn.Linear], kee
     """
     consumers = [following] if isinstance(following, nn.Linear) else list(following)
     units = layer.out_features
-    index = torch.as_tensor(keep, device=layer.weight.device)
-    index = index.nonzero().flatten() if index.dtype == torch.bool else index.long()
-    inside = len(index) > 0 and bool((index >= 0).all() and (index < units).all() and (index.diff() > 0).all())
-    if not inside:
+    index = _indices(torch.as_tensor(keep, device=layer.weight.device), units)
+    if index is None:
         raise ConfigError(
             f"keep={keep!r} of a layer of {units} units: expected ascending indices of 0 to {units - 1}, one at least, "
             "or a boolean for each unit"
@@ -66,6 +64,18 @@ def merged(*several: Kept) -> Kept:
         for parameter, selections in kept.items():
             result[parameter] = (*result.get(parameter, ()), *selections)
     return result
+
+
+def _indices(keep: Tensor, units: int) -> Tensor | None:
+    """Return the kept units as ascending indices, int64; ``None`` where ``keep`` is not such a selection."""
+    if keep.dim() != 1 or keep.is_floating_point() or keep.is_complex():
+        return None
+    if keep.dtype == torch.bool:
+        index = keep.nonzero().flatten() if len(keep) == units else keep.new_empty(0, dtype=torch.int64)
+    else:
+        index = keep.long()
+    inside = len(index) > 0 and bool((index >= 0).all() and (index < units).all() and (index.diff() > 0).all())
+    return index if inside else None
 
 
 def _select(parameter: nn.Parameter, dimension: int, index: Tensor, kept: Kept) -> None:

@@ -163,26 +163,13 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
     def _primitive_step(self, index: int) -> tuple[float, bool, bool, dict[str, Any]]:
         before = self._observation
         if index != HELD:
-            self.last_action = self._act(index, before)
+            self.last_action = charged_action(self, index, before)
         self._observation, reward, terminated, truncated, info = self.env.step(self.last_action)
         self.choice_counts[index] += 1
         step = finite_reward(reward, sum(self.choice_counts)), bool(terminated), bool(truncated)
         for tell in tuple(self._subscribers):
             tell(PrimitiveTransition(before, self.last_action, step[0], self._observation, *step[1:], index, info))
         return *step, info
-
-    def _act(self, index: int, observation: Any) -> Any:
-        """Return the action of one sub-policy, charged: what it declares, or what it says that this call cost."""
-        policy, meter, most = self.sub_policies[index], self.meter, int(self.choice_flops[index])
-        spent = most  # of a call that fails, too: it has run
-        try:
-            with meter.paused():
-                action = checked_action(self.env.action_space, policy(observation), policy.name)
-            spent = spent_by(policy, most)
-        finally:
-            meter.add(spent, policy.name)
-        self.choice_unspent[index] += most - spent
-        return action
 
     def recount(self) -> None:
         """Take the costs that the sub-policies declare now, from the next option on; see ``SubPolicies.recount``."""
@@ -193,6 +180,23 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without subscribers, which belong to this process."""
         return {**self.__dict__, "_subscribers": []}
+
+
+def charged_action(wrapper: Any, index: int, observation: Any) -> Any:
+    """Return the action of one sub-policy of a ``SubPolicyAction``, charged.
+
+    The charge is the cost that the sub-policy declares, or the cost that it reports for this call.
+    """
+    policy, meter, most = wrapper.sub_policies[index], wrapper.meter, int(wrapper.choice_flops[index])
+    spent = most  # of a call that fails, too: it has run
+    try:
+        with meter.paused():
+            action = checked_action(wrapper.env.action_space, policy(observation), policy.name)
+        spent = spent_by(policy, most)
+    finally:
+        meter.add(spent, policy.name)
+    wrapper.choice_unspent[index] += most - spent
+    return action
 
 
 def durations_of(hold: int | Sequence[int]) -> tuple[int, ...]:

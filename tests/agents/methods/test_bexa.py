@@ -12,7 +12,7 @@ import torch
 from agents import BexaDQN, BexaSAC, BexaTD3
 from agents.loop.callbacks import Callback
 from agents.loop.evaluate import evaluate_policy, undisturbed
-from agents.methods.bexa import gaussian_divergence
+from agents.methods.exit_kinds import gaussian_divergence
 from agents.runs.monitors import Checkpoint
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.gates import mixture_weights
@@ -100,9 +100,9 @@ def test_the_reference_of_the_fraction_rule_moves_once_an_update(agent_class: An
         return found
 
     agent.teacher._threshold = following
-    updates = agent._actor_updates
+    updates = agent.method("exits").actor_updates
     agent.train(4)
-    assert sum(moved) == agent._actor_updates - updates
+    assert sum(moved) == agent.method("exits").actor_updates - updates
     assert len(moved) == sum(moved) * (3 if scheme == "stepwise" else 1)
 
 
@@ -148,7 +148,7 @@ def test_cartpole_is_balanced_at_a_small_budget() -> None:
 def test_gates_learn_every_so_many_actor_updates(agent_class: Any, scheme: str, interval: int) -> None:
     agent = make(agent_class, gate_interval=interval, scheme=scheme)
     told, losses = [], agent.teacher.losses
-    agent.teacher.losses = lambda *given: told.append(agent._actor_updates) or losses(*given)
+    agent.teacher.losses = lambda *given: told.append(agent.method("exits").actor_updates) or losses(*given)
     agent.learn(20 + 24)
     updates = 24 if agent_class is BexaSAC else 12  # the actor's, of 24 of the critics
     assert sorted(set(told)) == list(range(1, updates + 1, interval))
@@ -274,7 +274,7 @@ def test_imitating_exits_follow_the_last_one_whose_head_they_leave_alone(agent_c
     x = torch.randn(64, 3)
     if agent_class is BexaSAC:
         own = agent.sample(x)
-        copying = gaussian_divergence(own.mean, own.log_std).mean()
+        copying = gaussian_divergence(own.moments.mean, own.moments.log_std).mean()
     else:
         action = torch.tanh(agent.policy(x).output)
         copying = (action[:-1] - action[-1].detach()).square().sum()

@@ -30,10 +30,10 @@ def test_each_update_is_charged_what_torch_counts(agent_class: Any, name: str, s
     for budget in (0.05, 0.95, 1.0):  # that afford one exit, two and all
         agent.teacher.set_budget(budget)
         for _ in range(7):
-            before, acts = agent.meter.totals["learn"], agent._actor_updates
+            before, acts = agent.meter.totals["learn"], agent.method("exits").actor_updates
             agent.train(1)
             charged = agent.meter.totals["learn"] - before
-            missed.setdefault(agent._actor_updates > acts, set()).add(charged - counted[-1])
+            missed.setdefault(agent.method("exits").actor_updates > acts, set()).add(charged - counted[-1])
     # torch does not see the critics' products that are written into given memory, as many in each update.
     assert all(len(difference) == 1 for difference in missed.values())
     assert agent_class is not BexaDQN or missed == {True: {0}}

@@ -48,8 +48,9 @@ def test_losses_of_sac_s_exits_are_entropy_less_value_and_the_gate_s_cross_entro
     with torch.no_grad():
         values = values_of_each(list(agent.critic.members), batch.observation, own.action).amin(0)
         expected = (0.2 * own.log_prob - values).mean(1).numpy()
-        expected[:-1] += SCALE * gate_losses(own.logits, values.double().numpy(), np.array(agent.teacher.costs))
-        found = agent.exit_losses(batch, own, ent_coef)
+        costs = np.array(agent.teacher.costs)
+        expected[:-1] += SCALE * gate_losses(own.moments.said.logits, values.double().numpy(), costs)
+        found = agent.actor_losses(batch, own, ent_coef)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
 
 
@@ -62,14 +63,14 @@ def test_losses_of_td3_s_exits_are_the_first_critic_s_and_gates_heed_the_smaller
         expected = -each[0].mean(1).numpy()
         costs = np.array(agent.teacher.costs)
         expected[:-1] += SCALE * gate_losses(logits, each.amin(0).double().numpy(), costs)
-        found = agent.exit_losses(batch)
+        found = agent.actor_losses(batch)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
 
 
 def test_imitating_exits_pay_their_distance_to_the_last_which_is_left_alone() -> None:
     agent = trained(BexaTD3, gate_loss_scale=0.0, exit_training="imitate", imitation_scale=0.4)
     batch = agent.replay.sample(8, agent.generator)
-    losses = agent.exit_losses(batch)
+    losses = agent.actor_losses(batch)
     with torch.no_grad():
         action = torch.tanh(agent.policy(batch.observation).output)
         value = agent.critic.members[0](torch.cat([batch.observation, action[-1]], 1)).mean()
