@@ -1,11 +1,13 @@
 """Kill a training run with SIGKILL at random moments, resume it each time, and compare it with one never killed.
 
-``python -m benchmarks.resume`` does so 20 times for each agent and stores what it found under ``results/resume``. Equal
-means: every row of ``metrics.jsonl`` but its clock fields, and every tensor and number of the last checkpoint
+``python -m benchmarks.resume`` does so 20 times for each agent and stores what it found under ``results/resume``;
+``python -m benchmarks.resume sac --methods exits polyprune`` for an agent that holds these budget methods. Equal means:
+every row of ``metrics.jsonl`` but its clock fields, and every tensor and number of the last checkpoint
 (networks, targets, optimizers, generators, replay, meter), bit for bit.
 """
 
 import argparse
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -24,6 +26,8 @@ import torch
 from agents.cql import CQL, DiscreteCQL
 from agents.dqn import DQN
 from agents.loop.checkpoint import read, read_header
+from agents.loop.known_methods import METHODS, method_named, records_of
+from agents.loop.method import Method
 from agents.methods.asymmetric import Asymmetric
 from agents.replay.dataset import write_dataset
 from agents.runs.log import CHECKPOINT, read_rows
@@ -37,6 +41,11 @@ from benchmarks.card import RESULTS, store
 FORK = multiprocessing.get_context("fork")
 DATASET = "random/actions-v0"
 SMALL = {"net_arch": (16, 16), "batch_size": 32, "buffer_size": 2_000}
+SETTINGS_OF: dict[str, dict[str, Any]] = {
+    "exits": {"budget": 0.3, "budget_feedback": 1e-3},
+    "polyprune": {"final": 0.9, "start": 0.1, "end": 0.9, "every": 20, "actor_final": 0.5},
+}
+"""Of budget methods: those with the most state. A method that is not listed has its defaults."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +57,22 @@ class Case:
         run: keys of ``RunConfig``.
         settings: of the agent.
         offline: whether it learns from a data set, which random actions make.
+        methods: names of the budget methods that it holds; of an agent made of sub-policies, that each of them holds.
     """
 
     agent: str
     run: dict[str, Any]
     settings: dict[str, Any] = field(default_factory=dict)
     offline: bool = False
+    methods: tuple[str, ...] = ()
+
+    def parts(self) -> dict[str, list[Method]]:
+        """Return new methods, by the argument of the agent that takes them."""
+        arguments = CLASSES[self.agent].method_arguments if self.methods else ()
+        return {
+            argument: [method_named(name)(**SETTINGS_OF.get(name, {})) for name in self.methods]
+            for argument in arguments
+        }
 
     def config(self, steps: int, folder: Path) -> RunConfig:
         """Return the run's configuration; a checkpoint falls on almost every episode.
@@ -107,6 +126,8 @@ CASES = {
         "SAC", {"env": "Pendulum-v1", "n_envs": 3, "max_episode_steps": 50, "penalty": 1e-3}, SMALL
     ),
 }
+HOLDERS = ("sac", "td3", "asymmetric")
+"""Cases that hold budget methods by default; the others have settings that a method refuses."""
 
 
 def work(case: Case, steps: int, folder: Path, training: Any = None) -> None:
@@ -123,7 +144,7 @@ def work(case: Case, steps: int, folder: Path, training: Any = None) -> None:
     if (folder / "config.json").exists():
         run = Run.resume(agent_class, folder)
     else:
-        run = Run.start(agent_class, case.settings, case.config(steps, folder), folder)
+        run = Run.start(agent_class, case.settings, case.config(steps, folder), folder, **case.parts())
     if training is not None:
         training.set()
     with run:
@@ -225,6 +246,7 @@ def study(case: Case, steps: int, kills: int, seed: int, tell: Callable[[str], N
         "agent": case.agent,
         "run": case.run,
         "settings": {key: list(value) if isinstance(value, tuple) else value for key, value in case.settings.items()},
+        **records_of(CLASSES[case.agent], case.parts()),
         "steps": steps,
         "seed": seed,
         "seconds_of_whole_run": round(seconds, 2),
@@ -239,13 +261,18 @@ def study(case: Case, steps: int, kills: int, seed: int, tell: Callable[[str], N
 def main() -> None:
     """Run the study for the agents that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", default=list(CASES), help=f"of {', '.join(CASES)}; by default all")
+    parser.add_argument(
+        "cases", nargs="*", help=f"of {', '.join(CASES)}; by default all, with --methods {', '.join(HOLDERS)}"
+    )
+    parser.add_argument("--methods", nargs="+", default=[], choices=list(METHODS), help="budget methods of the agents")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    for name in arguments.cases:
-        result = study(CASES[name], arguments.steps, arguments.kills, arguments.seed)
+    for case in arguments.cases or (HOLDERS if arguments.methods else CASES):
+        held = dataclasses.replace(CASES[case], methods=tuple(arguments.methods))
+        result = study(held, arguments.steps, arguments.kills, arguments.seed)
+        name = "-".join([case, *arguments.methods])
         path = store(RESULTS / "resume" / f"{name}.json", result)
         print(f"{name}: {len(result['kills'])} kills, equal: {result['equal']} {result['differences'][:5]} -> {path}")
 

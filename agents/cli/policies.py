@@ -12,6 +12,7 @@ from agents.cli.sub_policies import open_sub_policies_with
 from agents.config import require
 from agents.loop.checkpoint import load_agent, read_header
 from agents.loop.interface import require_same_spaces
+from agents.loop.known_methods import title_of
 from agents.runs.log import BEST, CHECKPOINT, read_config
 from agents.runs.run_config import RunConfig
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, is_exit_policy
@@ -95,4 +96,5 @@ def open_policy(options: PolicyOptions, render_mode: str | None = None) -> tuple
         return exits, env, f"a policy with exits, b = {exits.budget:g}, in {env_id}"
     agent_class = agent_called(read_header(path)["agent"], str(path))
     env = setup.make_env(meter, render_mode)
-    return load_agent(agent_class, path, env, meter, replay=False), env, f"{agent_class.__name__} in {env_id}"
+    agent = load_agent(agent_class, path, env, meter, replay=False)
+    return agent, env, f"{title_of(agent)} in {env_id}"

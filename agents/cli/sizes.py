@@ -11,6 +11,7 @@ import tyro
 
 from agents.cli.arguments import (
     PresetOptions,
+    files_of,
     flat,
     parse,
     preset_file,
@@ -45,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
     ours = {field.name for field in dataclasses.fields(SizesConfig)}
     unused = [field.name for field in dataclasses.fields(AsymmetricConfig) if field.name not in ours]
     about = f"{SizesConfig.__doc__ or ''}\n\nPresets: {', '.join(presets_of(RECIPE))}."
-    options = parse(form, arguments, "budget sizes", about, RECIPE, unused)
+    options = parse(form, arguments, "budget sizes", about, files_of(arguments, RECIPE, unused))
     if options.file.dry_run:
         write_resolved(options)
         return 0

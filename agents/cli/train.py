@@ -10,10 +10,22 @@ from typing import Annotated, Any
 
 import tyro
 
-from agents.cli.arguments import PresetOptions, flat, parse, presets_of, say, value_of, write_resolved
+from agents.cli.arguments import (
+    PresetOptions,
+    files_of,
+    flat,
+    keys_of,
+    parse,
+    presets_of,
+    say,
+    value_of,
+    write_resolved,
+)
+from agents.cli.methods import Group, aliases_of, fields_for, groups_of, methods_of
 from agents.cli.names import AGENTS, agent_called, agent_named
 from agents.cli.paths import require_folder
 from agents.cli.sub_policies import open_sub_policies_with
+from agents.loop.known_methods import METHODS
 from agents.runs.log import read_config
 from agents.runs.run import Run
 from agents.runs.run_config import RunConfig
@@ -47,15 +59,20 @@ def run(arguments: Sequence[str]) -> int:
     about = f"Train {agent_class.__name__}."
     if presets_of(name):
         about += f" Presets: {', '.join(presets_of(name))}."
-    options = parse(form_for(agent_class), rest, f"budget train {name}", about, name)
+    files = files_of(rest, name)
+    groups = groups_of(agent_class, files, rest)
+    form = form_for(agent_class, groups)
+    aliases = aliases_of(groups, agent_class, keys_of(form))
+    options = parse(form, rest, f"budget train {name}", about, files, aliases)
+    methods = methods_of(groups, options)
     if options.file.dry_run:
-        write_resolved(options)
+        write_resolved(options, aliases)
         return 0
     require_folder(options.run, "folder")
     config: RunConfig = options.setup
     open_sub_policies_with(options.trust)
     folder = options.run or default_folder(name, config.env, options.agent.seed)
-    with Run.start(agent_class, vars(options.agent), config, folder) as training:
+    with Run.start(agent_class, vars(options.agent), config, folder, **methods) as training:
         return train(training)
 
 
@@ -87,8 +104,8 @@ def train(training: Run) -> int:
     return 0
 
 
-def form_for(agent_class: Any) -> type:
-    """Return the dataclass of ``budget train``'s options for one agent."""
+def form_for(agent_class: Any, groups: Sequence[Group] = ()) -> type:
+    """Return the dataclass of ``budget train``'s options for one agent and its budget methods."""
     where = Annotated[
         Path | None,
         tyro.conf.arg(aliases=["--folder"], help="folder of the run; by default runs/<time>-<agent>-<env>-<seed>."),
@@ -102,6 +119,7 @@ def form_for(agent_class: Any) -> type:
             ("run", where, None),
             ("trust", trust, False),
             ("file", flat(PresetOptions), dataclasses.field(default_factory=PresetOptions)),
+            *fields_for(groups),
         ],
         frozen=True,
     )
@@ -115,7 +133,8 @@ def default_folder(name: str, env_id: str, seed: int) -> Path:
 def usage() -> str:
     """Return what ``budget train --help`` says."""
     return (
-        f"usage: budget train AGENT [OPTIONS]     AGENT: {', '.join(AGENTS)}\n"
+        f"usage: budget train AGENT [--with METHODS] [OPTIONS]     AGENT: {', '.join(AGENTS)}; "
+        f"METHODS: {', '.join(METHODS)}\n"
         "       budget train --resume RUN [--steps N]\n\n"
         "budget train AGENT --help lists the options of an agent."
     )

@@ -53,6 +53,8 @@ class OffPolicyAgent(MethodHost, Conversion, ABC):
     config_class: ClassVar[type[OffPolicyConfig]]
     discrete: ClassVar[bool] = False
     offline: ClassVar[bool] = False
+    method_arguments: ClassVar[tuple[str, ...]] = ("methods",)
+    """The arguments that take budget methods."""
     says: ClassVar[Says]
     """What the output of the actor means."""
 

@@ -279,7 +279,7 @@ def require_spaces(header: Mapping[str, Any], env: Any, path: str | Path) -> Non
 
 def restore(agent: Any, header: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | Path) -> None:
     """Put ``tensors`` and the plain data of ``header`` into ``agent``, after everything was checked."""
-    require_same_methods(header.get("methods", {}), json.loads(json.dumps(agent.methods_given)), str(path))
+    require_same_methods(header.get("methods", {}), agent.methods_given, str(path))
     with in_structure(agent, header.get("structure", {}), tensors, path):
         _restore(agent, header, tensors, path)
 

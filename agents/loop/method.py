@@ -70,6 +70,8 @@ class Method:
     name: ClassVar[str]
     """Of the method: in checkpoints, on the command line, in messages."""
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
+    taken: bool = False
+    """Whether the method was given to an agent, whose it is from then on."""
     offers: ClassVar[tuple[str, ...]] = ()
     """Members of the method that its agent has, too: ``agent.x`` is ``method.x``, a function without its first argument
     where that is ``agent``, of an ``answer`` its value."""
@@ -223,9 +225,27 @@ def checked_methods(methods: Sequence[Method]) -> tuple[Method, ...]:
     return tuple(methods)
 
 
+def claimed(methods: Sequence[Method]) -> tuple[Method, ...]:
+    """Return ``methods`` as a tuple, each of them from now on the method of one agent.
+
+    Raises:
+        ConfigError: see ``checked_methods``; a method was given to another agent before.
+    """
+    methods = checked_methods(methods)
+    for method in methods:
+        if method.taken:
+            raise ConfigError(
+                f"the method {method.name} was given to an agent before, {method!r}: expected an object of its own for "
+                f"each agent; make another {type(method).__name__}(…)"
+            )
+    for method in methods:
+        method.taken = True
+    return methods
+
+
 def overriding(methods: Sequence[Method], member: str) -> tuple[Method, ...]:
     """Return those of ``methods`` that have a ``member`` of their own."""
     return tuple(method for method in methods if getattr(type(method), member) is not getattr(Method, member))
 
 
-__all__ = ["ActorPass", "Method", "MethodConfig", "answer", "checked_methods", "overriding"]
+__all__ = ["ActorPass", "Method", "MethodConfig", "answer", "checked_methods", "claimed", "overriding"]

@@ -64,6 +64,7 @@ class Asymmetric(CompositeAgent):
 
     config_class = AsymmetricConfig
     config: AsymmetricConfig
+    method_arguments = ("small_methods", "large_methods")
 
     def __init__(
         self,

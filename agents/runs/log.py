@@ -212,11 +212,13 @@ def commit() -> str | None:
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the ``config.json`` of a run folder: under ``"agent"`` a name, under ``"settings"`` and ``"run"`` tables.
 
+    ``"methods"`` holds the budget methods that the agent was given; where the file has none, an empty table.
+
     Raises:
         ConfigError: it is not there, not JSON, or lacks any of these.
     """
-    config = read_json(folder / CONFIG)
-    for key, kind in (("agent", str), ("settings", dict), ("run", dict)):
+    config = {"methods": {}, **read_json(folder / CONFIG)}
+    for key, kind in (("agent", str), ("settings", dict), ("run", dict), ("methods", dict)):
         if not isinstance(config.get(key), kind):
             raise ConfigError(
                 f"{folder / CONFIG} has {key}={config.get(key)!r}: expected what `budget train` wrote; check the path"

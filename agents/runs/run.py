@@ -17,6 +17,7 @@ import torch
 from agents.loop.callbacks import Callback, StopWhen, load_state_of
 from agents.loop.checkpoint import restore_agent
 from agents.loop.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undisturbed
+from agents.loop.known_methods import completed, methods_from, records_of, require_same_methods, title_of
 from agents.report.tradeoff import Comparison, TradeoffPoint
 from agents.runs.interrupt import interruptible
 from agents.runs.log import CONFIG, RUN, RunFolder, read_config, read_json
@@ -98,7 +99,7 @@ class Run:
             config: of the run.
             folder: where it is kept; must not hold a run.
             command: the command line, for the record.
-            parts: what the agent takes besides settings.
+            parts: what the agent takes besides settings, budget methods among it.
         """
         with contextlib.ExitStack() as undo:
             agent = make_agent(agent_class, settings, config, **parts)
@@ -108,6 +109,7 @@ class Run:
                 "settings": agent.config.to_dict(),
                 "run": dataclasses.asdict(config),
             }
+            record |= {"methods": given} if (given := agent.methods_given) else {}
             opened = RunFolder(folder, record, command, config.tensorboard)
             undo.callback(opened.close)
             run = cls(agent, config, opened)
@@ -122,13 +124,16 @@ class Run:
             agent_class: the class that ``config.json`` names.
             folder: of the run.
             steps: train up to this step instead of the configured one.
-            parts: what the agent was given besides settings.
+            parts: what the agent was given besides settings; budget methods of this package are made again from the
+                record where none are given.
 
         Raises:
             ConfigError: the folder holds no run's configuration.
-            CheckpointError: a checkpoint or metrics that do not fit each other or the configuration.
+            CheckpointError: a checkpoint or metrics that do not fit each other or the configuration, or other methods
+                than those of the record.
         """
-        read_config(Path(folder))  # raises for another program's
+        methods = read_config(Path(folder))["methods"]  # raises for another program's
+        parts |= methods_from({name: listed for name, listed in methods.items() if not parts.get(name)}, str(folder))
         with contextlib.ExitStack() as undo:
             opened = RunFolder(folder)
             undo.callback(opened.close)
@@ -138,6 +143,7 @@ class Run:
             opened.tensorboard = config.tensorboard
             agent = make_agent(agent_class, opened.config["settings"], config, **parts)
             undo.callback(agent.env.close)
+            require_same_methods(methods, agent.methods_given, str(folder))
             run = cls(agent, config, opened)
             if opened.checkpoint.exists():
                 extra = restore_agent(agent, opened.checkpoint)
@@ -155,7 +161,7 @@ class Run:
         """Return the run of ``folder`` as ``resume`` does, or where there is none a new one as ``start`` does.
 
         Raises:
-            ConfigError: the folder holds a run of another agent or other settings.
+            ConfigError: the folder holds a run of another agent, other settings or other methods.
         """
         if not (Path(folder) / CONFIG).exists():
             return cls.start(agent_class, settings, config, folder, **parts)
@@ -163,7 +169,9 @@ class Run:
         theirs, ours = {"agent": stored["agent"]}, {"agent": agent_class.__name__}
         if theirs == ours:
             theirs = {**vars(kind.of(stored["settings"])), **vars(RunConfig.of(stored["run"]))}
+            theirs |= {"methods": completed(stored["methods"], str(folder))}
             ours = {**vars(kind.of(settings)), **vars(config)}
+            ours |= {"methods": completed(records_of(agent_class, parts), str(folder))}
         for key, value in ours.items():
             if theirs[key] != value:
                 raise ConfigError(
@@ -200,10 +208,10 @@ class Run:
         agent, config = self.agent, self.config
         with undisturbed(agent, self.evaluation_env):
             result = evaluate_policy(agent, self.evaluation_env, episodes or config.eval_episodes, REPORT_SEED)
-        name, seed = type(agent).__name__, agent.config.seed
+        name, seed = title_of(agent), agent.config.seed
         curve = [(row["step"], row["raw_return"]) for row in self.folder.rows("evaluation")]
         point = TradeoffPoint.from_episodes(name, name, seed, result.by_episode(), curve)
-        settings = {"run": dataclasses.asdict(config), "settings": agent.config.to_dict()}
+        settings = {"run": dataclasses.asdict(config), "settings": agent.config.to_dict(), **agent.methods_given}
         record = read_json(self.folder.path / RUN)
         Comparison(config.env, [point], agent.meter.convention, record["command"], record["versions"], settings).write(
             self.folder.path

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from agents import SAC, TD3
+from agents import SAC, TD3, Asymmetric, Exits, PolyPrune
 from agents.loop.callbacks import FunctionCallback
-from agents.runs.log import read_rows
+from agents.loop.method import Method
+from agents.runs.log import read_json, read_rows, write_json
 from agents.runs.run import Run
 from agents.runs.run_config import RunConfig
 from benchmarks.resume import CASES, CLASSES, Case, differences, study
@@ -33,8 +34,10 @@ class Killed(BaseException):
     """Stands for a process that ends at once."""
 
 
-def finished(folder: Path, config: RunConfig = CONFIG, agent: Any = SAC, settings: Any = SETTINGS) -> Path:
-    with Run.start(agent, settings, config, folder) as run:
+def finished(
+    folder: Path, config: RunConfig = CONFIG, agent: Any = SAC, settings: Any = SETTINGS, **parts: Any
+) -> Path:
+    with Run.start(agent, settings, config, folder, **parts) as run:
         assert run.train()
     return folder
 
@@ -45,12 +48,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return finished(tmp_path_factory.mktemp("runs") / "whole")
 
 
-def killed(folder: Path, step: int, config: RunConfig = CONFIG, agent: Any = SAC, settings: Any = SETTINGS) -> Path:
+def killed(
+    folder: Path, step: int, config: RunConfig = CONFIG, agent: Any = SAC, settings: Any = SETTINGS, **parts: Any
+) -> Path:
     def kill(agent: Any) -> None:
         if agent.num_timesteps >= step:
             raise Killed
 
-    with Run.start(agent, settings, config, folder) as run:
+    with Run.start(agent, settings, config, folder, **parts) as run:
         run.alongside.append(FunctionCallback(kill))
         with pytest.raises(Killed):
             run.train()
@@ -189,3 +194,84 @@ def test_open_refuses_a_folder_of_another_run(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         Run.open(agent, {**SETTINGS, **settings}, dataclasses.replace(CONFIG, **config), whole)
+
+
+# ---- budget methods -------------------------------------------------------------------------------------------------
+
+
+def two_methods() -> list[Method]:
+    return [Exits(budget=0.3, budget_feedback=1e-2), PolyPrune(final=0.9, start=0.1, end=0.8, every=10)]
+
+
+@pytest.fixture(scope="module")
+def whole_with_methods(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished(tmp_path_factory.mktemp("runs") / "whole", methods=two_methods())
+
+
+# Before the first checkpoint, where config.json alone knows of the methods, and after it.
+@pytest.mark.parametrize("step", [30, 121])
+@pytest.mark.parametrize("given", [False, True])
+def test_run_with_methods_makes_them_again(step: int, given: bool, whole_with_methods: Path, tmp_path: Path) -> None:
+    folder = killed(tmp_path / "killed", step, methods=two_methods())
+    parts = {"methods": two_methods()} if given else {}
+    with Run.resume(SAC, folder, **parts) as run:
+        assert [held.name for held in run.agent.methods] == ["exits", "polyprune"]
+        assert run.train()
+    assert differences(whole_with_methods, folder) == []
+
+
+def test_a_plain_run_has_no_word_of_methods(whole: Path, whole_with_methods: Path) -> None:
+    assert "methods" not in read_json(whole / "config.json")
+    records = [held.record() for held in two_methods()]
+    assert read_json(whole_with_methods / "config.json")["methods"] == {"methods": records}
+
+
+def test_a_run_is_resumed_with_its_own_methods_alone(whole: Path, whole_with_methods: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"was made with no methods, the agent has \{'methods'"):
+        Run.resume(SAC, whole, methods=[PolyPrune()])
+    with pytest.raises(CheckpointError, match=r"'budget': 0\.3.*, the agent has .*'budget': 0\.7"):
+        Run.resume(SAC, whole_with_methods, methods=[Exits(budget=0.7), two_methods()[1]])
+
+
+def test_open_compares_methods(whole: Path, whole_with_methods: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(whole_with_methods, tmp_path / "run")
+    with Run.open(SAC, SETTINGS, CONFIG, folder, methods=two_methods()) as run:
+        assert run.agent.num_timesteps >= CONFIG.steps
+    for there, given in ((folder, []), (folder, two_methods()[:1]), (whole, two_methods())):
+        with pytest.raises(
+            ConfigError, match=r"holds a run with methods=.*: expected .*, as asked for now; choose ano"
+        ):
+            Run.open(SAC, SETTINGS, CONFIG, there, methods=given)
+
+
+def test_a_key_that_a_method_got_later_means_its_default(whole_with_methods: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(whole_with_methods, tmp_path / "run")
+    config = read_json(folder / "config.json")
+    del config["methods"]["methods"][0]["settings"]["gate_interval"]
+    write_json(folder / "config.json", config)
+    for make in (Run.resume, lambda *words, **parts: Run.open(SAC, SETTINGS, CONFIG, folder, **parts)):
+        with make(SAC, folder, methods=two_methods()) as run:
+            assert run.agent.method("exits").config.gate_interval == 1
+
+
+@pytest.mark.parametrize("methods", [3, {"methods": 3}, {"methods": [{"name": "exits"}]}, {"methods": [{"name": "x"}]}])
+def test_a_damaged_record_of_methods_is_refused(methods: Any, whole_with_methods: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(whole_with_methods, tmp_path / "run")
+    write_json(folder / "config.json", {**read_json(folder / "config.json"), "methods": methods})
+    with pytest.raises((ConfigError, CheckpointError), match="methods"):
+        Run.resume(SAC, folder)
+    with pytest.raises((ConfigError, CheckpointError), match="methods"):
+        Run.open(SAC, SETTINGS, CONFIG, folder, methods=two_methods())
+
+
+def test_one_method_object_is_never_that_of_two_agents(tmp_path: Path) -> None:
+    methods = two_methods()
+    finished(tmp_path / "one", dataclasses.replace(CONFIG, steps=25), methods=methods)
+    with pytest.raises(ConfigError, match=r"the method exits was given to an agent before, .* make another Exits\("):
+        Run.start(SAC, SETTINGS, CONFIG, tmp_path / "two", methods=methods)
+    assert not (tmp_path / "two").exists()
+    shared = [PolyPrune()]
+    with pytest.raises(ConfigError, match="the method polyprune was given to an agent before"):
+        Asymmetric(
+            CONFIG.make_env(), net_arch=(8, 8), small_net_arch=(4, 4), small_methods=shared, large_methods=shared
+        )
