@@ -140,6 +140,10 @@ class FusedAdam(torch.optim.Adam):
             return self.param_groups[0]["params"]
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state with the modules, in which a copy has to find its own parameters."""
+        return {**super().__getstate__(), "_sources": self._sources}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._lists = None  # copies of an optimizer step their own parameters
