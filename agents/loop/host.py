@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from agents.config import OffPolicyConfig, unknown_key
 from agents.loop.metered import MeteredActor
-from agents.loop.method import ActorPass, Method, Role, answer, checked_methods, claimed, overriding
+from agents.loop.method import ActorPass, Method, Role, answer, checked_methods, free_methods, overriding
 from agents.loop.structure import layer_sizes
 from agents.nets.kept import Kept
 from agents.nets.optim import FusedAdam
@@ -60,10 +60,10 @@ class MethodHost(MeteredActor):
         """Hold the preset's methods and ``methods``; called once, before anything is made.
 
         Raises:
-            ConfigError: see ``claimed``.
+            ConfigError: see ``free_methods``.
         """
         preset = tuple(self.preset(self.config))
-        self.methods = claimed([*preset, *checked_methods(methods)])
+        self.methods = free_methods([*preset, *checked_methods(methods)])
         self._in_preset = len(preset)
         self.altering = overriding(self.methods, "critic_losses")
         self._stepping = overriding(self.methods, "descend")
