@@ -1,7 +1,5 @@
-"""``budget train --with``: each key of a budget method as a flag and in files, and runs that hold methods."""
+"""``budget train --with``: each key of a budget method as a flag, in files and in the help."""
 
-import json
-import signal
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +10,9 @@ import pytest
 from agents.cli import main
 from agents.cli.methods import aliases_of, groups_of
 from agents.cli.names import AGENTS, agent_named
-from agents.loop.callbacks import StopWhen
 from agents.loop.known_methods import METHODS, method_named
 from agents.loop.method import Method, MethodConfig
-from benchmarks.resume import differences
 
-TINY = """
-env = "Pendulum-v1"
-steps = 200
-max_episode_steps = 25
-net_arch = [16, 16]
-batch_size = 16
-learning_starts = 20
-eval_every = 100
-eval_episodes = 1
-log_every = 50
-checkpoint_every = 50
-tensorboard = false
-"""
-BOTH = ["--with", "exits", "polyprune", "--budget", "0.3", "--final", "0.8", "--every", "10"]
 SAC = ["train", "sac", "--env", "Pendulum-v1"]
 ASYMMETRIC = ["train", "asymmetric", "--env", "Pendulum-v1"]
 
@@ -58,21 +40,6 @@ class Thinning(Method):
     """Does nothing."""
 
     name, config_class = "thinning", ThinningConfig
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("config") / "tiny.toml"
-    path.write_text(TINY)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, config: str) -> Path:
-    """Return the folder of a finished run with two methods."""
-    folder = tmp_path_factory.mktemp("runs") / "whole"
-    assert main(["train", "sac", "--config", config, *BOTH, "--run", str(folder)]) == 0
-    return folder
 
 
 @pytest.fixture
@@ -215,7 +182,7 @@ def test_a_shared_key_is_refused_and_its_full_names_are_told(
 
 
 def test_a_shared_key_is_given_with_its_owner(
-    thinning: None, config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    thinning: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = ["--agent.gamma", "0.9", "--thinning.gamma=0.8", "--train.steps", "70", "--thinning.steps", "2", "--no-own"]
     words = ["train", "sac", "--env", "Pendulum-v1", "--with", "thinning", "polyprune", *own, "--thinning.config", "4"]
@@ -360,78 +327,3 @@ def test_what_dry_run_prints_is_a_config_that_gives_the_same(
     first = capsys.readouterr().out
     assert main([*words[:2], "--config", written(first, tmp_path), "--dry-run"]) == 0
     assert capsys.readouterr().out == first
-
-
-# ---- runs -----------------------------------------------------------------------------------------------------------
-
-
-def test_the_run_folder_says_what_the_agent_was_given(whole: Path) -> None:
-    given = json.loads((whole / "config.json").read_text())["methods"]
-    exits, polyprune = given["methods"]
-    assert (exits["name"], exits["settings"]["budget"]) == ("exits", 0.3)
-    assert (polyprune["name"], polyprune["settings"]["final"]) == ("polyprune", 0.8)
-
-
-def interrupted(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run ``words`` up to the end of the third episode."""
-    ends = StopWhen.on_episode_end
-
-    def stop(self: StopWhen, agent: Any, episode: Any) -> None:
-        if agent.num_timesteps >= 75:
-            self.stop(signal.SIGINT)
-        ends(self, agent, episode)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(StopWhen, "on_episode_end", stop)
-        assert main(words) == 128 + signal.SIGINT
-
-
-def test_an_interrupted_run_with_two_methods_ends_with_the_same_numbers(
-    whole: Path, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "run"
-    interrupted(["train", "sac", "--config", config, *BOTH, "--run", str(folder)], monkeypatch)
-    capsys.readouterr()
-    assert main(["train", "--resume", str(folder)]) == 0
-    assert f"Resuming {folder} at step 75 of 200" in capsys.readouterr().out
-    assert differences(whole, folder) == []
-
-
-def test_sub_policies_with_methods_are_trained_interrupted_and_evaluated(
-    config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    large = ["--large.with", "exits", "polyprune", "--large.budget", "0.3", "--large.every", "10"]
-    words = ["train", "asymmetric", "--config", config, *large, "--small.with", "polyprune", "--run"]
-    assert main([*words, str(tmp_path / "whole")]) == 0
-    interrupted([*words, str(tmp_path / "killed")], monkeypatch)
-    assert main(["train", "--resume", str(tmp_path / "killed")]) == 0
-    assert differences(tmp_path / "whole", tmp_path / "killed") == []
-    assert json.loads((tmp_path / "killed" / "config.json").read_text())["methods"].keys() == {
-        "small_methods",
-        "large_methods",
-    }
-    capsys.readouterr()
-    assert main(["eval", str(tmp_path / "killed"), "--episodes", "1"]) == 0
-    assert "Asymmetric with small polyprune, large exits, large polyprune in Pen" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("which", ["last", "best"])
-def test_eval_prints_cost_and_budget(which: str, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["eval", str(whole), "--episodes", "1", "--which", which]) == 0
-    text = capsys.readouterr().out
-    assert "SAC with exits, polyprune in Pendulum-v1: 1 episodes of 25.0 steps" in text
-    assert "acted by        exit 1 " in text
-    (line,) = [line for line in text.splitlines() if "executed cost" in line]
-    assert line.endswith("(budget 0.3)")
-
-
-def test_profile_play_and_report_take_such_a_run(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    filmed: list[Any] = []
-    monkeypatch.setattr("agents.cli.play.record_episode", lambda *words: filmed.append(words) or 1.0)
-    assert main(["profile", str(whole), "--samples", "20"]) == 0
-    assert main(["play", str(whole), "--video", str(tmp_path / "films")]) == 0
-    assert [method.name for method in filmed[0][0].methods] == ["exits", "polyprune"]
-    assert main(["report", str(whole), "--out", str(tmp_path)]) == 0
-    assert "SAC with exits, polyprune" in capsys.readouterr().out
