@@ -46,9 +46,9 @@ class ExitForward:
 
     def follow(self) -> None:
         """Look at the network anew, after its layers have changed size or parts were put in."""
-        self._as_made, self._seen = self.network.as_made(), self.network.parts
-        # An engine evaluates the layers that it knows; with any other part torch runs the network itself.
-        self._engine = NumpyExits(self.network) if self._cpu and self._as_made else None
+        self._plain, self._seen = self.network.plain(), self.network.parts
+        # An engine evaluates the layers that it knows; with any other part or a hook torch runs the network itself.
+        self._engine = NumpyExits(self.network) if self._cpu and self._plain else None
         self.flops = tuple(self._count(way, self._meter.convention) for way in self._ways)
         self._matmul_flops = np.array([self._count(way, "matmul") for way in self._ways])
         # Asked for at every update.
@@ -130,8 +130,8 @@ class ExitForward:
         return at.cpu().numpy()
 
     def _keep_up(self) -> None:
-        """Follow, if parts of the network were replaced or put in."""
-        if self.network.as_made() != self._as_made or self.network.parts is not self._seen:
+        """Follow, if parts of the network were replaced or put in, or were given hooks."""
+        if self.network.plain() != self._plain or self.network.parts is not self._seen:
             self.follow()
 
     def _leave(self, x: np.ndarray, draws: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
