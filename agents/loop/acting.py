@@ -38,9 +38,12 @@ class NumpyForward:
 
     def fits(self) -> bool:
         """Tell whether the actor consists of nothing but what is evaluated here; it is asked at every action."""
-        if tuple(self._actor._modules.values()) != self._parts or not self._net.plain():
+        net = self._net
+        if tuple(self._actor._modules.values()) != self._parts or not net.plain():
             return False
-        if self._net.parts is not self._seen:
+        if net._forward_pre_hooks or net._forward_hooks:
+            return False
+        if net.parts is not self._seen:
             self.follow()
         return True
 

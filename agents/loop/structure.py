@@ -35,7 +35,7 @@ def in_structure(agent: Any, stored: Sizes, tensors: Mapping[str, Tensor], path:
         CheckpointError: sizes of layers that the agent does not have, or that do not fit each other.
     """
     now = {name: layer_sizes(module) for name, module in agent.own_modules.items()}
-    wanted = {name: dict(stored.get(name) or agent.built_sizes[name]) for name in now}
+    wanted = {name: stored.get(name) or agent.built_sizes[name] for name in now}
     _require_layers(wanted | {name: sizes for name, sizes in stored.items() if name not in now}, now, path)
     if wanted == now:
         yield
@@ -54,7 +54,7 @@ def in_structure(agent: Any, stored: Sizes, tensors: Mapping[str, Tensor], path:
     try:
         _resize(agent, wanted)
         _require_chains(agent, path)
-        agent.structure_changed()
+        _follow(agent, path)
         yield
     except BudgetError:
         for name, module in agent.own_modules.items():
@@ -65,6 +65,16 @@ def in_structure(agent: Any, stored: Sizes, tensors: Mapping[str, Tensor], path:
         for name, optimizer in agent.optimizers.items():
             optimizer.load_state_dict(moments[name])
         raise
+
+
+def _follow(agent: Any, path: str | Path) -> None:
+    try:
+        agent.structure_changed()
+    except BudgetError as error:
+        raise CheckpointError(
+            f"{path}: the structure does not fit the agent ({error}): expected layers that the agent can follow; the "
+            "file was damaged, take another copy"
+        ) from error
 
 
 def _resize(agent: Any, wanted: Sizes) -> None:

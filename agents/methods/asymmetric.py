@@ -107,6 +107,7 @@ class Asymmetric(CompositeAgent):
         self._wrap()
         self.master = self._own(DQN(self.options, meter=self.meter, **self.config.master(), seed=self._seed()))
         self.master.replay = self._option_replay()
+        self.master.followers.append(self._follow_costs)
         self.options.set_selector_flops(self.master.flops_per_action)
 
     def _sub_policy(self, size: Size) -> SAC:
@@ -118,8 +119,9 @@ class Asymmetric(CompositeAgent):
         return agent
 
     def _follow_costs(self) -> None:
-        """Take over what the sub-policies cost after one of them has changed in size."""
+        """Take over what the parts cost after one of them has changed in size."""
         self.options.recount()
+        self.options.set_selector_flops(self.master.flops_per_action)
         self.flops_per_action = self.large.flops_per_action + self.master.flops_per_action
 
     def _own(self, agent: Any) -> Any:

@@ -23,7 +23,6 @@ from agents.methods.exits_config import ExitsConfig, require_depths, require_giv
 from agents.nets.networks import Critic
 from agents.nets.optim import FusedAdam
 from budget_wrappers.deploy.exit_acting import ExitForward
-from budget_wrappers.deploy.numpy_exits import NumpyExits
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.policies import ExitPolicy
@@ -285,9 +284,11 @@ class Exits(ExitReports):
 
     def exit_policy(self, agent: Any) -> ExitPolicy:
         """Return the exits as sub-policies that act deterministically, for ``EarlyExitAction``; no gate is asked."""
-        at = NumpyExits(agent.actor).at if agent.device.type == "cpu" else None
         return ExitPolicy(
-            agent.actor, lambda output: agent.to_env_action(self.kind.certain(output[None]))[0], agent.to_array, at
+            agent.actor,
+            lambda output: agent.to_env_action(self.kind.certain(output[None]))[0],
+            agent.to_array,
+            self.exits.at,
         )
 
     def structure_changed(self, agent: Any) -> None:

@@ -60,7 +60,7 @@ class MovingAverage:
             ConfigError: the two have layers of different sizes.
         """
         online, target = dict(self.online.named_parameters()), dict(self.target.named_parameters())
-        for name in online.keys() | target.keys():
+        for name in {**online, **target}:
             shapes = [tuple(own[name].shape) if name in own else None for own in (online, target)]
             if shapes[0] != shapes[1]:
                 raise ConfigError(

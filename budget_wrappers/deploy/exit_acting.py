@@ -46,7 +46,7 @@ class ExitForward:
 
     def follow(self) -> None:
         """Look at the network anew, after its layers have changed size or parts were put in."""
-        self._as_made, self._seen = self.network.as_made(), self.network.parts
+        self._plain, self._seen = self._looks_plain(), self.network.parts
         self.flops = tuple(self._count(way, self._meter.convention) for way in self._ways)
         self._matmul_flops = np.array([self._count(way, "matmul") for way in self._ways])
         # Asked for at every update.
@@ -84,14 +84,13 @@ class ExitForward:
             threshold: gates open from a probability of ½ on instead, and nothing is drawn.
         """
         x = observation.astype(np.float32, copy=False)
-        if self.network.as_made() != self._as_made or self.network.parts is not self._seen:
-            self.follow()
+        self._keep_up()
         if self.acting != "early_exit":
             self.last_flops = self.flops[0] * len(x)
             self._meter.add(self.last_flops, self.acting, len(x))
             self.counts += len(x)
             self.taken = np.zeros(len(x), dtype=np.int64)
-            return self._last(x) if self.acting == "backbone" else self._every(x)
+            return self.at(x, len(self.network.exits) - 1) if self.acting == "backbone" else self._every(x)
         draws = None if threshold else rng.random((len(x), len(self.names) - 1), dtype=np.float32)
         output, self.taken = self._leave(x, draws)
         if len(x) == 1:
@@ -111,9 +110,35 @@ class ExitForward:
                 self._meter.add(flops * count, name, len(x), by_row=by_row)
         return output
 
+    def at(self, x: np.ndarray, exit_index: int) -> np.ndarray:
+        """Return the output of one exit, ``(n, outputs)``; no gate is asked, nothing is charged or counted.
+
+        Args:
+            x: float32 rows, ``(n, inputs)``.
+            exit_index: 0 … K − 1.
+
+        Raises:
+            IndexError: there is no such exit.
+        """
+        self._keep_up()
+        if self._engine is not None:
+            return self._engine.at(x, exit_index, self._plain)
+        with self._meter.paused():
+            at = self.network.at(torch.as_tensor(x, device=next(self.network.parameters()).device), exit_index)
+        return at.cpu().numpy()
+
+    def _keep_up(self) -> None:
+        """Follow, if parts of the network were replaced or put in, or were given hooks."""
+        if self._looks_plain() != self._plain or self.network.parts is not self._seen:
+            self.follow()
+
+    def _looks_plain(self) -> bool:
+        """Tell whether the engine can run the network as it is; with any other part, or a hook, torch has to."""
+        return self.network.plain() if self._engine is None else self._engine.fits()
+
     def _leave(self, x: np.ndarray, draws: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         if self._engine is not None:
-            return self._engine.leave(x, draws)
+            return self._engine.leave(x, draws, self._plain)
         device = next(self.network.parameters()).device
         with self._meter.paused():
             drawn = None if draws is None else torch.as_tensor(draws, device=device)
@@ -122,15 +147,9 @@ class ExitForward:
 
     def _every(self, x: np.ndarray) -> np.ndarray:
         if self._engine is not None:
-            return self._engine.every(x)
+            return self._engine.every(x, self._plain)
         with self._meter.paused():
             return self.network.every(torch.as_tensor(x, device=next(self.network.parameters()).device)).cpu().numpy()
-
-    def _last(self, x: np.ndarray) -> np.ndarray:
-        if self._engine is not None:
-            return self._engine.last(x)
-        with self._meter.paused():
-            return self.network.last(torch.as_tensor(x, device=next(self.network.parameters()).device)).cpu().numpy()
 
 
 __all__ = ["Acting", "ExitForward"]

@@ -31,7 +31,7 @@ class NumpyExits:
 
         With any other part in it, torch runs the network.
         """
-        if not self._network.as_made():
+        if not self._network.plain():
             return False
         if self._network.parts is not self._seen:  # a layer was replaced
             self._list()
@@ -58,15 +58,18 @@ class NumpyExits:
             self._heads.append((weight[:, : self._outputs], bias[: self._outputs]))
             self._gates.append((weight[:, -1], bias[-1:]))
 
-    def leave(self, x: np.ndarray, draws: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def leave(
+        self, x: np.ndarray, draws: np.ndarray | None = None, fits: bool | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the output of the exit that each row leaves at, ``(n, outputs)``, and which one, ``(n,)``.
 
         Args:
             x: shape ``(n, inputs)``.
             draws: uniform in [0, 1), shape ``(n, K − 1)``: gate i opens where its probability is above draw i. By
                 default gates open from a probability of ½ on.
+            fits: what ``fits`` has just said, for a caller that has asked.
         """
-        if not self.fits():
+        if not (self.fits() if fits is None else fits):
             drawn = None if draws is None else torch.tensor(draws)
             output, taken = self._network.leave(torch.tensor(x), drawn)
             return output.numpy(), taken.numpy()
@@ -122,9 +125,9 @@ class NumpyExits:
         weight, bias = self._heads[number]
         return x @ weight + bias, np.array([number])
 
-    def every(self, x: np.ndarray) -> np.ndarray:
-        """Return the output of each exit, ``(K, n, outputs)``; no gate is asked."""
-        if not self.fits():
+    def every(self, x: np.ndarray, fits: bool | None = None) -> np.ndarray:
+        """Return the output of each exit, ``(K, n, outputs)``; no gate is asked. See ``leave`` for ``fits``."""
+        if not (self.fits() if fits is None else fits):
             return self._network.every(torch.tensor(x)).numpy()
         if addresses_of(self._layers) != self._places:
             self._read()
@@ -134,18 +137,19 @@ class NumpyExits:
             outputs.append(x @ weight + bias)
         return np.stack(outputs)
 
-    def at(self, x: np.ndarray, exit_index: int) -> np.ndarray:
+    def at(self, x: np.ndarray, exit_index: int, fits: bool | None = None) -> np.ndarray:
         """Return the output of one exit, ``(n, outputs)``; no gate is asked, no other head and nothing deeper runs.
 
         Args:
             x: shape ``(n, inputs)``.
             exit_index: 0 … K − 1.
+            fits: see ``leave``.
 
         Raises:
             IndexError: there is no such exit.
         """
         require_exit(exit_index, len(self._network.exits))
-        if not self.fits():
+        if not (self.fits() if fits is None else fits):
             return self._network.at(torch.tensor(x), exit_index).numpy()
         if addresses_of(self._layers) != self._places:
             self._read()

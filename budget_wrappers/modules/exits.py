@@ -135,6 +135,16 @@ class EarlyExitNetwork(nn.Module):
             self.parts = parts
         return True
 
+    def plain(self) -> bool:
+        """Tell whether the network is as it was made and no forward hook is to see a stage or a layer of one run."""
+        if not self.as_made():
+            return False
+        for stage in self.parts[0]:
+            for part in stage:
+                if part._forward_pre_hooks or part._forward_hooks:
+                    return False
+        return True
+
     def _tensors(self) -> list[Tensor] | None:
         """Return weight and bias of each layer in the order they run, or ``None`` where layers were hooked or changed.
 

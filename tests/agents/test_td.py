@@ -1,10 +1,13 @@
 """Targets and losses against loops over transitions."""
 
+import pytest
 import torch
+from torch import nn
 
 from agents.nets.mlp import MLP
 from agents.nets.td import MovingAverage, entropy_regularised_target, td_target, twin_critic_loss
 from agents.replay.buffers import Batch
+from budget_wrappers.errors import ConfigError
 
 
 def batch_of(reward: list[float], discount: list[float]) -> Batch:
@@ -44,3 +47,29 @@ def test_moving_average_goes_tau_of_the_way():
     MovingAverage(online, target, 0.25).update()
     for parameter, value in zip(target.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter, value)
+
+
+def test_a_moving_average_follows_layers_that_were_replaced_or_cut_in_place():
+    online, target = MLP((2, 3, 1), "relu"), MLP((2, 3, 1), "relu")
+    average = MovingAverage(online, target, 0.5)
+    online[0], target[0] = nn.Linear(2, 2), nn.Linear(2, 2)  # replaced
+    for net in (online, target):
+        net[2].weight.data = net[2].weight.data[:, :2]  # cut in place
+    average.follow()
+    expected = [0.5 * t + 0.5 * o for o, t in zip(online.parameters(), target.parameters(), strict=True)]
+    average.update()
+    for parameter, value in zip(target.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter, value)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((2, 4, 1), r"0.weight has the shape \(3, 2\) and in the target network \(4, 2\): expected the same"),
+        ((2, 3), r"2.weight has the shape \(1, 3\) and in the target network None: expected the same"),
+        ((2, 3, 1, 1), r"4.weight has the shape None and in the target network \(1, 1\): .*change the layers of both"),
+    ],
+)
+def test_a_target_network_of_another_structure_is_refused(sizes: tuple[int, ...], message: str):
+    with pytest.raises(ConfigError, match=message):
+        MovingAverage(MLP((2, 3, 1), "relu"), MLP(sizes, "relu"), 0.5)

@@ -1,12 +1,17 @@
 """Costs of the published architectures, computed from the networks."""
 
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 import pytest
 
 from agents.methods.asymmetric import Asymmetric
+from agents.nets.mlp import MLP
 from budget_wrappers.errors import ConfigError
+from budget_wrappers.modules.surgery import keep_units, merged
 from tests.agents.methods.test_asymmetric import make
+from tests.agents.test_checkpoint import assert_same
 
 # Observation and action sizes, units small and large; the published ratio; pure matrix products, worked out apart.
 TABLE = {
@@ -52,4 +57,23 @@ def test_large_policy_must_cost_more() -> None:
         make(small_net_arch=(8, 8))
 
 
-# ---- accounts add up ------------------------------------------------------------------------------------------------
+# ---- layers of another size -----------------------------------------------------------------------------------------
+
+
+def test_a_smaller_part_is_charged_and_bounded_by_what_it_costs_now_and_loads_alike(tmp_path: Path) -> None:
+    # Large: 2·(3·8 + 8·8 + 8·2) = 208 before, 2·(3·4 + 4·8 + 8·2) = 120 with 4 units in the first layer. Master:
+    # 2·(3·8 + 8·2) = 80 and 2·(3·4 + 4·2) = 40. Small: 40 as it was.
+    agent = make().learn(30)
+    assert (agent.flops_per_action, agent.options.selector_flops) == (208 + 80, 80)
+    networks = [part for name, part in agent.own_modules.items() if name.startswith(("large", "master"))]
+    layers = [part.linears for network in networks for part in network.modules() if isinstance(part, MLP)]
+    agent.structure_changed(merged(*(keep_units(first, second, range(4)) for first, second, *_ in layers)))
+    assert agent.options.choice_flops.tolist() == [40, 120]
+    assert agent.options.costs.tolist() == [1.0, 3.0]
+    assert (agent.flops_per_action, agent.options.selector_flops) == (120 + 40, 40)
+    agent.learn(20)
+    agent.save(tmp_path / "agent", replay=True)
+    loaded = Asymmetric.load(tmp_path / "agent.safetensors", gym.make("Pendulum-v1"))
+    assert (loaded.flops_per_action, loaded.options.selector_flops) == (160, 40)
+    assert loaded.options.choice_flops.tolist() == [40, 120]
+    assert_same(agent, loaded, tmp_path)
