@@ -211,7 +211,8 @@ class CQL(SAC):
         def worth() -> Tensor:
             return self.critic.smallest_of_own_actions(batch.observation, own.action.detach())
 
-        return self.taught(ActorPass(batch, losses, own.moments, own.moments.said, worth, imitates=True))
+        made_of = ActorPass(batch, losses, own.moments, own.moments.said, worth, imitates=True)
+        return self.taught(losses, lambda: made_of)
 
     def update_kind(self) -> str:
         return "imitation" if self._imitates() else "update"

@@ -248,7 +248,7 @@ class DQN(OffPolicyAgent):
         values = output_of(said)
         losses, error = self.losses(values, batch)
         made_of = ActorPass(batch, losses, values, besides(said), lambda: values.detach().amax(2), error=error)
-        return self.taught(made_of), made_of.error
+        return self.taught(losses, lambda: made_of), made_of.error
 
     def losses(self, values: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return each head's loss ``(K,)`` and error ``(K, B)`` for values ``(K, B, A)`` of the batch's states."""

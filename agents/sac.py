@@ -183,7 +183,7 @@ class SAC(OffPolicyAgent):
         """Return the loss of each sub-policy ``(K,)``, the methods' terms included."""
         value = self.critic.smallest_of_own_actions(batch.observation, own.action)
         losses = (ent_coef * own.log_prob - value).mean(1)
-        return self.taught(ActorPass(batch, losses, own.moments, own.moments.said, lambda: value))
+        return self.taught(losses, lambda: ActorPass(batch, losses, own.moments, own.moments.said, lambda: value))
 
     def sample(self, observation: Tensor, updated: bool = False) -> PolicySample:
         """Return reparametrised actions ``(K, B, A)`` and log-densities ``(K, B)`` for ``(B, O)``.

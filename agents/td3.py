@@ -3,6 +3,7 @@
 Shapes: ``K`` sub-policies (1 in the textbook), ``M`` critics (2), ``B`` transitions, ``A`` action size.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -168,7 +169,8 @@ class TD3(OffPolicyAgent):
         said = ask(self.policy, batch.observation, updated=True)
         action = squashed(said)
         losses = -self.critic.first_of_own_actions(batch.observation, action).mean(1)
-        return self.taught(ActorPass(batch, losses, action, besides(said), lambda: self._worth(batch, action)))
+        worth = functools.partial(self._worth, batch, action)
+        return self.taught(losses, lambda: ActorPass(batch, losses, action, besides(said), worth))
 
     @torch.no_grad()
     def _worth(self, batch: Batch, action: Tensor) -> Tensor:

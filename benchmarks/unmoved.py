@@ -224,6 +224,7 @@ def main() -> int:
     path = arguments.output or (None if arguments.only else RESULTS / "unmoved" / f"{'-'.join(names)}.json")
     if path:
         about = {"old": versions[0], "new": versions[1], "platform": platform_key(), "threads": THREADS}
+        about["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
         store(path, {**about, "jobs": arguments.jobs, "seconds": seconds, "different": moved, "cases": rows})
     return int(bool(moved))
 

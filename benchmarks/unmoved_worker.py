@@ -23,9 +23,8 @@ import torch
 from gymnasium import spaces
 from safetensors import safe_open
 
-STEPS, UPDATES = 260, 160
-"""Environment steps of an agent that learns online, and updates of one that learns from data: as many as the former
-takes after its ``learning_starts`` of 100 steps."""
+STEPS, UPDATES = 260, 260
+"""Environment steps of an agent that learns online, and updates of one that learns from data."""
 EPISODE = 50
 """Steps after which an episode of Pendulum-v1 ends: a checkpoint falls on an episode's end."""
 LOGGED_EVERY = 65

@@ -90,6 +90,8 @@ class OffPolicyAgent(MethodHost, Conversion, ABC):
         self.replay = self.make_replay()
         self._restart = False
         self.start_metering()
+        for held in self.methods:
+            held.taken = True  # last: methods of an agent that was refused can be given to another
         self.built_sizes = {name: layer_sizes(module) for name, module in self.own_modules.items()}
 
     # ---- what an agent adds -------------------------------------------------------------------------------------

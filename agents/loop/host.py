@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from agents.config import OffPolicyConfig, unknown_key
 from agents.loop.metered import MeteredActor
-from agents.loop.method import ActorPass, Method, Role, answer, checked_methods, claimed, overriding
+from agents.loop.method import ActorPass, Method, Role, answer, checked_methods, free_methods, overriding
 from agents.loop.structure import layer_sizes
 from agents.nets.kept import Kept
 from agents.nets.optim import FusedAdam
@@ -60,10 +60,10 @@ class MethodHost(MeteredActor):
         """Hold the preset's methods and ``methods``; called once, before anything is made.
 
         Raises:
-            ConfigError: see ``claimed``.
+            ConfigError: see ``free_methods``.
         """
         preset = tuple(self.preset(self.config))
-        self.methods = claimed([*preset, *checked_methods(methods)])
+        self.methods = free_methods([*preset, *checked_methods(methods)])
         self._in_preset = len(preset)
         self.altering = overriding(self.methods, "critic_losses")
         self._stepping = overriding(self.methods, "descend")
@@ -147,11 +147,19 @@ class MethodHost(MeteredActor):
         """Return the losses of the critics ``(M, K)`` as the methods alter them."""
         return functools.reduce(lambda own, held: held.critic_losses(self, batch, own), self.altering, losses)
 
-    def taught(self, made_of: ActorPass) -> Tensor:
-        """Return the losses of the sub-policies ``(K,)`` as the methods alter them."""
+    def taught(self, losses: Tensor, made_of: Callable[[], ActorPass]) -> Tensor:
+        """Return the losses of the sub-policies ``(K,)`` as the methods alter them.
+
+        Args:
+            losses: of the agent, ``(K,)``.
+            made_of: returns what they were made of; called only where there are methods.
+        """
+        if not self.methods:
+            return losses
+        given = made_of()
         for held in self.methods:
-            made_of.losses = held.actor_losses(self, made_of)
-        return made_of.losses
+            given.losses = held.actor_losses(self, given)
+        return given.losses
 
     def begin_actor_update(self) -> None:
         """Tell the methods that the actor is about to learn."""

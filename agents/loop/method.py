@@ -71,7 +71,7 @@ class Method:
     """Of the method: in checkpoints, on the command line, in messages."""
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
     taken: bool = False
-    """Whether the method was given to an agent, whose it is from then on."""
+    """Whether an agent holds the method, which then is that agent's alone."""
     offers: ClassVar[tuple[str, ...]] = ()
     """Members of the method that its agent has, too: ``agent.x`` is ``method.x``, a function without its first argument
     where that is ``agent``, of an ``answer`` its value."""
@@ -225,8 +225,8 @@ def checked_methods(methods: Sequence[Method]) -> tuple[Method, ...]:
     return tuple(methods)
 
 
-def claimed(methods: Sequence[Method]) -> tuple[Method, ...]:
-    """Return ``methods`` as a tuple, each of them from now on the method of one agent.
+def free_methods(methods: Sequence[Method]) -> tuple[Method, ...]:
+    """Return ``methods`` as a tuple, none of which an agent holds yet.
 
     Raises:
         ConfigError: see ``checked_methods``; a method was given to another agent before.
@@ -238,8 +238,6 @@ def claimed(methods: Sequence[Method]) -> tuple[Method, ...]:
                 f"the method {method.name} was given to an agent before, {method!r}: expected an object of its own for "
                 f"each agent; make another {type(method).__name__}(…)"
             )
-    for method in methods:
-        method.taken = True
     return methods
 
 
@@ -248,4 +246,4 @@ def overriding(methods: Sequence[Method], member: str) -> tuple[Method, ...]:
     return tuple(method for method in methods if getattr(type(method), member) is not getattr(Method, member))
 
 
-__all__ = ["ActorPass", "Method", "MethodConfig", "answer", "checked_methods", "claimed", "overriding"]
+__all__ = ["ActorPass", "Method", "MethodConfig", "answer", "checked_methods", "free_methods", "overriding"]

@@ -274,14 +274,18 @@ class MLP(nn.Sequential):
         not know would be passed over.
         """
         parts = tuple(self._modules.values())
-        if parts != self.parts:
-            kinds = (nn.Linear, _ACTIVATIONS[self.activation])
-            if len(parts) % 2 == 0 or any(type(part) is not kinds[place % 2] for place, part in enumerate(parts)):
-                return False
-            self.parts = parts
+        if parts != self.parts and not self._as_made(parts):
+            return False
         for part in parts:  # noqa: SIM110  a loop without calls: it runs at every action
             if part._forward_pre_hooks or part._forward_hooks:
                 return False
+        return True
+
+    def _as_made(self, parts: tuple[nn.Module, ...]) -> bool:
+        kinds = (nn.Linear, _ACTIVATIONS[self.activation])
+        if len(parts) % 2 == 0 or any(type(part) is not kinds[place % 2] for place, part in enumerate(parts)):
+            return False
+        self.parts = parts
         return True
 
     def tensors(self) -> list[Tensor] | None:
@@ -289,13 +293,16 @@ class MLP(nn.Sequential):
 
         ``parameters()`` takes longer than a small layer does.
         """
-        if transformed() or not self.plain():
+        parts = tuple(self._modules.values())
+        if transformed() or (parts != self.parts and not self._as_made(parts)):
             return None
         found: list[Tensor] = []
-        for part in self.parts[::2]:
+        for part in parts:
+            if part._forward_pre_hooks or part._forward_hooks:
+                return None
             found += part._parameters.values()
         # A parametrised layer does not hold its weight, but makes it when it runs.
-        return found if len(found) == len(self.parts) + 1 else None
+        return found if len(found) == len(parts) + 1 else None
 
     def _run(self, x: Tensor, parameters: list[Tensor]) -> Tensor:
         rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])

@@ -68,6 +68,10 @@ class FusedAdam(torch.optim.Adam):
         """
         if self._lists is None:
             self._lists = [self._lists_of(group) for group in self.param_groups]
+        for lists in self._lists:  # all of them before any group steps
+            # The kernel reads as many numbers as the parameter has, whatever memory the moments have.
+            if list(map(_shape_of, lists.parameters)) != lists.shapes:
+                raise _other_shape(lists.parameters, lists.shapes)
         if len(self.param_groups) == 1:
             self._step(self.param_groups[0], self._lists[0], gradients)
             return
@@ -77,10 +81,7 @@ class FusedAdam(torch.optim.Adam):
             start += len(lists.parameters)
 
     def _step(self, group: Mapping[str, Any], lists: _Lists, gradients: Sequence[Tensor]) -> None:
-        parameters, first, second, steps, shapes = lists
-        # The kernel reads as many numbers as the parameter has, whatever memory the moments have.
-        if list(map(_shape_of, parameters)) != shapes:
-            raise _other_shape(parameters, shapes)
+        parameters, first, second, steps, _ = lists
         if group.get("max_norm") is not None:
             gradients = clipped(gradients, group["max_norm"])
         steps[0].add_(1)
@@ -139,6 +140,10 @@ class FusedAdam(torch.optim.Adam):
         if len(self.param_groups) == 1:
             return self.param_groups[0]["params"]
         return [parameter for group in self.param_groups for parameter in group["params"]]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state with the modules, in which a copy has to find its own parameters."""
+        return {**super().__getstate__(), "_sources": self._sources}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

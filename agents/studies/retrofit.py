@@ -21,6 +21,7 @@ from agents.dqn import DQN, QNetwork
 from agents.loop.agent import OffPolicyAgent
 from agents.loop.evaluate import evaluate_policy
 from agents.loop.versions import versions
+from agents.nets.mlp import MLP
 from agents.report.tradeoff import Comparison, TradeoffPoint
 from agents.runs.run_config import RunConfig
 from agents.sac import SAC
@@ -176,6 +177,11 @@ def trained_actor(agent: OffPolicyAgent) -> TrainedActor:
             "environment in gymnasium.wrappers.FlattenObservation and train there"
         )
     net = getattr(agent.actor, "net", None)
+    if isinstance(net, MLP) and not net.plain():
+        raise ConfigError(
+            f"the actor of {type(agent).__name__} consists of {[type(part).__name__ for part in net]}: expected linear "
+            "layers and activations in turn, as the agent makes them; a part that is not known would be left out"
+        )
     if isinstance(agent, DQN) and isinstance(agent.actor, QNetwork) and agent.actor.heads == 1:
         return TrainedActor(net.linears, net.activation, ActionMap.of(agent.action_space), to_array=agent.to_array)
     if not isinstance(agent, SAC | TD3) or net is None:

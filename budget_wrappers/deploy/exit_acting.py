@@ -34,7 +34,7 @@ class ExitForward:
     def __init__(self, network: EarlyExitNetwork, meter: ComputeMeter, acting: Acting = "early_exit") -> None:
         self.network, self._meter, self.acting = network, meter, acting
         self._cpu = next(network.parameters()).device.type == "cpu"
-        self._engine: NumpyExits | None = None
+        self._engine = NumpyExits(network) if self._cpu else None
         self._ways = tuple(range(len(network.exits))) if acting == "early_exit" else (None,)
         self.names = [acting if way is None else f"exit {way + 1}" for way in self._ways]
         self.counts = np.zeros(len(self.names), dtype=np.int64)
@@ -47,8 +47,6 @@ class ExitForward:
     def follow(self) -> None:
         """Look at the network anew, after its layers have changed size or parts were put in."""
         self._as_made, self._seen = self.network.as_made(), self.network.parts
-        # An engine evaluates the layers that it knows; with any other part torch runs the network itself.
-        self._engine = NumpyExits(self.network) if self._cpu and self._as_made else None
         self.flops = tuple(self._count(way, self._meter.convention) for way in self._ways)
         self._matmul_flops = np.array([self._count(way, "matmul") for way in self._ways])
         # Asked for at every update.

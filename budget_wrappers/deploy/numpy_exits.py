@@ -4,6 +4,8 @@ Rows that have left are compacted away: what is behind an open gate is not compu
 """
 
 import numpy as np
+import torch
+from torch import nn
 
 from budget_wrappers.deploy.numpy_engine import ACTIVATIONS, addresses_of
 from budget_wrappers.functional.gates import LEAST_SHARE
@@ -20,7 +22,26 @@ class NumpyExits:
     """
 
     def __init__(self, network: EarlyExitNetwork) -> None:
-        self._stages = [[part for part in stage if hasattr(part, "weight")] for stage in network.stages]
+        self._network = network
+        self._seen: object = None
+        self.fits()
+
+    def fits(self) -> bool:
+        """Tell whether the network consists of nothing but the layers that are evaluated here.
+
+        With any other part in it, torch runs the network.
+        """
+        if not self._network.as_made():
+            return False
+        if self._network.parts is not self._seen:  # a layer was replaced
+            self._list()
+        return True
+
+    def _list(self) -> None:
+        """List the layers of the network."""
+        network = self._network
+        self._seen = network.parts
+        self._stages = [[part for part in stage if isinstance(part, nn.Linear)] for stage in network.stages]
         self._exits = list(network.exits)
         self._layers = [layer for stage in (*self._stages, self._exits) for layer in stage]
         self._outputs, self._reads_budget = network.outputs, network.reads_budget
@@ -45,6 +66,10 @@ class NumpyExits:
             draws: uniform in [0, 1), shape ``(n, K − 1)``: gate i opens where its probability is above draw i. By
                 default gates open from a probability of ½ on.
         """
+        if not self.fits():
+            drawn = None if draws is None else torch.tensor(draws)
+            output, taken = self._network.leave(torch.tensor(x), drawn)
+            return output.numpy(), taken.numpy()
         if addresses_of(self._layers) != self._places:
             self._read()
         if len(x) == 1:
@@ -99,6 +124,8 @@ class NumpyExits:
 
     def every(self, x: np.ndarray) -> np.ndarray:
         """Return the output of each exit, ``(K, n, outputs)``; no gate is asked."""
+        if not self.fits():
+            return self._network.every(torch.tensor(x)).numpy()
         if addresses_of(self._layers) != self._places:
             self._read()
         outputs = []
@@ -117,7 +144,9 @@ class NumpyExits:
         Raises:
             IndexError: there is no such exit.
         """
-        require_exit(exit_index, len(self._exits))
+        require_exit(exit_index, len(self._network.exits))
+        if not self.fits():
+            return self._network.at(torch.tensor(x), exit_index).numpy()
         if addresses_of(self._layers) != self._places:
             self._read()
         for number in range(exit_index + 1):
@@ -127,7 +156,7 @@ class NumpyExits:
 
     def last(self, x: np.ndarray) -> np.ndarray:
         """Return the output of the last exit, ``(n, outputs)``; no gate is asked and no other head runs."""
-        return self.at(x, len(self._exits) - 1)
+        return self.at(x, len(self._network.exits) - 1)
 
     def _through(self, number: int, x: np.ndarray) -> np.ndarray:
         f = ACTIVATIONS[self._activation]
