@@ -112,7 +112,8 @@ class Asymmetric(CompositeAgent):
 
     def _sub_policy(self, size: Size) -> SAC:
         settings = {**self.config.sub_policy(size), "seed": self._seed()}
-        agent = self._own(SAC(self.env, meter=self.meter, methods=self._methods_of[size], **settings))
+        with self.meter.paused():  # SubPolicyAction names the sub-policy, whatever names its parts have
+            agent = self._own(SAC(self.env, meter=self.meter, methods=self._methods_of[size], **settings))
         # SubPolicyAction and predict charge sub-policies by name.
         agent.stop_watching()
         agent.followers.append(self._follow_costs)
