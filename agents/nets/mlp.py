@@ -265,7 +265,7 @@ class MLP(nn.Sequential):
     @property
     def outputs(self) -> int:
         """Width of the output."""
-        return self.linears[-1].out_features
+        return next(reversed(self._modules.values())).out_features
 
     def plain(self) -> bool:
         """Tell whether linear layers and activations take turns, as they were made, and no hook is to see them run.

@@ -35,9 +35,9 @@ class Moments(NamedTuple):
     @classmethod
     def of(cls, said: Any) -> "Moments":
         """Return the moments that an actor said: a pair, or a record whose ``output`` ``(K, B, 2A)`` is both."""
-        if hasattr(said, "output"):
-            return cls(*said.output.chunk(2, -1), said)
-        return cls(*said)
+        if type(said) is tuple or not hasattr(said, "output"):
+            return cls(*said)
+        return cls(*said.output.chunk(2, -1), said)
 
 
 class SquashedSample(NamedTuple):
