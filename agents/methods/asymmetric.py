@@ -114,8 +114,7 @@ class Asymmetric(CompositeAgent):
         settings = {**self.config.sub_policy(size), "seed": self._seed()}
         with self.meter.paused():  # SubPolicyAction names the sub-policy, whatever names its parts have
             agent = self._own(SAC(self.env, meter=self.meter, methods=self._methods_of[size], **settings))
-        # SubPolicyAction and predict charge sub-policies by name.
-        agent.stop_watching()
+        agent.stop_watching()  # SubPolicyAction and predict charge sub-policies by name
         agent.followers.append(self._follow_costs)
         return agent
 

@@ -265,13 +265,12 @@ class MLP(nn.Sequential):
     @property
     def outputs(self) -> int:
         """Width of the output."""
-        return next(reversed(self._modules.values())).out_features
+        return getattr(next(reversed(self._modules.values())), "out_features", None) or self.linears[-1].out_features
 
     def plain(self) -> bool:
         """Tell whether linear layers and activations take turns, as they were made, and no hook is to see them run.
 
-        What evaluates the weights by itself, as the fused passes and acting engines do, must ask: a part that it does
-        not know would be passed over.
+        Fused passes and acting engines evaluate the weights by themselves and must ask: they would skip other parts.
         """
         parts = tuple(self._modules.values())
         if parts != self.parts and not self._as_made(parts):

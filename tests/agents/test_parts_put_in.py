@@ -106,3 +106,15 @@ def test_an_actor_with_a_forward_of_its_own_is_not_run_by_numpy() -> None:
     assert agent.numpy_forward is None
     np.testing.assert_allclose(agent.act(X.numpy(), True), expected, atol=1e-6)
     assert charged(agent, "act", lambda: agent.predict(X.numpy())) == 32 * 672
+
+
+def test_a_part_put_into_critics_is_not_skipped_by_what_the_actor_learns_from() -> None:
+    agent = make().learn(30)
+    for critic in (agent.critic, agent.target_critic):
+        for member in critic.members:
+            member.append(nn.Tanh())
+    action = torch.rand(1, 32, 1) * 2 - 1
+    values = agent.critic(X, action[0])
+    torch.testing.assert_close(agent.critic.smallest_of_own_actions(X, action), values.amin(0))
+    assert values.abs().max() <= 1
+    agent.learn(25)
