@@ -232,10 +232,11 @@ class DQN(OffPolicyAgent):
             return found
 
         loss = self.descend_apart(losses, self.config.max_grad_norm)
-        if loss is None:
-            loss = losses().sum()
-            self.optimizer.descend(loss, self.config.max_grad_norm)
-        return loss, errors[0]
+        if loss is not None:
+            return loss, errors[0]
+        loss, error = self.loss(batch)
+        self.optimizer.descend(loss, self.config.max_grad_norm)
+        return loss, error
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return ``Σ_i mean_B w·huber(Q_i(s, a) − y_i)`` and the errors ``Q_i(s, a) − y_i``, ``(K, B)``."""
@@ -247,6 +248,8 @@ class DQN(OffPolicyAgent):
         said = ask(self.q_network, batch.observation, updated=True)
         values = output_of(said)
         losses, error = self.losses(values, batch)
+        if not self.methods:
+            return losses, error
         made_of = ActorPass(batch, losses, values, besides(said), lambda: values.detach().amax(2), error=error)
         return self.taught(losses, lambda: made_of), made_of.error
 

@@ -68,10 +68,10 @@ class FusedAdam(torch.optim.Adam):
         """
         if self._lists is None:
             self._lists = [self._lists_of(group) for group in self.param_groups]
-        for lists in self._lists:  # all of them before any group steps
+        for parameters, _, _, _, shapes in self._lists:  # all of them before any group steps
             # The kernel reads as many numbers as the parameter has, whatever memory the moments have.
-            if list(map(_shape_of, lists.parameters)) != lists.shapes:
-                raise _other_shape(lists.parameters, lists.shapes)
+            if list(map(_shape_of, parameters)) != shapes:
+                raise _other_shape(parameters, shapes)
         if len(self.param_groups) == 1:
             self._step(self.param_groups[0], self._lists[0], gradients)
             return
