@@ -115,7 +115,8 @@ class FusedAdam(torch.optim.Adam):
     def follow(self, kept: Kept | None = None) -> None:
         """Go on after layers have changed size: moments are kept for the weights that are kept, others start at 0.
 
-        Parameters that were replaced are found in the modules that the optimizer was made with.
+        Parameters that were replaced, put in or taken out are found in the modules that the optimizer was made with.
+        Those that were put in start with moments of 0.
 
         Args:
             kept: which rows and columns of each parameter are left, as ``keep_units`` tells; without it they are
@@ -124,13 +125,8 @@ class FusedAdam(torch.optim.Adam):
         for group, modules in zip(self.param_groups, self._sources, strict=True):
             before = list(group["params"])
             now = before if modules is None else _learning(modules)
-            if len(now) != len(before):
-                raise ConfigError(
-                    f"an optimizer of {len(before)} parameters whose modules have {len(now)} now: expected layers of "
-                    "another size, not another number of them; make a new optimizer"
-                )
-            states = [self.state.pop(old, {}) for old in before]
-            for old, new, state in zip(before, now, states, strict=True):
+            states = [(old, self.state.pop(old, {})) for old in before]
+            for new, (old, state) in zip(*_pairs(now, states), strict=True):
                 if state:
                     self.state[new] = kept_moments(old, new, state, kept)
             group["params"] = now
@@ -181,6 +177,20 @@ def _other_shape(parameters: Sequence[Tensor], moments: Sequence[torch.Size]) ->
         f"a parameter of shape {tuple(found[0].shape)} has moments of shape {tuple(found[1])}: expected the "
         "parameter's; call agent.structure_changed(), or the optimizer's follow(), after layers have changed size"
     )
+
+
+def _pairs(
+    now: Sequence[Tensor], before: Sequence[tuple[Tensor, Any]]
+) -> tuple[list[Tensor], list[tuple[Tensor, Any]]]:
+    """Return the parameters that are still there, and what each one was: itself, or the one that it replaced.
+
+    As many new parameters as old ones are gone have replaced these, in their order; any other number has not.
+    """
+    stayed = [(new, entry) for new in now for entry in before if entry[0] is new]
+    came = [new for new in now if not any(entry[0] is new for entry in before)]
+    gone = [entry for entry in before if not any(new is entry[0] for new in now)]
+    replaced = list(zip(came, gone, strict=True)) if len(came) == len(gone) else []
+    return [new for new, _ in stayed + replaced], [entry for _, entry in stayed + replaced]
 
 
 def _groups_of(params: Any) -> list[dict[str, Any]]:

@@ -23,15 +23,19 @@ class OneExit:
 
     Attributes:
         name: ``"exit 1"`` for the first.
-        flops: of the trunk up to the exit and of its head.
         batched: several observations can be one batch.
     """
 
     batched = True
 
-    def __init__(self, policy: "ExitPolicy", exit_index: int, flops: int) -> None:
+    def __init__(self, policy: "ExitPolicy", exit_index: int) -> None:
         self._policy, self._exit_index = policy, exit_index
-        self.name, self.flops = f"exit {exit_index + 1}", flops
+        self.name = f"exit {exit_index + 1}"
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of the trunk up to the exit and of its head, as they are now."""
+        return self._policy.flops[self._exit_index]
 
     def __call__(self, observation: Any) -> Any:
         """Return the action for ``observation``."""
@@ -85,9 +89,17 @@ class ExitPolicy:
             )
         self.network = network
         self._act, self._to_array, self._at = act, to_array, at
-        example = next(network.parameters()).new_zeros(1, network.inputs)
-        costs = [int(count_flops(network.at, example, number)) for number in range(len(network.exits))]
-        self.exits = tuple(OneExit(self, number, flops) for number, flops in enumerate(costs))
+        self._counted: tuple[list[torch.Size], tuple[int, ...]] = [], ()
+        self.exits = tuple(OneExit(self, number) for number in range(len(network.exits)))
+
+    @property
+    def flops(self) -> tuple[int, ...]:
+        """FLOPs of each exit, counted anew after layers have changed size, ``(K,)``; ``matmul`` convention."""
+        shapes = [parameter.shape for parameter in self.network.parameters()]
+        if shapes != self._counted[0]:
+            example, exits = next(self.network.parameters()).new_zeros(1, self.network.inputs), range(len(self.exits))
+            self._counted = shapes, tuple(int(count_flops(self.network.at, example, number)) for number in exits)
+        return self._counted[1]
 
     @classmethod
     def of(cls, given: "ExitPolicy | str") -> "tuple[ExitPolicy, ExitPolicy | str]":

@@ -272,12 +272,22 @@ def test_following_without_a_change_changes_no_number() -> None:
     assert same(ours, theirs)
 
 
-def test_another_number_of_parameters_is_refused() -> None:
+def test_a_layer_that_is_put_in_starts_anew_and_leaves_the_others_their_moments() -> None:
     net, _ = pair()
     own = FusedAdam(net, lr=1e-2)
+    own.descend(net(torch.ones(2, 3)).square().sum())
+    before = {name: own.state[parameter]["exp_avg"].clone() for name, parameter in net.named_parameters()}
     net.append(nn.Linear(2, 2))
-    with pytest.raises(ConfigError, match=r"of 4 parameters whose modules have 6 now: .*make a new optimizer"):
-        own.follow()
+    own.follow()
+    assert len(own.param_groups[0]["params"]) == len(before) + 2
+    for name, parameter in list(net.named_parameters())[:-2]:
+        assert torch.equal(own.state[parameter]["exp_avg"], before[name])
+    own.descend(net(torch.ones(2, 3)).square().sum())
+    assert all(own.state[parameter]["exp_avg"].abs().max() > 0 for parameter in net[-1].parameters())
+    del net[-1]
+    own.follow()
+    assert len(own.param_groups[0]["params"]) == len(before)
+    own.descend(net(torch.ones(2, 3)).square().sum())
 
 
 def test_a_copy_made_with_its_modules_follows_its_own() -> None:
