@@ -232,8 +232,10 @@ class DQN(OffPolicyAgent):
             return found
 
         loss = self.descend_apart(losses, self.config.max_grad_norm)
-        if loss is not None:
+        if loss is not None and errors:
             return loss, errors[0]
+        if loss is not None:  # a method that has asked for no loss
+            return loss, self.loss(batch)[1]
         loss, error = self.loss(batch)
         self.optimizer.descend(loss, self.config.max_grad_norm)
         return loss, error

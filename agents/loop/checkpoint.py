@@ -20,8 +20,9 @@ from torch import Tensor
 from agents.loop.files import replacing
 from agents.loop.header import COUNTERS, FORMAT, header_of, metadata_of
 from agents.loop.known_methods import methods_from, require_same_methods
+from agents.loop.rollback import unharmed
 from agents.loop.spaces import NoEnvironment, describe_space, space_of
-from agents.loop.structure import in_structure
+from agents.loop.structure import take_structure
 from agents.loop.versions import versions
 from agents.nets.moments import optimizer_state, require_moments
 from budget_wrappers.errors import CheckpointError, UntrustedFileError
@@ -230,7 +231,7 @@ def load_agent(
     else:
         require_spaces(header, env, path)
     methods = {name: given for name, given in header.get("methods", {}).items() if name not in parts}
-    agent = cls(env, meter=meter, **header["config"], **methods_from(methods, str(path)), **parts)
+    agent = cls(env, meter=meter, **header["config"], **methods_from(cls, methods, str(path)), **parts)
     restore(agent, header, tensors, path)
     return agent
 
@@ -280,7 +281,8 @@ def require_spaces(header: Mapping[str, Any], env: Any, path: str | Path) -> Non
 def restore(agent: Any, header: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | Path) -> None:
     """Put ``tensors`` and the plain data of ``header`` into ``agent``, after everything was checked."""
     require_same_methods(header.get("methods", {}), agent.methods_given, str(path))
-    with in_structure(agent, header.get("structure", {}), tensors, path):
+    with unharmed(agent, path):
+        take_structure(agent, header.get("structure", {}), tensors, path)
         _restore(agent, header, tensors, path)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from agents.loop.agent import OffPolicyAgent
+from agents.loop.collect import Step
 from agents.nets.noise import OrnsteinUhlenbeck
 
 
@@ -41,3 +42,17 @@ class Explorer:
         action = np.clip(action + self.noise(), -1.0, 1.0)
         self.action = action[0]
         return self.agent.to_env_action(action)[0]
+
+    def tell_stored(self, terminated: np.ndarray, truncated: np.ndarray, replay: Any, held: bool = False) -> None:
+        """Tell the agent's methods that the step of its last action is stored.
+
+        Args:
+            terminated: of the step, ``(1,)``.
+            truncated: the same.
+            replay: that holds it; where it notes who acted, it first forgets whose place the step has taken.
+            held: whether the last action was repeated, which is nobody's choice.
+        """
+        if replay.acted_by is not None:
+            replay.note_acting(np.array([-1]))
+        for method in self.agent.methods if not held else ():
+            method.after_storing(self.agent, Step.ended(terminated, truncated))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from agents.config import OffPolicyConfig, unknown_key
 from agents.loop.metered import MeteredActor
 from agents.loop.method import ActorPass, Method, Role, answer, checked_methods, free_methods, overriding
-from agents.loop.structure import layer_sizes
+from agents.loop.structure import layer_sizes, name_sizes
 from agents.nets.kept import Kept
 from agents.nets.optim import FusedAdam
 from agents.nets.td import MovingAverage
@@ -78,9 +78,14 @@ class MethodHost(MeteredActor):
                 if isinstance(found, answer):
                     return found.function(method, self)
                 value = getattr(method, name)
-                asks = inspect.ismethod(value) and value.__func__.__code__.co_varnames[1:2] == ("agent",)
+                asks = inspect.ismethod(value) and next(iter(inspect.signature(value).parameters), "") == "agent"
                 return functools.partial(value, self) if asks else value
+        if hasattr(type(self), name):  # a property that has raised AttributeError: let it say why
+            return object.__getattribute__(self, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *(name for held in self.methods for name in held.offers)})
 
     def method(self, name: str) -> Method:
         """Return the method of that name.
@@ -181,8 +186,14 @@ class MethodHost(MeteredActor):
 
     @property
     def progress(self) -> float:
-        """Share of the steps of ``learn`` that are over, 0 outside of it; offline, of its updates."""
-        return min(self.num_timesteps / self.total_timesteps, 1.0) if self.total_timesteps else 0.0
+        """Share of the steps of ``learn`` that are over, 0 outside of it; offline, of its updates.
+
+        It is 1 at the last update, also where fewer steps are left than lie between two updates.
+        """
+        total, between = self.total_timesteps, self.config.train_freq * getattr(self.env, "num_envs", 1)
+        if not total:
+            return 0.0
+        return 1.0 if total - self.num_timesteps < between else self.num_timesteps / total
 
     def target_moved(self) -> None:
         """Tell the methods that the target networks have moved."""
@@ -216,13 +227,15 @@ class MethodHost(MeteredActor):
         """
         for average in self.averages:
             average.follow()
+        for module in self.own_modules.values():
+            name_sizes(module)
         for optimizer in self.optimizers.values():
             if isinstance(optimizer, FusedAdam):
                 optimizer.follow(kept)
         if self.numpy_forward is not None:
             self.numpy_forward.follow()
         for held in self.methods:
-            held.structure_changed(self)
+            held.structure_changed(self, kept)
         if self._substitute is not None:
             self.flops_per_action = self._substitute.start_metering(self)
         self._recount()

@@ -30,15 +30,25 @@ def method_named(name: str) -> type[Method]:
     return getattr(importlib.import_module(module), attribute)
 
 
-def methods_from(records: Mapping[str, Any], where: str) -> dict[str, list[Method]]:
+def methods_from(agent_class: Any, records: Mapping[str, Any], where: str) -> dict[str, list[Method]]:
     """Return methods from what ``methods_given`` of an agent returned, by the argument that takes them.
+
+    Args:
+        agent_class: class of the agent, which says what arguments it has.
+        records: what was stored.
+        where: the file, for messages.
 
     Raises:
         CheckpointError: records of another form, or a method that is not this package's.
     """
+    if unknown := sorted(set(records) - set(agent_class.method_arguments)):
+        raise CheckpointError(
+            f"{where} stores methods under {', '.join(map(repr, unknown))}: expected "
+            f"{' or '.join(agent_class.method_arguments)} of {agent_class.__name__}; take a file that `save` wrote"
+        )
     try:
         return {
-            argument: [method_named(record["name"])(**record["settings"]) for record in listed]
+            argument: list(checked_methods([method_named(one["name"])(**one["settings"]) for one in listed]))
             for argument, listed in records.items()
         }
     except (TypeError, KeyError, AttributeError) as error:

@@ -29,6 +29,8 @@ class MeteredActor:
     numpy_forward: NumpyForward | None = None
     """Evaluates the actor in numpy, where it is a perceptron on the CPU."""
     flops_per_action: int
+    acting_offset: int = 0
+    """Added to the numbers under which methods note who acted, in a replay that several agents share."""
     _substitute: Method | None = None
     _watch: Any = None
 
@@ -100,8 +102,7 @@ class MeteredActor:
         """Return a name for all that the next update does."""
         if not self.methods:
             return self.update_kind()
-        kinds = [self.update_kind(), *(held.update_kind(self) for held in self.methods)]
-        return ", ".join(filter(None, kinds))
+        return ", ".join([self.update_kind(), *(f"{held.name}: {held.update_kind(self)}" for held in self.methods)])
 
     def _renew_token(self) -> None:
         """Forget what updates cost: it is remembered under an object of its own, as an address is given out again."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from agents.config import Settings, check_types
 from agents.loop.collect import Step
+from agents.nets.kept import Kept
 from agents.replay.buffers import Batch
 from budget_wrappers.errors import ConfigError
 
@@ -113,7 +114,10 @@ class Method:
         """Run before each update and outside of it: a batch of the method's own may be drawn here."""
 
     def critic_losses(self, agent: Any, batch: Batch, losses: Tensor) -> Tensor:
-        """Return the losses of the critics ``(M, K)``, given those of the agent and of the methods before."""
+        """Return the losses of the critics ``(M, K)``, given those of the agent and of the methods before.
+
+        Not asked of agents whose one network says values: its losses are the sub-policies'.
+        """
         return losses
 
     def before_actor_update(self, agent: Any) -> None:
@@ -171,8 +175,13 @@ class Method:
 
     # ---- changes and accounts ---------------------------------------------------------------------------------------
 
-    def structure_changed(self, agent: Any) -> None:
-        """Follow, after layers of the agent's networks have changed size: costs, engines, masks."""
+    def structure_changed(self, agent: Any, kept: Kept | None = None) -> None:
+        """Follow, after layers of the agent's networks have changed size: costs, engines, masks.
+
+        Args:
+            agent: whose networks have changed.
+            kept: what is left of each parameter, where the caller has said; see ``surgery.keep_units``.
+        """
 
     def before_env(self, agent: Any, env: Any) -> Callable[[], None]:
         """Check another environment before the agent takes it; return what is to be done afterwards."""
@@ -214,15 +223,14 @@ def checked_methods(methods: Sequence[Method]) -> tuple[Method, ...]:
     Raises:
         ConfigError: one is not a method, or two have the same name.
     """
-    if isinstance(methods, Method):
-        methods = (methods,)
+    methods = (methods,) if isinstance(methods, Method) else tuple(methods)
     for method in methods:
         if not isinstance(method, Method):
             raise ConfigError(f"methods={methods!r}: expected objects such as PolyPrune(final=0.9), not {method!r}")
     names = [method.name for method in methods]
     if len(set(names)) < len(names):
         raise ConfigError(f"the methods {', '.join(names)}: expected each once; leave one of them out")
-    return tuple(methods)
+    return methods
 
 
 def free_methods(methods: Sequence[Method]) -> tuple[Method, ...]:

@@ -1,7 +1,7 @@
 """The sizes of a network's layers: what a checkpoint says of them, and giving them back before shapes are compared."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,20 @@ Sizes = Mapping[str, Mapping[str, list[int]]]
 
 
 def layer_sizes(module: nn.Module) -> dict[str, list[int]]:
-    """Return inputs and outputs of each linear layer of ``module``, by name."""
+    """Return inputs and outputs of each linear layer of ``module``, by name, as its weight has them."""
     layers = ((name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear))
-    return {name: [part.in_features, part.out_features] for name, part in layers}
+    return {name: [*reversed(part.weight.shape)] for name, part in layers}
 
 
-@contextlib.contextmanager
-def in_structure(agent: Any, stored: Sizes, tensors: Mapping[str, Tensor], path: str | Path) -> Iterator[None]:
-    """Give the agent's layers the sizes that a checkpoint stores; an error inside gives everything back.
+def name_sizes(module: nn.Module) -> None:
+    """Let each linear layer say the sizes that its weight has, which may have been replaced or cut by hand."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            part.out_features, part.in_features = part.weight.shape
+
+
+def take_structure(agent: Any, stored: Sizes, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Give the agent's layers the sizes that a checkpoint stores.
 
     Args:
         agent: whose networks are changed, their weights are undefined until the checkpoint's are put in.
@@ -38,7 +44,6 @@ def in_structure(agent: Any, stored: Sizes, tensors: Mapping[str, Tensor], path:
     wanted = {name: stored.get(name) or agent.built_sizes[name] for name in now}
     _require_layers(wanted | {name: sizes for name, sizes in stored.items() if name not in now}, now, path)
     if wanted == now:
-        yield
         return
     for name, sizes in wanted.items():
         for layer, (inputs, outputs) in sizes.items():
@@ -49,22 +54,9 @@ def in_structure(agent: Any, stored: Sizes, tensors: Mapping[str, Tensor], path:
                     f"expected weights of these sizes, found {None if weight is None else tuple(weight.shape)}; the "
                     "file was damaged, take another copy"
                 )
-    before = {name: [p.data for p in module.parameters()] for name, module in agent.own_modules.items()}
-    moments = {name: optimizer.state_dict() for name, optimizer in agent.optimizers.items()}
-    try:
-        _resize(agent, wanted)
-        _require_chains(agent, path)
-        _follow(agent, path)
-        yield
-    except BudgetError:
-        for name, module in agent.own_modules.items():
-            _set_sizes(module, now[name])
-            for parameter, data in zip(module.parameters(), before[name], strict=True):
-                parameter.data = data
-        agent.structure_changed()
-        for name, optimizer in agent.optimizers.items():
-            optimizer.load_state_dict(moments[name])
-        raise
+    _resize(agent, wanted)
+    _require_chains(agent, path)
+    _follow(agent, path)
 
 
 def _follow(agent: Any, path: str | Path) -> None:
@@ -109,24 +101,36 @@ def _require_layers(wanted: Sizes, now: Sizes, path: str | Path) -> None:
 
 
 def _require_chains(agent: Any, path: str | Path) -> None:
-    """Raise unless each layer has as many inputs as the layer before it has outputs."""
+    """Raise unless each layer has as many inputs as the layer before it has outputs, the first and last as ever."""
     for name, network in agent.own_modules.items():
-        for part in network.modules():
-            chain: list[tuple[int, int]] = []
+        built = agent.built_sizes[name]
+        for prefix, part in network.named_modules():
             if isinstance(part, MLP):
-                chain = [(a.out_features, b.in_features) for a, b in zip(part.linears, part.linears[1:], strict=False)]
+                layers = [(f"{prefix}.{key}".lstrip("."), own) for key, own in part.named_children()]
+                linears = [(key, own) for key, own in layers if isinstance(own, nn.Linear)]
+                outer = [(built[linears[0][0]][0], linears[0][1].in_features)]
+                outer.append((linears[-1][1].out_features, built[linears[-1][0]][1]))
+                inner = [(a.out_features, b.in_features) for (_, a), (_, b) in itertools.pairwise(linears)]
             elif isinstance(part, EarlyExitNetwork):
-                width = part.inputs
-                for stage, layer in zip(part.stages, part.exits, strict=True):
-                    for inner in (own for own in stage if isinstance(own, nn.Linear)):
-                        chain.append((width, inner.in_features))
-                        width = inner.out_features
-                    chain.append((width, layer.in_features))
-            if any(outputs != inputs for outputs, inputs in chain):
+                outer, inner = _exit_chain(part)
+            else:
+                continue
+            if any(outputs != inputs for outputs, inputs in (*outer, *inner)):
                 raise CheckpointError(
-                    f"{path}: the structure of {name} has layers that do not fit each other: {layer_sizes(part)}; "
-                    "the file was damaged, take another copy"
+                    f"{path}: the structure of {name} has layers that do not fit each other, or other inputs and "
+                    f"outputs than the agent's: {layer_sizes(part)}; the file was damaged, take another copy"
                 )
 
 
-__all__ = ["Sizes", "in_structure", "layer_sizes"]
+def _exit_chain(part: EarlyExitNetwork) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Return pairs of sizes that have to be the same: of the exits' outputs, and of layers that follow each other."""
+    width, inner, last = part.inputs, [], len(part.exits) - 1
+    for stage, layer in zip(part.stages, part.exits, strict=True):
+        for own in (own for own in stage if isinstance(own, nn.Linear)):
+            inner.append((width, own.in_features))
+            width = own.out_features
+        inner.append((width, layer.in_features))
+    return [(own.out_features, part.outputs + (n < last)) for n, own in enumerate(part.exits)], inner
+
+
+__all__ = ["Sizes", "layer_sizes", "name_sizes", "take_structure"]

@@ -16,13 +16,14 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 
+from agents.config import require
 from agents.dqn import DQN
 from agents.loop.agent import OffPolicyAgent
 from agents.loop.collect import RunningEpisodes, SingleCollector, Step, require_finite
 from agents.loop.composite import CompositeAgent
 from agents.loop.explorer import Explorer
-from agents.loop.method import Method, checked_methods
-from agents.methods.asymmetric_config import AsymmetricConfig, Size
+from agents.loop.method import Method
+from agents.methods.asymmetric_config import LARGE_ACTED, AsymmetricConfig, Size, sub_policy_methods
 from agents.nets.noise import OrnsteinUhlenbeck
 from agents.replay.buffers import Batch
 from agents.replay.hindsight import goal_reward, goal_slices
@@ -75,15 +76,7 @@ class Asymmetric(CompositeAgent):
         large_methods: Sequence[Method] = (),
         **settings: Any,
     ) -> None:
-        if settings.get("methods"):
-            raise ConfigError(
-                f"methods={settings['methods']!r} of Asymmetric: expected those of a sub-policy; pass "
-                "small_methods=[…] or large_methods=[…]"
-            )
-        self._methods_of: dict[Size, tuple[Method, ...]] = {
-            "small": checked_methods(small_methods),
-            "large": checked_methods(large_methods),
-        }
+        self._methods_of = sub_policy_methods(small_methods, large_methods, settings)
         super().__init__(env, meter=meter, **settings)
 
     def build(self) -> None:
@@ -95,10 +88,13 @@ class Asymmetric(CompositeAgent):
         self.noise = OrnsteinUhlenbeck(self.action_space.shape[0], self.config.correlated_noise, self.rng)
         self.small, self.large = self._sub_policy("small"), self._sub_policy("large")
         if not self.small.flops_per_action < self.large.flops_per_action:
+            for held in (*self.small.methods, *self.large.methods):
+                held.taken = False
             raise ConfigError(
                 f"net_arch={self.config.net_arch} costs {self.large.flops_per_action} FLOPs an action: expected more "
                 f"than the {self.small.flops_per_action} of small_net_arch={self.config.small_net_arch}; swap them"
             )
+        self.large.acting_offset = LARGE_ACTED
         if self.config.shared_buffer:
             self.large.replay = self.small.replay
         self._latest: Any = None
@@ -179,12 +175,21 @@ class Asymmetric(CompositeAgent):
         config = self.config
         return SubPolicyAction(env, sub_policies or self.sub_policies, config.hold, config.weight, self.meter)
 
-    def options_for_another_master(self) -> SubPolicyAction:
+    def options_for_another_master(self, total_timesteps: int | None = None) -> SubPolicyAction:
         """Return options whose sub-policies explore and learn while anybody's agent chooses between them.
 
         That agent's ``learn`` trains all; it counts decisions, see the conversion above. This agent's own master
         neither acts nor learns there, and a recorder goes outside.
+
+        Args:
+            total_timesteps: environment steps that will be taken, which methods of the sub-policies have to know.
+
+        Raises:
+            ConfigError: the sub-policies have methods and it is not given.
         """
+        for agent in (self.small, self.large):
+            require(not agent.methods or total_timesteps, "total_timesteps", total_timesteps, "the steps of the run")
+            agent.total_timesteps = agent.num_timesteps + (total_timesteps or 0)
         options = self.choices_in(self.env, self._explorers)
         options.subscribe(lambda step: self._learn_from(step, (self.small, self.large)))
         return options
@@ -270,7 +275,7 @@ class Asymmetric(CompositeAgent):
             self._cuts(terminated, truncated),
             truncated,
         )
-        self._note_acting(step.index, learner.replay, terminated, truncated)
+        self._explorers[step.index].tell_stored(terminated, truncated, learner.replay, held=step.index < 0)
         for agent in parts:
             agent.num_timesteps += 1
             agent.num_rounds += 1
@@ -281,13 +286,6 @@ class Asymmetric(CompositeAgent):
         self.num_updates = self.master.num_updates
         if step.terminated or step.truncated:
             self.noise.reset()
-
-    def _note_acting(self, index: int, replay: Any, terminated: np.ndarray, truncated: np.ndarray) -> None:
-        """Tell the methods of the sub-policy that acted that its step is stored."""
-        if replay.acted_by is not None:
-            replay.note_acting(np.array([-1]))  # of whatever stood in this place; a method of the one that acted says
-        for held in self._explorers[index].agent.methods if index >= 0 else ():
-            held.after_storing(self._explorers[index].agent, Step.ended(terminated, truncated))
 
     def _forget_episode(self) -> None:
         """Begin anew: noise from 0, and no return or goal across the gap."""

@@ -1,14 +1,19 @@
 """Configuration of asymmetric sub-policies. Defaults are those of the ICRA 2021 publication."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from agents.config import Activation, require
+from agents.loop.method import Method, checked_methods
 from agents.sac import SACConfig
+from budget_wrappers.errors import ConfigError
 from budget_wrappers.wrappers.options import durations_of
 
 Size = Literal["small", "large"]
+LARGE_ACTED = 1_000
+"""Added to the exits of the large sub-policy where the shared replay notes who acted."""
 
 
 @dataclass(frozen=True)
@@ -90,3 +95,19 @@ class AsymmetricConfig(SACConfig):
         prefix = "master_"
         own = {name.removeprefix(prefix): value for name, value in vars(self).items() if name.startswith(prefix)}
         return {**own, "hindsight": 0, "train_freq": 1, "gamma": self.gamma, "device": self.device}
+
+
+def sub_policy_methods(
+    small: Sequence[Method], large: Sequence[Method], settings: Mapping[str, Any]
+) -> dict[Size, tuple[Method, ...]]:
+    """Return the methods of each sub-policy.
+
+    Raises:
+        ConfigError: see ``checked_methods``; ``settings`` has methods of the whole agent.
+    """
+    if settings.get("methods"):
+        raise ConfigError(
+            f"methods={settings['methods']!r} of Asymmetric: expected those of a sub-policy; pass small_methods=[…] or "
+            "large_methods=[…]"
+        )
+    return {"small": checked_methods(small), "large": checked_methods(large)}

@@ -33,6 +33,10 @@ class ExitReports(Method):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what an agent has made of the method: it begins with another one."""
         self.gate_metrics: dict[str, Tensor] = {}
         self.actor_updates = 0
         self._logits: Tensor | None = None
@@ -88,9 +92,9 @@ class ExitReports(Method):
         """Return the share of the replay's transitions that each exit chose; the rest were random, or another's."""
         if agent.replay.acted_by is None:
             return {}
-        held = agent.replay.acted_by[: agent.replay.size]
-        rows = torch.bincount(held[held >= 0].long(), minlength=len(self.exits.names))
-        return {f"replay/{name}": rows[number] / len(held) for number, name in enumerate(self.exits.names)}
+        held, names = agent.replay.acted_by[: agent.replay.size].long() - agent.acting_offset, self.exits.names
+        rows = torch.bincount(held[(held >= 0) & (held < len(names))], minlength=len(names))
+        return {f"replay/{name}": rows[number] / len(held) for number, name in enumerate(names)}
 
     def spending(self, agent: Any, shares: Mapping[str, float]) -> dict[str, float]:
         """Return the mean normalised cost of a step and, where one is set, the budget it is to keep."""

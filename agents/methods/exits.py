@@ -20,6 +20,7 @@ from agents.methods.budget_input import budget_wrapper, require_budget, require_
 from agents.methods.exit_kinds import KINDS
 from agents.methods.exit_reports import BUDGETED, ExitReports
 from agents.methods.exits_config import ExitsConfig, require_depths, require_given_budget
+from agents.nets.kept import Kept
 from agents.nets.networks import Critic
 from agents.nets.optim import FusedAdam
 from budget_wrappers.deploy.exit_acting import ExitForward
@@ -102,6 +103,8 @@ class Exits(ExitReports):
         """Make the gates' teacher, an optimizer for each exit where they step apart, the critics' at its own rate."""
         config = self.config
         self._require_budget(agent.env)
+        self.begin()
+        self.exits = ExitForward(agent.actor, agent.meter, config.acting)
         self.teacher = GateTeacher(
             agent.actor.flops,
             config.budget,
@@ -111,6 +114,7 @@ class Exits(ExitReports):
             config.gate_fraction,
             config.budget_feedback,
         )
+        self.exit_optimizers = []
         self.actor_name = next(name for name, part in agent.own_modules.items() if part is agent.actor)
         if config.scheme == "stepwise":
             parts = zip(agent.actor.stages, agent.actor.exits, strict=True)
@@ -122,9 +126,7 @@ class Exits(ExitReports):
             )
 
     def start_metering(self, agent: Any) -> int:
-        """Let the engine of the exits act, which charges by exit; what acts is not watched."""
-        if not hasattr(self, "exits"):
-            self.exits = ExitForward(agent.actor, agent.meter, self.config.acting)
+        """Return what the dearest exit costs: the engine of the exits acts, and charges by exit; nothing is watched."""
         return max(self.exits.flops)
 
     def optimizers(self, agent: Any, own: Mapping[str, torch.optim.Optimizer]) -> Mapping[str, torch.optim.Optimizer]:
@@ -276,7 +278,7 @@ class Exits(ExitReports):
         Whatever else asks the agent for actions, such as an evaluation, is no part of what the budget is to be met by.
         """
         acted_by = self._acted_by[list(step.streams)]
-        agent.replay.note_acting(acted_by)
+        agent.replay.note_acting(np.where(acted_by < 0, -1, acted_by + agent.acting_offset))
         if self.meets_budget:
             rows = np.bincount(acted_by[acted_by >= 0], minlength=len(self.exits.names))
             if rows.any():
@@ -291,8 +293,7 @@ class Exits(ExitReports):
             self.exits.at,
         )
 
-    def structure_changed(self, agent: Any) -> None:
+    def structure_changed(self, agent: Any, kept: Kept | None = None) -> None:
         """Follow the costs of the exits."""
-        if hasattr(self, "exits"):
-            self.exits.follow()
-            self.teacher.set_flops(agent.actor.flops)
+        self.exits.follow()
+        self.teacher.set_flops(agent.actor.flops)

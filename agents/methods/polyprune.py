@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from agents.config import require
 from agents.loop.method import Method, MethodConfig
 from budget_wrappers.functional.sparsity import Distribution, PolynomialSchedule
-from budget_wrappers.modules.masks import ScheduledMasks
+from budget_wrappers.modules.masks import MaskSet, ScheduledMasks
+from budget_wrappers.modules.surgery import Kept
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class PolyPruneConfig(MethodConfig):
     def schedules(self) -> tuple[PolynomialSchedule, PolynomialSchedule]:
         """Return that of the critics or of DQN's network, and the actor's."""
         main = PolynomialSchedule(self.start, self.end, self.final, self.power)
-        return main, PolynomialSchedule(self.actor_start, self.actor_end, self.actor_final, self.power)
+        return main, PolynomialSchedule(self.actor_start, self.actor_end, self.actor_final, self.power, "actor_")
 
 
 class PolyPrune(Method):
@@ -57,24 +58,23 @@ class PolyPrune(Method):
     def build(self, agent: Any) -> None:
         networks, (main, actor) = agent.own_modules, self.config.schedules()
         named, distribution = "critic" if "critic" in networks else "q_network", self.config.distribution
+        require(named in networks, "methods", [self.name], f"agents with critics or a network of values, not {agent!r}")
         require(named == "critic" or not actor.final, "actor_final", actor.final, "0: final is of the one network")
         plans = {name: plan for name, plan in ((named, main), ("actor", actor)) if plan.final}
-        self.masks = {name: ScheduledMasks(networks[name], plan, distribution) for name, plan in plans.items()}
+        masks = {name: ScheduledMasks(networks[name], plan, distribution) for name, plan in plans.items()}
+        self.masks = MaskSet(masks)
 
     def modules(self, agent: Any) -> Mapping[str, nn.Module]:
         return self.masks
 
     def before_update(self, agent: Any) -> None:
-        for masks in self.masks.values():
-            masks.grow(agent.progress, due=(agent.num_updates + 1) % self.config.every == 0)
+        self.masks.grow(agent.progress, due=(agent.num_updates + 1) % self.config.every == 0)
 
     def after_update(self, agent: Any) -> None:
-        for masks in self.masks.values():
-            masks.apply_()
+        self.masks.apply_()
 
-    def structure_changed(self, agent: Any) -> None:
-        for masks in self.masks.values():
-            masks.follow()
+    def structure_changed(self, agent: Any, kept: Kept | None = None) -> None:
+        self.masks.follow(kept)
 
     def logged(self, agent: Any) -> Mapping[str, Tensor]:
-        return {f"sparsity/{name}": masks.sparsity() for name, masks in self.masks.items()}
+        return {f"sparsity/{name}": share for name, share in self.masks.sparsity().items()}

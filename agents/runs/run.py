@@ -133,7 +133,9 @@ class Run:
                 than those of the record.
         """
         methods = read_config(Path(folder))["methods"]  # raises for another program's
-        parts |= methods_from({name: listed for name, listed in methods.items() if not parts.get(name)}, str(folder))
+        parts |= methods_from(
+            agent_class, {name: listed for name, listed in methods.items() if not parts.get(name)}, str(folder)
+        )
         with contextlib.ExitStack() as undo:
             opened = RunFolder(folder)
             undo.callback(opened.close)

@@ -39,6 +39,7 @@ class PolynomialSchedule:
 
     Attributes:
         start, end, final, power: see ``polynomial_sparsity``.
+        prefix: of these names in messages.
 
     Raises:
         ConfigError: a sparsity outside [0, 1), an end outside (start, 1], a start below 0, an exponent of 0 or less.
@@ -48,15 +49,20 @@ class PolynomialSchedule:
     end: float
     final: float
     power: float = 3.0
+    prefix: str = ""
 
     def __post_init__(self) -> None:
         for holds, name, expected in (
             (0 <= self.final < 1, "final", "a share of the weights in [0, 1)"),
-            (0 <= self.start < self.end <= 1, "start", f"a share of the run in [0, 1], below end={self.end}"),
+            (
+                0 <= self.start < self.end <= 1,
+                "start",
+                f"a share of the run in [0, 1], below {self.prefix}end={self.end}",
+            ),
             (self.power > 0, "power", "an exponent above 0"),
         ):
             if not holds:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: expected {expected}")
+                raise ConfigError(f"{self.prefix}{name}={getattr(self, name)!r}: expected {expected}")
 
     def counts(self, shapes: Sequence[tuple[int, ...]], progress: float, distribution: Distribution) -> list[int]:
         """Return how many weights of each layer are 0: of the shares at the end, what the schedule has reached.

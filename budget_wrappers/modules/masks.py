@@ -8,16 +8,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.sparsity import Distribution, PolynomialSchedule, magnitude_mask
+from budget_wrappers.modules.surgery import Kept
 
 
 class Masks(nn.Module):
     """One mask for the weight of each linear layer of ``network``; biases have none.
 
-    The masks are buffers, of the layers' names, so a checkpoint keeps them; the network is none of its submodules.
+    The masks are buffers, named after the layers, so a checkpoint keeps them; the network is none of its submodules.
 
     Args:
         network: whose weights are multiplied.
+
+    Raises:
+        ConfigError: a network without linear layers.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -25,10 +30,15 @@ class Masks(nn.Module):
         self._network = (network,)  # in a tuple: not a submodule, whose weights would be stored twice
         for name, layer in self._layers().items():
             self.register_buffer(name, torch.ones_like(layer.weight.detach()))
+        if not self._layers():
+            raise ConfigError(f"masks of a {type(network).__name__}: expected linear layers; it has none to prune")
 
     def _layers(self) -> dict[str, nn.Linear]:
         parts = self._network[0].named_modules()
-        return {name.replace(".", "_"): part for name, part in parts if isinstance(part, nn.Linear)}
+        return {f"of_{name.replace('.', '_')}": part for name, part in parts if isinstance(part, nn.Linear)}
+
+    def _masks(self) -> dict[str, Tensor]:
+        return {name: self._buffers[name] for name in self._layers()}
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
@@ -39,7 +49,7 @@ class Masks(nn.Module):
     def apply_(self) -> None:
         """Multiply the masks into the weights, in place."""
         weights = [layer.weight for layer in self._layers().values()]
-        torch._foreach_mul_(weights, list(self._buffers.values()))
+        torch._foreach_mul_(weights, list(self._masks().values()))
 
     @torch.no_grad()
     def prune_smallest(self, counts: Sequence[int]) -> None:
@@ -48,19 +58,40 @@ class Masks(nn.Module):
             self._buffers[name].copy_(magnitude_mask(layer.weight, count, self._buffers[name]))
 
     @torch.no_grad()
-    def follow(self) -> None:
-        """Take the masks of layers that have changed size from their weights: what is 0 stays 0."""
+    def follow(self, kept: Kept | None = None) -> None:
+        """Take over that layers have changed size: a weight that stays keeps its mask, a new one is not masked.
+
+        Args:
+            kept: what is left of each weight. Of a weight that is not listed, a part that has become smaller is masked
+                where it is 0; units that it has gained are taken for the last ones.
+        """
         for name, layer in self._layers().items():
-            if self._buffers[name].shape != layer.weight.shape:
-                self._buffers[name] = (layer.weight != 0).to(layer.weight)
+            mask, weight = self._buffers[name], layer.weight
+            if mask.shape == weight.shape:
+                continue
+            if kept is not None and weight in kept:
+                for dimension, index in kept[weight]:
+                    mask = mask.index_select(dimension, index)
+            if mask.shape != weight.shape:
+                mask = _followed(mask, weight)
+            self._buffers[name] = mask.contiguous()
 
     def zeros(self) -> list[Tensor]:
         """Return the number of zeros of each mask."""
-        return [(mask == 0).sum() for mask in self._buffers.values()]
+        return [(mask == 0).sum() for mask in self._masks().values()]
 
     def sparsity(self) -> Tensor:
         """Return the share of the weights that are masked, a scalar."""
-        return torch.stack(self.zeros()).sum() / sum(mask.numel() for mask in self._buffers.values())
+        return torch.stack(self.zeros()).sum() / sum(mask.numel() for mask in self._masks().values())
+
+
+def _followed(mask: Tensor, weight: Tensor) -> Tensor:
+    rows, columns = (min(before, now) for before, now in zip(mask.shape, weight.shape, strict=True))
+    followed, zero = torch.ones_like(weight), weight == 0
+    if mask.shape[0] <= weight.shape[0] and mask.shape[1] <= weight.shape[1]:
+        zero[:rows, :columns] &= mask == 0
+    followed[:rows, :columns] = (~zero[:rows, :columns]).to(weight)
+    return followed
 
 
 class ScheduledMasks(Masks):
@@ -70,11 +101,15 @@ class ScheduledMasks(Masks):
         network: whose weights are multiplied.
         schedule: of the sparsity of all its weights.
         distribution: shares of the layers.
+
+    Attributes:
+        complete: whether the masks have grown to the end of the schedule; a buffer.
     """
 
     def __init__(self, network: nn.Module, schedule: PolynomialSchedule, distribution: Distribution = "erk") -> None:
         super().__init__(network)
-        self.schedule, self.distribution, self.complete = schedule, distribution, False
+        self.schedule, self.distribution = schedule, distribution
+        self.register_buffer("complete", torch.tensor(False))
 
     def grow(self, progress: float, due: bool) -> None:
         """Grow the masks where that is ``due``, and once in any case when the schedule's end is reached.
@@ -83,10 +118,33 @@ class ScheduledMasks(Masks):
             progress: share of the run that is over.
             due: whether it is time.
         """
-        ends = progress >= self.schedule.end and not self.complete
+        ends = progress >= self.schedule.end and not bool(self.complete)
         if due or ends:
             self.prune_smallest(self.schedule.counts(self.shapes, progress, self.distribution))
             self.complete |= ends
 
 
-__all__ = ["Masks", "ScheduledMasks"]
+class MaskSet(dict[str, ScheduledMasks]):
+    """The masks of several networks, by name: what is done to all of them."""
+
+    def grow(self, progress: float, due: bool) -> None:
+        """See ``ScheduledMasks.grow``."""
+        for masks in self.values():
+            masks.grow(progress, due)
+
+    def apply_(self) -> None:
+        """See ``Masks.apply_``."""
+        for masks in self.values():
+            masks.apply_()
+
+    def follow(self, kept: Kept | None = None) -> None:
+        """See ``Masks.follow``."""
+        for masks in self.values():
+            masks.follow(kept)
+
+    def sparsity(self) -> dict[str, Tensor]:
+        """Return the share of the masked weights of each network."""
+        return {name: masks.sparsity() for name, masks in self.items()}
+
+
+__all__ = ["MaskSet", "Masks", "ScheduledMasks"]

@@ -53,7 +53,7 @@ def test_pruning_alone_changes_no_weight(network: MLP) -> None:
 
 def test_weights_that_an_optimizer_has_moved_are_zero_again(network: MLP) -> None:
     masks = pruned(network)
-    zeros = [mask == 0 for mask in masks.buffers()]
+    zeros = [mask == 0 for mask in masks._masks().values()]
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for _ in range(3):
         optimizer.zero_grad()
@@ -89,7 +89,7 @@ def test_the_fused_forward_sees_masked_weights(network: MLP) -> None:
 
 def test_masks_are_stored_and_the_network_is_not(network: MLP) -> None:
     masks = pruned(network)
-    assert list(masks.state_dict()) == ["0", "2", "4"]  # the names of the linear layers
+    assert list(masks.state_dict()) == ["of_0", "of_2", "of_4"]  # the names of the linear layers
     assert list(masks.parameters()) == []
     assert [name for name, _ in masks.named_modules()] == [""]
     twin = Masks(copy.deepcopy(network))
@@ -99,7 +99,7 @@ def test_masks_are_stored_and_the_network_is_not(network: MLP) -> None:
 
 def test_masks_of_nested_layers_have_the_layers_names() -> None:
     names = list(Masks(EarlyExitNetwork(3, 2, (4, 4))).state_dict())
-    assert names == ["stages_1_0", "stages_2_0", "exits_0", "exits_1", "exits_2"]
+    assert names == ["of_stages_1_0", "of_stages_2_0", "of_exits_0", "of_exits_1", "of_exits_2"]
 
 
 def test_copies_of_network_and_masks_belong_together(network: MLP) -> None:
@@ -121,14 +121,14 @@ def test_copies_of_network_and_masks_belong_together(network: MLP) -> None:
 def test_after_surgery_masks_have_the_layers_sizes_and_zeros_stay(network: MLP) -> None:
     masks = pruned(network)
     keep = [0, 2, 3, 5, 7]
-    before = [mask.clone() for mask in masks.buffers()]
+    before = [mask.clone() for mask in masks._masks().values()]
     first, second, _ = network.linears
     keep_units(first, second, keep)
     masks.follow()
-    assert masks.shapes == [tuple(mask.shape) for mask in masks.buffers()] == [(5, 3), (8, 5), (2, 8)]
+    assert masks.shapes == [tuple(mask.shape) for mask in masks._masks().values()] == [(5, 3), (8, 5), (2, 8)]
     expected = [before[0][keep], before[1][:, keep], before[2]]
-    assert all(torch.equal(a, b) for a, b in zip(masks.buffers(), expected, strict=True))
-    assert list(masks.state_dict()) == ["0", "2", "4"]
+    assert all(torch.equal(a, b) for a, b in zip(masks._masks().values(), expected, strict=True))
+    assert list(masks.state_dict()) == ["of_0", "of_2", "of_4"]
     with torch.no_grad():
         first.weight.fill_(1.0)
     masks.apply_()
@@ -179,12 +179,12 @@ def test_complete_masks_are_not_sorted_again(network: MLP, monkeypatch: pytest.M
 
 def test_weights_pruned_early_stay_pruned(network: MLP) -> None:
     masks = ScheduledMasks(network, PolynomialSchedule(0.0, 1.0, 0.9), "erk")
-    gone = [torch.zeros_like(mask, dtype=torch.bool) for mask in masks.buffers()]
+    gone = [torch.zeros_like(mask, dtype=torch.bool) for mask in masks._masks().values()]
     for progress in (0.1, 0.3, 0.6, 1.0):
         with torch.no_grad():
             for layer in network.linears:
                 layer.weight.normal_()  # the masked weights are not 0 when the masks grow
         masks.grow(progress, due=True)
-        now = [mask == 0 for mask in masks.buffers()]
+        now = [mask == 0 for mask in masks._masks().values()]
         assert all(bool((before <= after).all()) for before, after in zip(gone, now, strict=True))
         gone = now
