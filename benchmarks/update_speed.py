@@ -28,6 +28,8 @@ def worker(tree: str) -> None:
 
     import agents
 
+    if hasattr(os, "sched_setaffinity"):  # both on one core, as they never run at once: cores are not alike
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     if Path(tree).resolve() not in Path(agents.__file__).resolve().parents:
         sys.exit(f"agents was imported from {agents.__file__}, not from {tree}")
     made: dict[tuple[str, int], Any] = {}
