@@ -223,6 +223,15 @@ class DQN(OffPolicyAgent):
 
     def improve(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Take one gradient step of the network, or those of a method, and return its loss and the errors."""
+        apart = self._descend_apart(batch) if self.methods else None
+        if apart is not None:
+            return apart
+        loss, error = self.loss(batch)
+        self.optimizer.descend(loss, self.config.max_grad_norm)
+        return loss, error
+
+    def _descend_apart(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Let a method take the gradient steps; return its loss and the errors of the first pass, ``None`` without."""
         self.begin_actor_update()
         errors: list[Tensor] = []
 
@@ -232,13 +241,9 @@ class DQN(OffPolicyAgent):
             return found
 
         loss = self.descend_apart(losses, self.config.max_grad_norm)
-        if loss is not None and errors:
-            return loss, errors[0]
-        if loss is not None:  # a method that has asked for no loss
-            return loss, self.loss(batch)[1]
-        loss, error = self.loss(batch)
-        self.optimizer.descend(loss, self.config.max_grad_norm)
-        return loss, error
+        if loss is None:
+            return None
+        return loss, errors[0] if errors else self.loss(batch)[1]  # a method may have asked for no loss
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return ``Σ_i mean_B w·huber(Q_i(s, a) − y_i)`` and the errors ``Q_i(s, a) − y_i``, ``(K, B)``."""

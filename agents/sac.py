@@ -168,8 +168,10 @@ class SAC(OffPolicyAgent):
 
     def improve_actor(self, batch: Batch, own: PolicySample, ent_coef: Tensor) -> Tensor:
         """Take one gradient step of the policy, or those of a method, and return its loss."""
-        self.begin_actor_update()
-        loss = self.descend_apart(lambda: self.actor_losses(batch, self.sample(batch.observation, True), ent_coef))
+        loss = None
+        if self.methods:
+            self.begin_actor_update()
+            loss = self.descend_apart(lambda: self.actor_losses(batch, self.sample(batch.observation, True), ent_coef))
         if loss is None:
             loss = self.actor_loss(batch, own, ent_coef)
             self.actor_optimizer.descend(loss)

@@ -153,8 +153,10 @@ class TD3(OffPolicyAgent):
 
     def improve_actor(self, batch: Batch) -> Tensor:
         """Take one gradient step of the policy, or those of a method, and return its loss."""
-        self.begin_actor_update()
-        loss = self.descend_apart(lambda: self.actor_losses(batch))
+        loss = None
+        if self.methods:
+            self.begin_actor_update()
+            loss = self.descend_apart(lambda: self.actor_losses(batch))
         if loss is None:
             loss = self.actor_loss(batch)
             self.actor_optimizer.descend(loss)

@@ -288,10 +288,7 @@ class MLP(nn.Sequential):
         return True
 
     def tensors(self) -> list[Tensor] | None:
-        """Return ``[W_1, b_1, W_2, b_2, …]``, or ``None`` where the perceptron is not plain or is transformed.
-
-        ``parameters()`` takes longer than a small layer does.
-        """
+        """Return ``[W_1, b_1, W_2, b_2, …]``, or ``None`` where the perceptron is not plain or is transformed."""
         parts = tuple(self._modules.values())
         if transformed() or (parts != self.parts and not self._as_made(parts)):
             return None
@@ -335,7 +332,8 @@ def smallest_value(members: Sequence[MLP], observation: Tensor, action: Tensor) 
         observation: shape ``(B, O)``.
         action: shape ``(K, B, A)``.
     """
-    parameters, heads = [member.tensors() for member in members], members[0].outputs
+    parameters = [member.tensors() for member in members]
+    heads = members[0].outputs if parameters[0] is None else parameters[0][-1].shape[0]
     count, rows, width = action.shape
     flat = action.reshape(-1, width)
     x = torch.cat([observation.repeat(count, 1) if count > 1 else observation, flat], 1)

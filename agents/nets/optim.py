@@ -57,7 +57,8 @@ class FusedAdam(torch.optim.Adam):
             loss: a scalar.
             max_norm: bound of the Euclidean norm of the whole gradient, ``None`` for none.
         """
-        gradients = torch.autograd.grad(loss, self._every_parameter())
+        groups = self.param_groups
+        gradients = torch.autograd.grad(loss, groups[0]["params"] if len(groups) == 1 else self._every_parameter())
         self.apply(gradients if max_norm is None else clipped(gradients, max_norm))
 
     def apply(self, gradients: Sequence[Tensor]) -> None:
@@ -82,7 +83,7 @@ class FusedAdam(torch.optim.Adam):
 
     def _step(self, group: Mapping[str, Any], lists: _Lists, gradients: Sequence[Tensor]) -> None:
         parameters, first, second, steps, _ = lists
-        if group.get("max_norm") is not None:
+        if "max_norm" in group and group["max_norm"] is not None:
             gradients = clipped(gradients, group["max_norm"])
         steps[0].add_(1)
         torch._fused_adam_(
@@ -100,7 +101,7 @@ class FusedAdam(torch.optim.Adam):
             amsgrad=False,
             maximize=False,
         )
-        if group.get("bounds") is not None:
+        if "bounds" in group and group["bounds"] is not None:
             low, high = group["bounds"]
             with torch.no_grad():
                 for parameter in parameters:
