@@ -172,7 +172,7 @@ def key_of(flag: str) -> str:
 
 
 def flag_of(key: str, no: bool = False) -> str:
-    """Return the flag of a key, or the one that switches it off."""
+    """Return the flag of a key, or its flag with ``no-``, which switches it off."""
     group, dot, name = key.rpartition(".")
     return f"--{group}{dot}{'no-' if no else ''}{name}".replace("_", "-")
 

@@ -46,7 +46,7 @@ def groups_of(agent_class: Any, files: Files, arguments: Sequence[str]) -> list[
     """Return the methods that a command line gives an agent, or else the last of its files that names any.
 
     Raises:
-        ConfigError: an unknown method, one that is named twice or that the agent holds anyway, or an option of a
+        ConfigError: an unknown method, a method named twice or held by the agent anyway, or an option of a
             method that is not given.
     """
     preset = agent_class.preset(agent_class.config_class())

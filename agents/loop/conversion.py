@@ -28,7 +28,7 @@ class Conversion:
         """Return a float32 copy of ``observation``, one or a batch, as the networks see it.
 
         Raises:
-            SpaceError: a dictionary that lacks an entry of the space, or what is no array of numbers.
+            SpaceError: a dictionary that lacks an entry of the space, or a value that is not an array of numbers.
         """
         if isinstance(self.observation_space, spaces.Dict):
             return joined(observation, list(self.observation_space))

@@ -50,7 +50,7 @@ class Explorer:
             terminated: of the step, ``(1,)``.
             truncated: the same.
             replay: that holds it; where it notes who acted, it first forgets whose place the step has taken.
-            held: whether the last action was repeated, which is nobody's choice.
+            held: whether the last action was repeated, so that no sub-policy has chosen it.
         """
         if replay.acted_by is not None:
             replay.note_acting(np.array([-1]))

@@ -22,6 +22,12 @@ from agents.sac import SAC
 from agents.td3 import TD3
 
 
+def preset_exits(cls: type, config: Any) -> list[Exits]:
+    """Return the exits whose keys the configuration of a preset has: ``preset`` of each agent below."""
+    keys = (field.name for field in dataclasses.fields(ExitsConfig))
+    return [Exits(**{key: getattr(config, key) for key in keys if hasattr(config, key)})]
+
+
 class BexaSAC(SAC):
     """SAC with early exits under a budget.
 
@@ -39,9 +45,7 @@ class BexaSAC(SAC):
     config_class = BexaSACConfig
     config: BexaSACConfig
 
-    @classmethod
-    def preset(cls, config: BexaSACConfig) -> list[Exits]:
-        return [exits_of(config)]
+    preset = classmethod(preset_exits)
 
 
 class BexaTD3(TD3):
@@ -59,9 +63,7 @@ class BexaTD3(TD3):
     config_class = BexaTD3Config
     config: BexaTD3Config
 
-    @classmethod
-    def preset(cls, config: BexaTD3Config) -> list[Exits]:
-        return [exits_of(config)]
+    preset = classmethod(preset_exits)
 
 
 class BexaDQN(DQN):
@@ -79,9 +81,7 @@ class BexaDQN(DQN):
     config_class = BexaDQNConfig
     config: BexaDQNConfig
 
-    @classmethod
-    def preset(cls, config: BexaDQNConfig) -> list[Exits]:
-        return [exits_of(config)]
+    preset = classmethod(preset_exits)
 
 
 class BexaCQL(CQL):
@@ -95,9 +95,7 @@ class BexaCQL(CQL):
     config_class = BexaCQLConfig
     config: BexaCQLConfig
 
-    @classmethod
-    def preset(cls, config: BexaCQLConfig) -> list[Exits]:
-        return [exits_of(config)]
+    preset = classmethod(preset_exits)
 
 
 class BexaDiscreteCQL(DiscreteCQL):
@@ -111,12 +109,4 @@ class BexaDiscreteCQL(DiscreteCQL):
     config_class = BexaDiscreteCQLConfig
     config: BexaDiscreteCQLConfig
 
-    @classmethod
-    def preset(cls, config: BexaDiscreteCQLConfig) -> list[Exits]:
-        return [exits_of(config)]
-
-
-def exits_of(config: Any) -> Exits:
-    """Return the exits whose keys a preset's configuration has."""
-    keys = (field.name for field in dataclasses.fields(ExitsConfig))
-    return Exits(**{key: getattr(config, key) for key in keys if hasattr(config, key)})
+    preset = classmethod(preset_exits)

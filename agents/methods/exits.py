@@ -275,7 +275,7 @@ class Exits(ExitReports):
     def after_storing(self, agent: Any, step: Step) -> None:
         """Store which exits acted, and tell the teacher their cost.
 
-        Whatever else asks the agent for actions, such as an evaluation, is no part of what the budget is to be met by.
+        Actions taken for other reasons, such as an evaluation, do not count towards the budget.
         """
         acted_by = self._acted_by[list(step.streams)]
         agent.replay.note_acting(np.where(acted_by < 0, -1, acted_by + agent.acting_offset))

@@ -20,7 +20,7 @@ def kept_moments(old: Tensor, new: Tensor, state: Mapping[str, Any], kept: Kept 
         state: Adam's, of ``old``.
         kept: which rows and columns of it are left, see ``budget_wrappers.modules.surgery.keep_units``. A parameter
             that is not listed there and was replaced keeps the moments of the rows and columns whose values are found
-            in ``old``; one that was changed in size in place starts with moments of 0.
+            in ``old``; a parameter that was changed in size in place starts with moments of 0.
     """
     if kept is not None and old in kept:
         moments = {name: _selected(state[name], kept[old]) for name in MOMENTS}

@@ -183,7 +183,7 @@ def _other_shape(parameters: Sequence[Tensor], moments: Sequence[torch.Size]) ->
 def _pairs(
     now: Sequence[Tensor], before: Sequence[tuple[Tensor, Any]]
 ) -> tuple[list[Tensor], list[tuple[Tensor, Any]]]:
-    """Return the parameters that are still there, and what each one was: itself, or the one that it replaced.
+    """Return the parameters of now that had a predecessor, and their predecessors: themselves, or those they replaced.
 
     As many new parameters as old ones are gone have replaced these, in their order; any other number has not.
     """
