@@ -1,6 +1,7 @@
 """Counting the FLOPs that torch really runs: a dispatch mode of our own, and ``count_flops`` on top of it."""
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -16,10 +17,11 @@ from torch.utils._python_dispatch import (
 )
 from torch.utils._pytree import tree_map
 
-from budget_wrappers.core import Convention
+from budget_wrappers.core import Convention, Unknown
 from budget_wrappers.errors import ConfigError, UncountableError
-from budget_wrappers.metering.checks import CONVENTIONS, check_convention
+from budget_wrappers.metering.checks import CONVENTIONS, check_convention, check_unknown
 from budget_wrappers.metering.elementwise import elementwise_cost, product_extras
+from budget_wrappers.metering.factorisations import FACTORISATIONS
 from budget_wrappers.metering.formulas import PRODUCTS, Formula
 from budget_wrappers.metering.operators import functional_packet, is_free
 from budget_wrappers.metering.quiet import all_quiet
@@ -64,7 +66,8 @@ def register_flop_formula(op: Any, formula: Callable[..., int]) -> None:
             FLOPs of one call, 2 a multiply-accumulate. It counts the same in both conventions.
 
     Raises:
-        ConfigError: ``op`` is not an operator, or one whose formula is built in.
+        ConfigError: ``op`` is not an operator, or one whose formula is built in. The formulas of ``factorisations.py``
+            can be replaced, as a leading term is a convention.
     """
     op = getattr(op, "_opoverload", op)
     if not isinstance(op, (OpOverload, OpOverloadPacket)):
@@ -73,7 +76,7 @@ def register_flop_formula(op: Any, formula: Callable[..., int]) -> None:
             "torch.ops.mylib.foo. A Python function needs none: what it calls is counted."
         )
     packets = [functional_packet(getattr(op, overload)) for overload in getattr(op, "overloads", list)()]
-    if not PRODUCTS.keys().isdisjoint(packets or [functional_packet(op)]):
+    if not (PRODUCTS.keys() - FACTORISATIONS.keys()).isdisjoint(packets or [functional_packet(op)]):
         raise ConfigError(f"{op} has a built-in formula already; register only operators that count_flops names")
 
     def handler(args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
@@ -119,8 +122,9 @@ def _classify(op: OpOverload, convention: Convention) -> Handler:
 
 def _unknown(op: str) -> str:
     return (
-        f"operator {op} has no FLOP formula; expected a matrix product or convolution that is known, or an operator "
-        f"known to hold none. Teach it with register_flop_formula(torch.ops.{op}, formula)."
+        f"operator {op} has no FLOP formula; expected a matrix product, convolution or factorisation that is known, or "
+        f"an operator known to hold none. Teach it with register_flop_formula(torch.ops.{op}, formula), or count without "
+        "it by count_flops(…, unknown='warn')."
     )
 
 
@@ -132,6 +136,7 @@ class CountingMode(TorchDispatchMode):
 
     Args:
         convention: what to count.
+        unknown: ``"raise"`` refuses an operator that nothing is known about; ``"warn"`` counts 0 for it, and warns once.
 
     Attributes:
         flops: what has run so far.
@@ -146,9 +151,11 @@ class CountingMode(TorchDispatchMode):
         """Keep torch from wrapping the method below: that loads its compiler (seconds) and costs on every operator."""
         return False
 
-    def __init__(self, convention: Convention = "matmul") -> None:
+    def __init__(self, convention: Convention = "matmul", unknown: Unknown = "raise") -> None:
         super().__init__()
         self.convention = check_convention(convention)
+        self._unknown = check_unknown(unknown)
+        self._ignored: set[str] = set()
         self.flops = 0
         self.enabled = True
         self.refused: UncountableError | None = None
@@ -195,11 +202,20 @@ class CountingMode(TorchDispatchMode):
                         "ordinary torch code, or charge what it costs by meter.add(flops)."
                     )
             except UncountableError as error:
+                if self._unknown == "warn":
+                    self._ignore(str(func), error)
+                    return _free  # for this counter only: others may refuse the operator
                 # A model may catch what its layers raise: whoever reads the count must still learn of it.
                 self.refused = error
                 raise
         self._handlers[func] = handler
         return handler
+
+
+    def _ignore(self, op: str, reason: UncountableError) -> None:
+        if op not in self._ignored:
+            self._ignored.add(op)
+            warnings.warn(f"{op} counts 0 FLOPs, as unknown='warn' was asked for: {reason}", stacklevel=4)
 
 
 def _branch(args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
@@ -275,13 +291,15 @@ def count_flops(
     *example_inputs: Any,
     convention: Convention = "matmul",
     example_kwargs: Mapping[str, Any] | None = None,
+    unknown: Unknown = "raise",
 ) -> int:
     """Run ``module_or_fn`` once on copies of ``example_inputs`` and return the FLOPs of that run.
 
     The answer is the same with gradients, under ``torch.no_grad()`` and under ``torch.inference_mode()``. In the
     ``"matmul"`` convention it equals ``torch.utils.flop_counter.FlopCounterMode`` wherever that sees every product,
     and the formula (``formulas.py``) where torch reports 0 or too little: fused LSTMs and attention, bilinear layers,
-    products of a matrix and a vector. ``"all"`` adds what ``elementwise.py`` lists.
+    products of a matrix and a vector or of complex numbers, quantised layers, and the leading terms of factorisations,
+    solvers and Fourier transforms (``factorisations.py``). ``"all"`` adds what ``elementwise.py`` lists.
 
     A module that branches on data is counted by the branch that these inputs take. A padded batch in an attention
     layer is counted in full. What ``torch.compile`` returned is counted through the module that it was given.
@@ -294,20 +312,22 @@ def count_flops(
         *example_inputs: its positional arguments, of the shapes to count for.
         convention: ``"matmul"`` or ``"all"``.
         example_kwargs: its keyword arguments.
+        unknown: what happens at an operator that nothing is known about: ``"raise"``, or ``"warn"``, which counts 0 FLOPs
+            for the operator and warns once with its name.
 
     Returns:
         FLOPs of one call, over all rows of the inputs.
 
     Raises:
         UncountableError: a scripted module, or an operator that nothing is known about; the message names it.
-        ConfigError: an unknown convention.
+        ConfigError: an unknown convention, or ``unknown`` is neither of its values.
 
     Example:
         >>> actor = torch.nn.Sequential(torch.nn.Linear(2, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1))
         >>> count_flops(actor, torch.zeros(1, 2))  # 2·(2·64 + 64·1)
         384
     """
-    counter = CountingMode(convention)
+    counter = CountingMode(convention, unknown)
     target = original(module_or_fn)
     try:
         with ExitStack() as stack:
