@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C import DispatchKey
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.utils._python_dispatch import (
     TorchDispatchMode,
@@ -23,7 +22,7 @@ from budget_wrappers.metering.checks import CONVENTIONS, check_convention, check
 from budget_wrappers.metering.elementwise import elementwise_cost, product_extras
 from budget_wrappers.metering.factorisations import FACTORISATIONS
 from budget_wrappers.metering.formulas import PRODUCTS, Formula
-from budget_wrappers.metering.operators import functional_packet, is_free
+from budget_wrappers.metering.operators import composite_key, functional_packet, is_free
 from budget_wrappers.metering.quiet import all_quiet
 from budget_wrappers.metering.unchanged import copied, unchanged
 
@@ -123,8 +122,8 @@ def _classify(op: OpOverload, convention: Convention) -> Handler:
 def _unknown(op: str) -> str:
     return (
         f"operator {op} has no FLOP formula; expected a matrix product, convolution or factorisation that is known, or "
-        f"an operator known to hold none. Teach it with register_flop_formula(torch.ops.{op}, formula), or count without "
-        "it by count_flops(…, unknown='warn')."
+        f"an operator known to hold none. Teach it with register_flop_formula(torch.ops.{op}, formula), or leave it out "
+        "by count_flops(…, unknown='warn')."
     )
 
 
@@ -136,7 +135,7 @@ class CountingMode(TorchDispatchMode):
 
     Args:
         convention: what to count.
-        unknown: ``"raise"`` refuses an operator that nothing is known about; ``"warn"`` counts 0 for it, and warns once.
+        unknown: ``"raise"`` refuses an operator that nothing is known about; ``"warn"`` counts 0 for it and warns once.
 
     Attributes:
         flops: what has run so far.
@@ -171,7 +170,7 @@ class CountingMode(TorchDispatchMode):
             with self:
                 # torch's own kernel, as outside of inference mode; func.decompose() prefers a version in Python, made
                 # for compilers, whose parts are others (interpolation as indexing and arithmetic).
-                return func._op_dk(DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
+                return func._op_dk(composite_key(func, args), *args, **kwargs)
         if handler is _branch:
             condition, taken, other, operands = args
             with self:
@@ -210,7 +209,6 @@ class CountingMode(TorchDispatchMode):
                 raise
         self._handlers[func] = handler
         return handler
-
 
     def _ignore(self, op: str, reason: UncountableError) -> None:
         if op not in self._ignored:
@@ -312,8 +310,8 @@ def count_flops(
         *example_inputs: its positional arguments, of the shapes to count for.
         convention: ``"matmul"`` or ``"all"``.
         example_kwargs: its keyword arguments.
-        unknown: what happens at an operator that nothing is known about: ``"raise"``, or ``"warn"``, which counts 0 FLOPs
-            for the operator and warns once with its name.
+        unknown: what happens at an operator that nothing is known about: ``"raise"``, or ``"warn"``, which counts
+            0 FLOPs for the operator and warns once with its name.
 
     Returns:
         FLOPs of one call, over all rows of the inputs.

@@ -6,8 +6,10 @@ For floating-point results:
 * 1 FLOP an input element for a sum, mean, product or norm; a variance takes 3;
 * softmax 4 an element (subtract, exponentiate, add, divide); comparisons, so ``max`` and sorting too, are free;
 * normalisation 2 an element, 3 more where the statistics are computed from the batch, 2 more with a learned scale;
-* nothing for what moves, indexes, casts, quantises, creates or draws numbers, and nothing for integers. Quantised tensors
-  stand for the floating-point numbers that they encode, so a layer's arithmetic costs after quantisation what it did.
+* nothing for what moves, indexes, casts, quantises, creates or draws numbers, and nothing for integers.
+
+Quantised tensors stand for the floating-point numbers that they encode: the arithmetic of a layer costs the same after
+quantisation as before.
 """
 
 from collections.abc import Callable
@@ -26,7 +28,7 @@ from budget_wrappers.metering.operators import (
     moves,
     reduces,
 )
-from budget_wrappers.metering.quantised import recurrent_units
+from budget_wrappers.metering.quantised import recurrent_units, unpacked
 
 Cost = Callable[..., int]
 
@@ -247,7 +249,7 @@ def _packed_bias(activations: int, position: int = 0) -> Cost:
     """The bias inside a packed weight, at ``position`` among the arguments after the input, and what is fused to it."""
 
     def cost(out: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> int:
-        return (activations + (args[position].unpack()[1] is not None)) * out.numel()
+        return (activations + (unpacked(args[position])[1] is not None)) * out.numel()
 
     return cost
 
@@ -284,9 +286,9 @@ def _quantised_recurrent(gates: int, packed: bool) -> Cost:
 
 def _quantised_extras() -> dict[Any, Cost]:
     activations = {
-        0: "linear linear_dynamic linear_dynamic_fp16 conv1d conv2d conv3d conv1d_dynamic conv2d_dynamic conv3d_dynamic "
-        "conv_transpose1d conv_transpose2d conv_transpose3d conv_transpose1d_dynamic conv_transpose2d_dynamic "
-        "conv_transpose3d_dynamic",
+        0: "linear linear_dynamic linear_dynamic_fp16 conv1d conv2d conv3d conv1d_dynamic conv2d_dynamic "
+        "conv3d_dynamic conv_transpose1d conv_transpose2d conv_transpose3d conv_transpose1d_dynamic "
+        "conv_transpose2d_dynamic conv_transpose3d_dynamic",
         1: "linear_relu linear_leaky_relu linear_tanh linear_relu_dynamic linear_relu_dynamic_fp16 conv1d_relu "
         "conv2d_relu conv3d_relu",
     }

@@ -1,13 +1,13 @@
 """FLOPs of torch's matrix factorisations, their solvers, eigenvalue problems and Fourier transforms.
 
 Each formula is the leading term of the textbook algorithm, from the shapes of its arguments: the terms of lower order
-are left out, so a formula is exact in the limit of large matrices. Results are rounded up: nothing here costs 0. Batches
-count once a matrix. Complex arithmetic counts 4 times, as one complex product has 4 real ones. Iterations whose number
-depends on the data (eigenvalues, singular values, squarings of an exponential) count as the source gives them, whatever
-the data. Both conventions count these formulas alike.
+are left out, so a formula is exact in the limit of large matrices. Results are rounded up: nothing here costs 0. Each
+matrix of a batch counts. Complex arithmetic counts 4 times, as one complex product has 4 real ones. Iterations whose
+number depends on the data (eigenvalues, singular values, squarings of an exponential) count as the source gives them,
+whatever the data. Both conventions count these formulas alike.
 
-Sources: [GVL] Golub & Van Loan, *Matrix Computations*, 4th edition, 2013. [LAWN41] Blackford & Dongarra, *LAPACK Working
-Note 41*, "Operation Counts for the BLAS and LAPACK". [LUG] *LAPACK Users' Guide*, 3rd edition, "LAPACK Benchmark".
+Sources: [GVL] Golub & Van Loan, *Matrix Computations*, 4th edition, 2013. [LAWN41] Blackford & Dongarra, *LAPACK
+Working Note 41*, "Operation Counts for the BLAS and LAPACK". [LUG] *LAPACK Users' Guide*, 3rd edition, "LAPACK Benchmark".
 [FFTW] Frigo & Johnson, "The Design and Implementation of FFTW3", Proc. IEEE 93(2), 2005.
 
 Shapes: a matrix is ``(…, m, n)`` with ``k = min(m, n)`` and ``l = max(m, n)``; ``(…, n, r)`` are r right-hand sides.
@@ -117,7 +117,7 @@ def reflectors_flops(m: int, n: int, k: int) -> int:
 
 
 def _qr(out: Any, a: Tensor, mode: str = "reduced", *_: Any, **__: Any) -> int:
-    (m, n), (longer, k) = a.shape[-2:], _sides(a)
+    m, (longer, k) = a.shape[-2], _sides(a)
     columns = {"reduced": k, "complete": m, "r": 0}[mode]
     return _batch(a, householder_flops(longer, k) + (reflectors_flops(m, columns, k) if columns else 0))
 
@@ -172,9 +172,7 @@ def svd_flops(l: int, k: int, vectors: bool = True, full: bool = False) -> int: 
     return min(14 * l * k * k + 8 * k**3, 6 * l * k * k + 20 * k**3)
 
 
-def _svd(
-    out: Any, a: Tensor, full_matrices: bool = False, compute_uv: bool = True, *_: Any, **__: Any
-) -> int:
+def _svd(out: Any, a: Tensor, full_matrices: bool = False, compute_uv: bool = True, *_: Any, **__: Any) -> int:
     return _batch(a, svd_flops(*_sides(a), vectors=compute_uv, full=full_matrices))
 
 
@@ -214,7 +212,7 @@ def _matrix_exp(out: Tensor, a: Tensor, *_: Any, **__: Any) -> int:
 
 
 def fourier_flops(n: int, real: bool = False) -> int:
-    """Return the FLOPs of one transform of n points: ``5·n·log₂(n)`` complex, half as many if one side is real [FFTW]."""
+    """Return the FLOPs of one transform of n points: ``5·n·log₂(n)``, half as many if one side is real [FFTW]."""
     return ceil((2.5 if real else 5.0) * n * log2(n)) if n > 1 else 0
 
 

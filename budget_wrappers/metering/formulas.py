@@ -1,8 +1,8 @@
 """FLOPs of every torch operator that multiplies matrices, from the shapes of its arguments.
 
-One multiply-accumulate is 2 FLOPs, of complex numbers 8. Each formula receives the output of the operator and then its arguments as the
-dispatcher passes them (positional, trailing defaults left out), and returns the FLOPs of its matrix products. Bias,
-activation and normalisation are not in here: ``elementwise.py`` adds them for the ``"all"`` convention.
+One multiply-accumulate is 2 FLOPs, of complex numbers 8. Each formula receives the output of the operator and then its
+arguments as the dispatcher passes them (positional, trailing defaults left out), and returns the FLOPs of its matrix
+products. Bias, activation and normalisation are not in here: ``elementwise.py`` adds them for the ``"all"`` convention.
 
 Where ``torch.utils.flop_counter`` has a formula these agree with it, two cases apart: the weight gradient of a grouped
 convolution, which torch overstates by the number of groups, and complex products, which torch counts like real ones.
@@ -234,7 +234,7 @@ def _mps_rnn(out: Any, x: Tensor, state: Any, weights: Sequence[Tensor], *_: Any
 
 
 def _mps_rnn_backward(out: Any, *args: Any, **__: Any) -> int:
-    """``args`` are three gradients, two states, the input, the layers' outputs, the first states, the weights, …"""
+    """``args`` are three gradients, two states, the input, the layers' outputs, the first states, the weights."""
     return 2 * _fused_rnn(out, args[5], args[8])
 
 

@@ -7,6 +7,8 @@ An operator that is neither these nor a product with a formula is *not* assumed 
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch._C import DispatchKey
 
 
 def _names(text: str) -> frozenset[str]:
@@ -153,9 +155,7 @@ _PACKING = {
 }
 _PACKED_ENDINGS = ("_prepack", "_prepack_fp16", "_prepack_legacy", "_prepack_fp16_legacy", "_rowwise_min_max")
 _UNPACKED_ENDINGS = ("_unpack", "_unpack_fp16")
-_PACKING_ENDINGS = dict.fromkeys(
-    ("quantized", "_quantized", "onednn", "sparse"), _PACKED_ENDINGS + _UNPACKED_ENDINGS
-)
+_PACKING_ENDINGS = dict.fromkeys(("quantized", "_quantized", "onednn", "sparse"), _PACKED_ENDINGS + _UNPACKED_ENDINGS)
 
 # Operators of libraries beside aten that copy, index, cast, pack, or talk to other processes.
 _COLLECTIVES = _names(
@@ -243,6 +243,16 @@ def moves(op: Any) -> bool:
     """Tell whether ``op`` is known to copy, index, create, draw, cast, pack or describe, and to compute nothing."""
     name = base_name(op)
     return op.is_view or (name in MOVES if op.namespace == "aten" else _moves_elsewhere(op.namespace, name))
+
+
+def composite_key(op: Any, args: tuple[Any, ...]) -> DispatchKey:
+    """Return the key of the kernel that takes the composite ``op`` apart: nested tensors may have one of their own."""
+    nested = next((a for a in args if isinstance(a, Tensor) and a.is_nested and a.layout is torch.strided), None)
+    if nested is not None:
+        for name in (f"NestedTensor{nested.device.type.upper()}", "CompositeImplicitAutogradNestedTensor"):
+            if torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), name):
+                return getattr(DispatchKey, name)
+    return DispatchKey.CompositeImplicitAutograd
 
 
 def functional_packet(op: Any) -> Any:

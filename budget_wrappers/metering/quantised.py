@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from budget_wrappers.errors import UncountableError
 from budget_wrappers.metering.factorisations import per_product
 
 Formula = Callable[..., int]
@@ -26,9 +27,25 @@ def _linear(out: Tensor, x: Tensor, *_: Any, **__: Any) -> int:
 # ---- convolutions ---------------------------------------------------------------------------------------------------
 
 
+def unpacked(packed: Any) -> tuple[Tensor, Tensor | None]:
+    """Return weight and bias of a packed weight.
+
+    Raises:
+        UncountableError: a backend that cannot show what it packed.
+    """
+    try:
+        return packed.unpack()
+    except RuntimeError as error:
+        raise UncountableError(
+            f"the weight of a quantised layer cannot be unpacked, so its FLOPs are unknown ({error}); expected one that "
+            "can: quantise the layer while torch.backends.quantized.engine is another, 'x86' say, or charge its FLOPs by "
+            "meter.add(flops)."
+        ) from error
+
+
 def _conv(out: Tensor, x: Tensor, packed: Any, *_: Any, **__: Any) -> int:
     """Every output element sums ``C_in/groups · prod(kernel)`` products."""
-    return 2 * out.numel() * (packed.unpack()[0].numel() // out.shape[1]) if out.numel() else 0
+    return 2 * out.numel() * (unpacked(packed)[0].numel() // out.shape[1]) if out.numel() else 0
 
 
 def _conv_add(out: Tensor, x: Tensor, accumulated: Tensor, packed: Any, *_: Any, **__: Any) -> int:
@@ -37,7 +54,7 @@ def _conv_add(out: Tensor, x: Tensor, accumulated: Tensor, packed: Any, *_: Any,
 
 def _conv_transpose(out: Tensor, x: Tensor, packed: Any, *_: Any, **__: Any) -> int:
     """Every *input* element is multiplied with ``C_out/groups · prod(kernel)`` weights."""
-    return 2 * x.numel() * (packed.unpack()[0].numel() // x.shape[1]) if x.numel() else 0
+    return 2 * x.numel() * (unpacked(packed)[0].numel() // x.shape[1]) if x.numel() else 0
 
 
 def _onednn_conv(out: Tensor, x: Tensor, scale: Any, zero: Any, weight: Tensor, *_: Any, **__: Any) -> int:
