@@ -87,10 +87,19 @@ def register_flop_formula(op: Any, formula: Callable[..., int]) -> None:
         handlers.clear()
 
 
-def _handler_from(formula: Formula, extra: Formula | None) -> Handler:
-    if extra is None:
+def _handler_from(op: OpOverload, *formulas: Formula) -> Handler:
+    """Return the sum of ``formulas``; each gets the results of ``op`` once, wherever these were written to."""
+    written = {argument.name for argument in op._schema.arguments if argument.is_out}
+    if not written and len(formulas) == 1:
+        (formula,) = formulas
         return lambda args, kwargs, out: formula(out, *args, **kwargs)
-    return lambda args, kwargs, out: formula(out, *args, **kwargs) + extra(out, *args, **kwargs)
+
+    def handler(args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
+        if written and kwargs:
+            kwargs = {name: value for name, value in kwargs.items() if name not in written}
+        return sum([formula(out, *args, **kwargs) for formula in formulas])
+
+    return handler
 
 
 def _classify(op: OpOverload, convention: Convention) -> Handler:
@@ -100,7 +109,7 @@ def _classify(op: OpOverload, convention: Convention) -> Handler:
         if known in _REGISTERED:
             return _REGISTERED[known]
         if known in PRODUCTS:
-            return _handler_from(PRODUCTS[known], product_extras(op) if convention == "all" else None)
+            return _handler_from(op, PRODUCTS[known], *([product_extras(op)] if convention == "all" else []))
     free = is_free(op)
     if free and convention == "matmul":
         return _free
@@ -109,8 +118,7 @@ def _classify(op: OpOverload, convention: Convention) -> Handler:
     if torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd"):
         return _decompose
     if free:
-        cost = elementwise_cost(op)
-        return lambda args, kwargs, out: cost(out, *args, **kwargs)
+        return _handler_from(op, elementwise_cost(op))
     from torch.utils.flop_counter import flop_registry  # formulas that the user gave to torch
 
     if packet in flop_registry:
@@ -122,8 +130,8 @@ def _classify(op: OpOverload, convention: Convention) -> Handler:
 def _unknown(op: str) -> str:
     return (
         f"operator {op} has no FLOP formula; expected a matrix product, convolution or factorisation that is known, or "
-        f"an operator known to hold none. Teach it with register_flop_formula(torch.ops.{op}, formula), or leave it out "
-        "by count_flops(…, unknown='warn')."
+        f"an operator known to hold none. Teach it with register_flop_formula(torch.ops.{op}, formula), or count 0 for "
+        "it by count_flops(…, unknown='warn')."
     )
 
 

@@ -7,8 +7,11 @@ number depends on the data (eigenvalues, singular values, squarings of an expone
 whatever the data. Both conventions count these formulas alike.
 
 Sources: [GVL] Golub & Van Loan, *Matrix Computations*, 4th edition, 2013. [LAWN41] Blackford & Dongarra, *LAPACK
-Working Note 41*, "Operation Counts for the BLAS and LAPACK". [LUG] *LAPACK Users' Guide*, 3rd edition, "LAPACK Benchmark".
-[FFTW] Frigo & Johnson, "The Design and Implementation of FFTW3", Proc. IEEE 93(2), 2005.
+Working Note 41*, "Operation Counts for the BLAS and LAPACK". [LUG] *LAPACK Users' Guide*, 3rd edition, "LAPACK
+Benchmark". [FFTW] Frigo & Johnson, "The Design and Implementation of FFTW3", Proc. IEEE 93(2), 2005.
+
+Under any dispatch mode, a counter included, torch computes vectors for ``linalg.svdvals``, ``eigvals`` and ``eigvalsh``
+as well. A counter cannot see that these are dropped, so these three count as with vectors: an upper bound.
 
 Shapes: a matrix is ``(…, m, n)`` with ``k = min(m, n)`` and ``l = max(m, n)``; ``(…, n, r)`` are r right-hand sides.
 """

@@ -37,9 +37,9 @@ def unpacked(packed: Any) -> tuple[Tensor, Tensor | None]:
         return packed.unpack()
     except RuntimeError as error:
         raise UncountableError(
-            f"the weight of a quantised layer cannot be unpacked, so its FLOPs are unknown ({error}); expected one that "
-            "can: quantise the layer while torch.backends.quantized.engine is another, 'x86' say, or charge its FLOPs by "
-            "meter.add(flops)."
+            f"the weight of a quantised layer cannot be unpacked, so its FLOPs are unknown ({error}); expected one "
+            "that shows its shape. Quantise the layer while torch.backends.quantized.engine is another, 'x86' say, or "
+            "charge its FLOPs by meter.add(flops)."
         ) from error
 
 
