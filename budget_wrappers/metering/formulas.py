@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from budget_wrappers.metering.factorisations import FACTORISATIONS, per_product
-from budget_wrappers.metering.quantised import QUANTISED
+from budget_wrappers.metering.quantised import QUANTISED, sparse_product, stored_entries
 
 Shape = Sequence[int]
 Formula = Callable[..., int]
@@ -50,9 +50,11 @@ def _numel(tensor: Tensor) -> int:
 def _mm(out: Tensor, a: Tensor, b: Tensor, *_: Any, **__: Any) -> int:
     # A sparse kernel multiplies the stored entries of its sparse side with a row (or column) of the dense one.
     if a.layout is not torch.strided:
-        return 2 * a._nnz() * b.shape[-1] * per_product(a)
+        if b.layout is not torch.strided:
+            return sparse_product(a, b)
+        return 2 * stored_entries(a) * b.shape[-1] * per_product(a)
     if b.layout is not torch.strided:
-        return 2 * b._nnz() * a.shape[0] * per_product(a)
+        return 2 * stored_entries(b) * a.shape[0] * per_product(a)
     return matrix_product(a.shape[0], a.shape[1], b.shape[1]) * per_product(a)
 
 
@@ -71,7 +73,7 @@ def _baddbmm(out: Tensor, _: Tensor, a: Tensor, b: Tensor, *__: Any, **___: Any)
 
 
 def _mv(out: Tensor, a: Tensor, *_: Any, **__: Any) -> int:
-    return 2 * (a.numel() if a.layout is torch.strided else a._nnz()) * per_product(a)
+    return 2 * (a.numel() if a.layout is torch.strided else stored_entries(a)) * per_product(a)
 
 
 def _addmv(out: Tensor, _: Tensor, a: Tensor, *__: Any, **___: Any) -> int:

@@ -108,28 +108,36 @@ def _block_sparse_linear(out: Tensor, x: Tensor, packed: Any, *_: Any) -> int:
     return 2 * prod(x.shape[:-1]) * blocks * rows * columns
 
 
-def _sparse_sparse(out: Tensor, a: Tensor, b: Tensor, *_: Any) -> int:
-    """Each stored entry of a's column j meets each stored entry of b's row j."""
-    columns = a.to_sparse_coo()._indices()[1]
-    rows = b.to_sparse_coo()._indices()[0]
+def stored_entries(sparse: Tensor) -> int:
+    """Return the number of entries that a sparse tensor stores, those of its blocks included."""
+    return (sparse._values() if sparse.layout is torch.sparse_coo else sparse.values()).numel()
+
+
+def sparse_product(a: Tensor, b: Tensor) -> int:
+    """Return the FLOPs of ``a @ b``, both sparse: each entry of a's column j meets each entry of b's row j."""
+    columns, rows = a.to_sparse_coo()._indices()[1], b.to_sparse_coo()._indices()[0]
     size = a.shape[1]
     pairs = torch.bincount(columns, minlength=size) * torch.bincount(rows, minlength=size)
-    return 2 * int(pairs.sum()) * per_product(out)
+    return 2 * int(pairs.sum()) * per_product(a)
+
+
+def _sparse_sparse(out: Tensor, a: Tensor, b: Tensor, *_: Any) -> int:
+    return sparse_product(a, b)
 
 
 def _sampled(out: Tensor, pattern: Tensor, a: Tensor, b: Tensor, *_: Any, **__: Any) -> int:
     """The entries of ``a @ b`` that the pattern stores."""
-    return 2 * pattern._nnz() * a.shape[-1] * per_product(a)
+    return 2 * stored_entries(pattern) * a.shape[-1] * per_product(a)
 
 
 def _sparse_reduce(out: Any, a: Tensor, b: Tensor, *_: Any, **__: Any) -> int:
-    return 2 * a._nnz() * b.shape[-1]
+    return 2 * stored_entries(a) * b.shape[-1] * per_product(a)
 
 
 def _sparse_reduce_backward(
     out: Any, a: Tensor, grad: Tensor, weight: Tensor, reduce: str, chosen: Any, mask: Sequence[bool], *_: Any
 ) -> int:
-    return (int(mask[0]) + int(mask[1])) * 2 * a._nnz() * grad.shape[-1]
+    return (int(mask[0]) + int(mask[1])) * 2 * stored_entries(a) * grad.shape[-1]
 
 
 def _two_of_four_linear(out: Tensor, x: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
