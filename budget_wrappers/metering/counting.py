@@ -22,7 +22,7 @@ from budget_wrappers.metering.checks import CONVENTIONS, check_convention, check
 from budget_wrappers.metering.elementwise import elementwise_cost, product_extras
 from budget_wrappers.metering.factorisations import FACTORISATIONS
 from budget_wrappers.metering.formulas import PRODUCTS, Formula
-from budget_wrappers.metering.operators import composite_key, functional_packet, is_free
+from budget_wrappers.metering.operators import composite_key, functional_packet, is_composite, is_free, is_jagged
 from budget_wrappers.metering.quiet import all_quiet
 from budget_wrappers.metering.unchanged import copied, unchanged
 
@@ -115,7 +115,7 @@ def _classify(op: OpOverload, convention: Convention) -> Handler:
         return _free
     # Outside of inference mode torch takes a composite operator apart before any mode sees it; here its parts cost
     # something too, so it is always taken apart.
-    if torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd"):
+    if is_composite(op):
         return _decompose
     if free:
         return _handler_from(op, elementwise_cost(op))
@@ -175,6 +175,8 @@ class CountingMode(TorchDispatchMode):
         if handler is _free or not self.enabled:
             return func(*args, **kwargs)
         if handler is _decompose:
+            if any(map(is_jagged, types)):
+                return NotImplemented  # such a tensor takes the operator apart itself, and its parts come back here
             with self:
                 # torch's own kernel, as outside of inference mode; func.decompose() prefers a version in Python, made
                 # for compilers, whose parts are others (interpolation as indexing and arithmetic).
@@ -184,7 +186,7 @@ class CountingMode(TorchDispatchMode):
             with self:
                 return (taken if condition else other)(*operands)
         if handler is _answered_elsewhere:
-            return NotImplemented
+            return NotImplemented if types else func(*args, **kwargs)
         out = func(*args, **kwargs)
         if "out" in kwargs:
             # A formula gets the result once, wherever it was written to.

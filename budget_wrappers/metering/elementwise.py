@@ -45,6 +45,8 @@ def _floats(value: Any) -> int:
 
 
 def _size(tensor: Tensor) -> int:
+    if tensor.is_nested and tensor.layout is torch.jagged:
+        return tensor.values().numel()
     if tensor.is_nested:
         return sum(prod(size) for size in tensor._nested_tensor_size().tolist())
     return tensor.numel()

@@ -65,6 +65,8 @@ def _addmm(out: Tensor, _: Tensor, a: Tensor, b: Tensor, *__: Any, **___: Any) -
 def _bmm(out: Tensor, a: Tensor, b: Tensor, *_: Any, **__: Any) -> int:
     if a.is_nested:
         return sum(2 * prod(x) * y[-1] for x, y in zip(nested_sizes(a), nested_sizes(b), strict=True))
+    if a.layout is not torch.strided:
+        return 2 * stored_entries(a) * b.shape[-1] * per_product(a)
     return a.shape[0] * matrix_product(a.shape[1], a.shape[2], b.shape[2]) * per_product(a)
 
 
@@ -89,7 +91,9 @@ def _foreach_mm(out: Sequence[Tensor], left: Sequence[Tensor], right: Sequence[T
 
 def _linear(out: Tensor, x: Tensor, *_: Any, **__: Any) -> int:
     """``x (…, in) → out (…, out)``, however the weight is packed: every output element is a sum of ``in`` products."""
-    return 2 * _numel(out) * nested_sizes(x)[0][-1] if x.is_nested else 2 * _numel(out) * x.shape[-1]
+    if x.is_nested:
+        return 2 * _numel(out) * nested_sizes(x)[0][-1]
+    return 2 * out.numel() * x.shape[-1] * per_product(x)
 
 
 def _linear_backward(

@@ -245,6 +245,18 @@ def moves(op: Any) -> bool:
     return op.is_view or (name in MOVES if op.namespace == "aten" else _moves_elsewhere(op.namespace, name))
 
 
+def is_composite(op: Any) -> bool:
+    """Tell whether the kernel of ``op`` calls other operators, which can be counted one by one."""
+    # torch writes the custom operators of its own layers in Python.
+    key = "CompositeExplicitAutograd" if op.namespace == "torch_nn" else "CompositeImplicitAutograd"
+    return torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), key)
+
+
+def is_jagged(kind: type) -> bool:
+    """Tell whether ``kind`` is torch's class of jagged tensors, without loading it: that takes a second."""
+    return kind.__module__.startswith("torch.nested") and kind.__name__ == "NestedTensor"
+
+
 def composite_key(op: Any, args: tuple[Any, ...]) -> DispatchKey:
     """Return the key of the kernel that takes the composite ``op`` apart: nested tensors may have one of their own."""
     nested = next((a for a in args if isinstance(a, Tensor) and a.is_nested and a.layout is torch.strided), None)
@@ -252,7 +264,8 @@ def composite_key(op: Any, args: tuple[Any, ...]) -> DispatchKey:
         for name in (f"NestedTensor{nested.device.type.upper()}", "CompositeImplicitAutogradNestedTensor"):
             if torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), name):
                 return getattr(DispatchKey, name)
-    return DispatchKey.CompositeImplicitAutograd
+    explicit = op.namespace == "torch_nn"
+    return DispatchKey.CompositeExplicitAutograd if explicit else DispatchKey.CompositeImplicitAutograd
 
 
 def functional_packet(op: Any) -> Any:

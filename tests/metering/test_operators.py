@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch._ops import OpOverload
+from torch.nn import functional as F
 
 from budget_wrappers.errors import ConfigError, UncountableError
 from budget_wrappers.metering import count_flops, counting, elementwise, operators, register_flop_formula
@@ -93,6 +94,15 @@ def test_each_formula_of_a_product_accepts_whatever_the_dispatcher_may_pass_to_i
 def test_each_cost_of_a_free_operator_accepts_whatever_the_dispatcher_may_pass_to_it() -> None:
     free = filter(operators.is_free, filter(takes_tensors, overloads(EAGER)))
     assert [refused for op in free for refused in refusals(op, elementwise.elementwise_cost(op))] == []
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_torchs_layers_written_in_python_are_taken_apart(mode: type) -> None:
+    chunks = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=2)
+    x, weight, target = torch.ones(6, 4), torch.ones(9, 4), torch.zeros(6, dtype=torch.int64)
+    with mode():
+        flops = count_flops(lambda: F.linear_cross_entropy(x, weight, target, reduction="none", options=chunks))
+    assert flops == 2 * 6 * 4 * 9
 
 
 # ---- operators that nothing is known about --------------------------------------------------------------------------

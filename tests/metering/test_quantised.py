@@ -263,11 +263,13 @@ def test_a_reduction_over_a_sparse_matrix_costs_its_entries_and_their_gradient_a
 
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
-def test_a_linear_layer_over_a_nested_batch_costs_its_tokens_and_no_padding(mode: type) -> None:
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=["strided", "jagged"])
+def test_a_linear_layer_over_a_nested_batch_costs_its_tokens_and_no_padding(mode: type, layout: torch.layout) -> None:
     weight = torch.ones(3, 4)
     with mode():
-        nested = torch.nested.nested_tensor([torch.ones(2, 4), torch.ones(3, 4)])
+        nested = torch.nested.nested_tensor([torch.ones(2, 4), torch.ones(3, 4)], layout=layout)
         assert count_flops(lambda: F.linear(nested, weight)) == 2 * 5 * 4 * 3
+        assert count_flops(lambda: F.relu(F.linear(nested, weight)), convention="all") == 2 * 5 * 4 * 3 + 5 * 3
 
 
 def test_the_gradient_of_a_linear_layer_over_a_nested_batch_repeats_its_products_twice() -> None:
