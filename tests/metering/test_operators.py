@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.ao.quantization.fx._decomposed  # its operators are known once it is loaded
 from torch._ops import OpOverload
 from torch.nn import functional as F
 
@@ -32,7 +33,8 @@ UNKNOWN = {
 
 # Namespaces of kernels that Python code calls by running eagerly. Compilers emit the others (prims, inductor,
 # static_runtime), or several processes with GPUs do (symm_mem).
-EAGER = ["aten", "quantized", "_quantized", "quantization", "sparse", "onednn", "mkldnn", "mkl", "c10d"]
+EAGER = ["aten", "quantized", "_quantized", "quantized_decomposed", "quantization", "sparse", "onednn", "mkldnn", "mkl"]
+EAGER += ["c10d", "_c10d_functional"]
 
 
 def overloads(namespaces: list[str]) -> Iterator[OpOverload]:
