@@ -170,8 +170,9 @@ class StepAccount(MeterHandle, Turn):
             raise MeterError(
                 f"An episode has ended and meter {self.meter.name!r} never watched a module nor received a charge, in "
                 f"this process. Call get_meter({self.meter.name!r}).watch(policy_module) where the policy acts, or "
-                ".add(flops); for a module that a team shares, charge_agents(). With environments in worker processes leave the wrapper out of them and wrap the vector "
-                "environment, in the main process, with the one of the same name in budget_wrappers.wrappers.vector."
+                ".add(flops); for a module that a team shares, charge_agents(). With environments in worker processes "
+                "leave the wrapper out of them and wrap the vector environment, in the main process, with the one of "
+                "the same name in budget_wrappers.wrappers.vector."
             )
 
 
