@@ -95,11 +95,8 @@ class StepAccount(MeterHandle, Turn):
         if flops:  # whole and positive: a meter takes no other charge
             self.total += flops
             self._steps += 1
-            self.paid_calls, self.paid_at = meter.last_calls, meter.closed_calls
-            if meter.payer is not self._self or meter.mixed:
-                self.paid()
-        elif meter.payer is not self._self and meter.payer is not None:
-            self.require_own_acting()
+        if meter.shared:
+            self.look_around(flops)
         return self.total
 
     def begin_step(self) -> None:
