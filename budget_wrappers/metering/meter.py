@@ -15,7 +15,7 @@ from budget_wrappers.metering.checks import check_convention, whole
 from budget_wrappers.metering.installing import install
 from budget_wrappers.metering.phases import aside, in_mode, in_phase, uncharging
 from budget_wrappers.metering.processes import check_home, refuse_pickling
-from budget_wrappers.metering.quiet import METERS, SILENT, counting
+from budget_wrappers.metering.quiet import METERS, SILENT, UNDER_WAY, counting
 from budget_wrappers.metering.rows import ByRow, RowLedger, checked_parts
 from budget_wrappers.metering.state import MeterState
 from budget_wrappers.metering.totals import Totals, checked_state
@@ -171,7 +171,7 @@ class ComputeMeter(MeterState):
         if self.thread:
             self.require_turn()
         self.used, self._foreign = True, False
-        if self.mode == SILENT or counting():
+        if self.mode == SILENT or (UNDER_WAY[0] and counting()):
             if self.learn_counter is not None and self.learn_counter.enabled and not counting():
                 self.learn_counter.flops += flops
             return

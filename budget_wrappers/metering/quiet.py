@@ -1,5 +1,6 @@
 """How meters charge at this moment, and how ``count_flops`` keeps all of them from charging what it runs."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,8 +16,14 @@ METERS: WeakSet[Any] = WeakSet()
 
 _DEPTH: ContextVar[int] = ContextVar("runs for their FLOPs that are under way in this context", default=0)
 
-counting = _DEPTH.get
-"""Tells how many runs for their FLOPs are under way here: above 0 no meter is charged by this thread or task."""
+UNDER_WAY = [0]
+"""Runs for their FLOPs that are under way in the whole process: what is asked first, as it costs least."""
+_LOCK = threading.Lock()
+
+
+def counting() -> bool:
+    """Tell whether this thread or task runs something for its FLOPs, so that no meter is charged by it."""
+    return UNDER_WAY[0] > 0 and _DEPTH.get() > 0
 
 
 @contextmanager
@@ -28,7 +35,11 @@ def all_quiet() -> Iterator[None]:
     # Set back by hand: a generator may be closed in another context, where a token is worth nothing.
     depth = _DEPTH.get()
     _DEPTH.set(depth + 1)
+    with _LOCK:
+        UNDER_WAY[0] += 1
     try:
         yield
     finally:
+        with _LOCK:
+            UNDER_WAY[0] -= 1
         _DEPTH.set(depth)

@@ -32,7 +32,8 @@ class MeterState(Inside):
         graded: forwards booked as learning as autograd recorded them, by name and rows.
         acting: whose policy was charged since the last ``take``; ``None`` for nobody's in particular.
         mixed: whether policies of several owners were.
-        payer: the account that has paid last; ``accounts``: those that are alive. See ``turns``.
+        accounts: those of wrappers that read this meter and are alive; ``shared``: whether there are several; ``payer``:
+            the one that has paid last. See ``wrappers.turns``.
         explained: whether an episode without any charge has been explained once.
     """
 
@@ -63,6 +64,7 @@ class MeterState(Inside):
         "payer",
         "pending_rows",
         "row_ledger",
+        "shared",
         "uncharged",
         "unpaid",
         "used",
@@ -84,7 +86,7 @@ class MeterState(Inside):
         self.calls = self.closed_calls = self.last_calls = 0
         self.graded: dict[tuple[str, int], int] = {}
         self.acting: object | None = None
-        self.mixed = self.explained = False
+        self.mixed = self.shared = self.explained = False
         self.payer: Any = None
         self.accounts: WeakSet[Any] = WeakSet()
         self._clear()

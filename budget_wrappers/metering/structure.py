@@ -5,7 +5,8 @@ from itertools import chain
 from operator import attrgetter, is_
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 # Layers of torch whose FLOPs depend on more than shapes: padding that attention may drop, clusters of targets.
 _DATA_DEPENDENT = (
@@ -20,7 +21,6 @@ _DATA_DEPENDENT = (
 OURS = "is_budget_hook"
 """An attribute of every hook of a watch, so that it is told from others' hooks, which may run anything."""
 
-_shape_of = attrgetter("shape")
 _convolution = attrgetter("stride", "padding", "dilation", "groups", "kernel_size")
 
 
@@ -31,37 +31,42 @@ class Structure:
         module: a module, with everything inside.
     """
 
-    __slots__ = ("_convolutions", "_dicts", "_kinds", "_modules", "_parameters", "_settings", "_shapes", "_sizes",
-                 "_values", "_wholes")  # fmt: skip
+    __slots__ = ("_convolutions", "_empty", "_filled", "_kinds", "_modules", "_numbers", "_settings", "_sizes")
+    __slots__ += ("_values", "_views", "_weights")
 
     def __init__(self, module: nn.Module) -> None:
         self._modules = list(module.modules())
         self._kinds = list(map(type, self._modules))
-        # The first say what there is, and the values of the others are what counts.
-        self._wholes = [
-            part
-            for one in self._modules
-            for part in (one.__dict__, one._modules, one._parameters, one._forward_hooks, one._forward_pre_hooks)
-        ]
-        self._sizes = list(map(len, self._wholes))
-        self._dicts = [part for one in self._modules for part in (one._modules, one._parameters) if part]
-        self._values = list(chain.from_iterable(map(dict.values, self._dicts)))
-        self._parameters = [
-            parameter for one in self._modules for parameter in one._parameters.values() if parameter is not None
-        ]
-        self._shapes = list(map(_shape_of, self._parameters))
+        parts = [
+            part for one in self._modules for part in (one._modules, one._parameters, one._forward_hooks,
+                                                       one._forward_pre_hooks)
+        ]  # fmt: skip
+        self._empty = [part for part in parts if not part]
+        # What a module has beside these; a forward of its own, for one.
+        self._filled = [one.__dict__ for one in self._modules] + [part for part in parts if part]
+        self._sizes = list(map(len, self._filled))
+        # Layers and weights, by identity.
+        self._views = [part.values() for one in self._modules for part in (one._modules, one._parameters) if part]
+        self._values = list(chain.from_iterable(self._views))
+        # A weight whose data was replaced is the same object. A product's FLOPs follow from how many numbers it has.
+        self._weights = [value for value in self._values if isinstance(value, Tensor) and value.dim() > 1]
+        self._numbers = list(map(_numel, self._weights))
         self._convolutions = [one for one in self._modules if isinstance(one, nn.modules.conv._ConvNd)]
         self._settings = list(map(_convolution, self._convolutions))
 
     def holds(self) -> bool:
         """Tell whether the module is still what it was."""
         return (
-            list(map(len, self._wholes)) == self._sizes
-            and all(map(is_, chain.from_iterable(map(dict.values, self._dicts)), self._values))
-            and list(map(_shape_of, self._parameters)) == self._shapes
+            not any(self._empty)
+            and list(map(len, self._filled)) == self._sizes
+            and all(map(is_, chain.from_iterable(self._views), self._values))
+            and list(map(_numel, self._weights)) == self._numbers
             and list(map(type, self._modules)) == self._kinds
             and (not self._convolutions or list(map(_convolution, self._convolutions)) == self._settings)
         )
+
+
+_numel = torch._C.TensorBase.numel
 
 
 def is_static(module: nn.Module) -> bool:

@@ -6,6 +6,7 @@ from threading import get_ident
 from typing import Any, Self
 
 import numpy as np
+import torch
 from torch import Tensor, is_grad_enabled, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -21,7 +22,7 @@ from budget_wrappers.metering.calls import (
 from budget_wrappers.metering.checks import whole
 from budget_wrappers.metering.counting import count_flops, original
 from budget_wrappers.metering.isolation import never_compile
-from budget_wrappers.metering.quiet import BY_GRADIENT, SILENT, counting
+from budget_wrappers.metering.quiet import BY_GRADIENT, SILENT, UNDER_WAY, counting
 from budget_wrappers.metering.rows import UNKNOWN, checked_by_row
 from budget_wrappers.metering.shares import count_each_row
 from budget_wrappers.metering.state import MeterState
@@ -29,6 +30,9 @@ from budget_wrappers.metering.structure import OURS, Structure, is_static
 
 REPORT = "flops_of_last_forward"
 REPORT_BY_ROW = "flops_by_row_of_last_forward"
+
+# in_transform() written out where every forward asks.
+_transform, _tracer, _traces = torch._C._functorch.peek_interpreter_stack, torch._C._get_tracing_state, torch.jit._trace
 
 Rows = int | Callable[..., int] | None
 """Observations in a call: a number, or a function of the call's arguments; ``None`` reads them off its tensors."""
@@ -291,7 +295,7 @@ class _After(_Hook):
         """Charge one forward whose cost is known or reported: every line here is paid on every step."""
         # A copy of the module shares this hook or holds an inert watch's, and charges nothing.
         watch = self._watch
-        if watch._target() is not module or counting():
+        if watch._target() is not module or (UNDER_WAY[0] and counting()):
             return
         meter = watch._meter
         if meter.thread:
@@ -300,7 +304,15 @@ class _After(_Hook):
         if mode == SILENT:
             return
         cost = None
-        if len(args) == 1 and not kwargs and args[0].__class__ is Tensor and not watch._reports and not in_transform():
+        if (
+            len(args) == 1
+            and not kwargs
+            and args[0].__class__ is Tensor
+            and not watch._reports
+            and _transform() is None
+            and _tracer() is None
+            and _traces._trace_module_map is None
+        ):
             try:
                 cost = watch._costs.get(args[0].shape) if self.holds(module) else None
             except RuntimeError:  # a nested tensor has no shape

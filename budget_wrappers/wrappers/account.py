@@ -95,11 +95,8 @@ class StepAccount(MeterHandle, Turn):
         if flops:  # whole and positive: a meter takes no other charge
             self.total += flops
             self._steps += 1
-            self.paid_calls, self.paid_at = meter.last_calls, meter.closed_calls
-            if meter.payer is not self._self or meter.mixed:
-                self.paid()
-        elif meter.payer is not self._self and meter.payer is not None:
-            self.require_own_acting()
+        if meter.shared:
+            self.look_around(flops)
         return self.total
 
     def begin_step(self) -> None:
@@ -170,8 +167,9 @@ class StepAccount(MeterHandle, Turn):
             raise MeterError(
                 f"An episode has ended and meter {self.meter.name!r} never watched a module nor received a charge, in "
                 f"this process. Call get_meter({self.meter.name!r}).watch(policy_module) where the policy acts, or "
-                ".add(flops). With environments in worker processes leave the wrapper out of them and wrap the vector "
-                "environment, in the main process, with the one of the same name in budget_wrappers.wrappers.vector."
+                ".add(flops); for a module that a team shares, charge_agents(). With environments in worker processes "
+                "leave the wrapper out of them and wrap the vector environment, in the main process, with the one of "
+                "the same name in budget_wrappers.wrappers.vector."
             )
 
 

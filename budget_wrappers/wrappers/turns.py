@@ -29,6 +29,7 @@ class Turn:
         self.paid_calls = self.paid_at = 0
         self._self = ref(self)
         self.meter.accounts.add(self)
+        self.meter.shared = len(self.meter.accounts) > 1
         self.begin_turn()
         self.over = True
 
@@ -39,31 +40,37 @@ class Turn:
         self._graded_before = dict(self.meter.graded)
         self._named_before = dict(self.meter.by_name)
 
-    def paid(self) -> None:
-        """Note that a step paid something: called with what the meter has just closed.
+    def look_around(self, paid: int) -> None:
+        """Check what the meter has just closed, where other accounts read it, too.
+
+        Args:
+            paid: above 0 where the step paid something.
 
         Raises:
-            MeterError: policies of two owners were charged, and two environments are within an episode.
+            MeterError: it was not this environment's alone, or another one's step has paid for this action.
         """
         meter = self.meter
-        meter.payer = self._self
-        if meter.mixed:
-            meter.mixed = False
-            others = sum(not account.over for account in meter.accounts if account is not self)
-            if others:
-                raise MeterError(
-                    f"meter {meter.name!r} was charged by policies of two owners since the last step, and {others + 1} "
-                    "environments that read it are within an episode: this one would pay for what acted in another. "
-                    "Give each agent and its environment a meter of their own, meter='name', or step each environment "
-                    "right after the policy has acted for it."
-                )
+        if paid:
+            self.paid_calls, self.paid_at = meter.last_calls, meter.closed_calls
+            meter.payer = self._self
+            if meter.mixed:
+                self._require_one_owner()
+        elif meter.payer is not self._self and meter.payer is not None:
+            self._require_own_acting()
 
-    def require_own_acting(self) -> None:
-        """Check a step that paid nothing, where another account has paid since this one did.
+    def _require_one_owner(self) -> None:
+        meter = self.meter
+        meter.mixed = False
+        others = sum(not account.over for account in meter.accounts if account is not self)
+        if others:
+            raise MeterError(
+                f"meter {meter.name!r} was charged by policies of two owners since the last step, and {others + 1} "
+                "environments that read it are within an episode: this one would pay for what acted in another. Give "
+                "each agent and its environment a meter of their own, meter='name', or step each environment right "
+                "after the policy has acted for it."
+            )
 
-        Raises:
-            MeterError: the other one's step has paid for this one's action.
-        """
+    def _require_own_acting(self) -> None:
         meter = self.meter
         other = meter.payer()
         # One action for each of two environments, then their steps: the first has paid for both, and was not alone.

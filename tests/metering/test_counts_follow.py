@@ -254,7 +254,7 @@ def test_a_module_pickled_while_watched_knows_nothing_of_this_library(
     meter.watch(net)
     whole = pickle.dumps(net)
     assert b"budget_wrappers" not in whole
-    twin = pickle.loads(whole)  # noqa: S301 - our own
+    twin = pickle.loads(whole)
     with torch.no_grad():
         assert torch.equal(twin(torch.ones(1, 4)), net(torch.ones(1, 4)))
     assert meter.take_flops() == 16

@@ -4,6 +4,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,22 +18,11 @@ from tests.metering.modules import Custom
 
 def at_once(*runs: Callable[[], None]) -> None:
     """Run each in a thread of its own, started together, and raise what one of them raised."""
-    gate, raised = threading.Barrier(len(runs)), []
-
-    def guarded(run: Callable[[], None]) -> None:
-        gate.wait()
-        try:
-            run()
-        except BaseException as error:
-            raised.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(run,)) for run in runs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if raised:
-        raise raised[0]
+    gate = threading.Barrier(len(runs))
+    with ThreadPoolExecutor(len(runs)) as threads:
+        futures = [threads.submit(lambda run=run: (gate.wait(), run())) for run in runs]
+    for future in futures:
+        future.result()
 
 
 class Inside(nn.Module):
@@ -49,20 +39,9 @@ class Inside(nn.Module):
 
 
 def elsewhere(run: Callable[[], None]) -> BaseException | None:
-    """Run in another thread and return what it raised."""
-    caught: list[BaseException] = []
-
-    def guarded() -> None:
-        try:
-            run()
-        except BaseException as error:
-            caught.append(error)
-
-    thread = threading.Thread(target=guarded)
-    thread.start()
-    thread.join(20)
-    assert not thread.is_alive()
-    return caught[0] if caught else None
+    """Run in another thread, to its end, and return what it raised."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(run).exception(20)
 
 
 @pytest.mark.parametrize("wrap", [lambda net: net, Custom], ids=["static", "counted"])
@@ -143,9 +122,16 @@ USES = {
 }
 
 
+ENTERS = {
+    "learning": lambda meter: meter.phase("learn"),
+    "acting": lambda meter: meter.phase("act"),
+    "paused": lambda meter: meter.paused(),
+    "aside": lambda meter: meter.aside(),
+}
+
+
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-@pytest.mark.parametrize("enter", [lambda m: m.phase("learn"), lambda m: m.phase("act"), lambda m: m.paused(), lambda m: m.aside()],
-                         ids=["learning", "acting", "paused", "aside"])  # fmt: skip
+@pytest.mark.parametrize("enter", ENTERS.values(), ids=ENTERS)
 def test_a_second_thread_that_uses_a_meter_in_a_phase_of_the_first_is_refused(
     meter: ComputeMeter,
     net: nn.Module,

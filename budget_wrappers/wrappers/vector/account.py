@@ -120,13 +120,8 @@ class VectorAccount(Turn):
             by_name = {name: by_name.get(name, 0) + parts.get(name, 0) for name in {**by_name, **parts}}
         self._carried.clear()
         some = np.count_nonzero(cost)
-        meter = self.meter
-        if some:
-            self.paid_calls, self.paid_at = meter.last_calls, meter.closed_calls
-            if meter.payer is not self._self or meter.mixed:
-                self.paid()
-        elif meter.payer is not self._self and meter.payer is not None:
-            self.require_own_acting()
+        if self.meter.shared:
+            self.look_around(some)
         if len(self._names) > 1:
             self._add_by_name(by_name)
         elif fresh is not None or some < self.n:
