@@ -132,7 +132,11 @@ def _unknown(op: str) -> str:
     )
 
 
-_HANDLERS: dict[Convention, dict[Any, Handler]] = {convention: {} for convention in CONVENTIONS}
+Known = tuple[Handler, int]
+"""How an operator is counted, and which of the numbers below it is: looked up once, as operators are slow keys."""
+_ORDINARY, _READING, _WHOLE = 0, 1, 2
+
+_HANDLERS: dict[Convention, dict[Any, Known]] = {convention: {} for convention in CONVENTIONS}
 
 
 class CountingMode(TorchDispatchMode):
@@ -179,11 +183,11 @@ class CountingMode(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operator and add its FLOPs."""
         kwargs = kwargs or {}
-        handler = self._handlers.get(func) or self._handler(func)
+        handler, sort = self._handlers.get(func) or self._handler(func)
+        if sort == _READING and not self.data_dependent:
+            self.data_dependent = _reads_data(func, args)
         if handler is _free or not self.enabled:
-            if func in _BY_DATA:
-                self.data_dependent = self.data_dependent or _reads_data(func, args)
-            return self._run(func, args, kwargs)
+            return func(*args, **kwargs) if self._generators is None else self._run(func, args, kwargs)
         if handler is _decompose:
             if any(map(is_jagged, types)):
                 return NotImplemented  # such a tensor takes the operator apart itself, and its parts come back here
@@ -197,30 +201,29 @@ class CountingMode(TorchDispatchMode):
                 return (taken if condition else other)(*operands)
         if handler is _answered_elsewhere:
             return NotImplemented if types else func(*args, **kwargs)
-        if func in _BY_DATA:
-            self.data_dependent = self.data_dependent or _reads_data(func, args)
-        out = self._run(func, args, kwargs)
+        out = func(*args, **kwargs) if self._generators is None else self._run(func, args, kwargs)
         if "out" in kwargs:
             # A formula gets the result once, wherever it was written to.
             kwargs = {key: value for key, value in kwargs.items() if key != "out"}
         flops = handler(args, kwargs, out)
         if flops:
             self.flops += flops
-            self._note_rows(func, out)
+            if sort != _WHOLE:
+                self._note_rows(out)
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if self._generators is not None and SEEDED in getattr(func, "tags", ()):
+        if SEEDED in getattr(func, "tags", ()):
             if is_composite(func):
                 with self:
                     return func._op_dk(composite_key(func, args), *args, **kwargs)
             return self._generators.run(func, args, kwargs)
         return func(*args, **kwargs)
 
-    def _note_rows(self, func: Any, out: Any) -> None:
+    def _note_rows(self, out: Any) -> None:
         first = out[0] if isinstance(out, (tuple, list)) and out else out
-        if isinstance(first, Tensor) and not first.is_nested and func.overloadpacket not in _WHOLE_BATCH:
-            self.leading.add(first.shape[0] if first.dim() else 1)
+        if isinstance(first, Tensor) and not first.is_nested:
+            self.leading.add(first.size(0) if first.dim() else 1)
 
     def shared_evenly(self, rows: int) -> bool:
         """Tell whether each of ``rows`` cost the same: every operator that was counted has run on all of them.
@@ -231,11 +234,11 @@ class CountingMode(TorchDispatchMode):
             return self.leading <= {rows}
         return all(dimension and dimension % rows == 0 for dimension in self.leading)
 
-    def _handler(self, func: Any) -> Handler:
+    def _handler(self, func: Any) -> Known:
         if str(func) in _ANSWERED_ELSEWHERE:
             handler = _answered_elsewhere
         elif not self.enabled:
-            return _free
+            return _free, _ORDINARY
         else:
             try:
                 if isinstance(func, OpOverload):
@@ -250,12 +253,13 @@ class CountingMode(TorchDispatchMode):
             except UncountableError as error:
                 if self._unknown == "warn":
                     self._ignore(str(func), error)
-                    return _free  # for this counter only: others may refuse the operator
+                    return _free, _ORDINARY  # for this counter only: others may refuse the operator
                 # A model may catch what its layers raise: whoever reads the count must still learn of it.
                 self.refused = error
                 raise
-        self._handlers[func] = handler
-        return handler
+        reading, whole = func in _BY_DATA, getattr(func, "overloadpacket", None) in _WHOLE_BATCH
+        known = self._handlers[func] = handler, _READING if reading else _WHOLE if whole else _ORDINARY
+        return known
 
     def _ignore(self, op: str, reason: UncountableError) -> None:
         if op not in self._ignored:
