@@ -29,6 +29,7 @@ from agents.loop.structure import layer_sizes
 from agents.replay.buffers import Batch, ReplayBuffer
 from agents.replay.hindsight import HindsightReplay, goal_reward, goal_slices
 from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.metering.isolation import one_at_a_time
 
 
 class OffPolicyAgent(MethodHost, Conversion, ABC):
@@ -82,7 +83,8 @@ class OffPolicyAgent(MethodHost, Conversion, ABC):
             held.require(self, env)
         self.rng = np.random.default_rng(self.config.seed)
         self.generator = torch.Generator(self.device).manual_seed(self.config.seed)
-        with torch.random.fork_rng(devices=[]):
+        # One at a time: weights are drawn from torch's generator, which all threads share.
+        with one_at_a_time(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             self.build()
             for held in self.methods:

@@ -45,7 +45,8 @@ _EAGERLY = _Eagerly()
 def eagerly() -> Iterator[None]:
     """Run compiled functions as the Python they were made from, as a compiled kernel shows no operators."""
     # Nothing can be compiled before this module is loaded, and loading it takes a second.
-    if "torch._dynamo" not in sys.modules:
+    compiler = sys.modules.get("torch._dynamo")
+    if compiler is None or not hasattr(compiler, "set_stance"):  # or another thread is loading it
         yield
         return
     _EAGERLY.enter()

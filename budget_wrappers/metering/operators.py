@@ -160,7 +160,7 @@ _PACKING_ENDINGS = dict.fromkeys(("quantized", "_quantized", "onednn", "sparse")
 # Operators of libraries beside aten that copy, index, cast, pack, or talk to other processes.
 _COLLECTIVES = _names(
     """
-    _allgather_base _reduce_scatter_base all_gather_into_tensor all_gather_into_tensor_coalesced
+    _allgather_base _reduce_scatter_base _wrap_tensor_autograd all_gather_into_tensor all_gather_into_tensor_coalesced
     all_gather_into_tensor_out all_reduce all_reduce_coalesced all_to_all_single allgather allgather_coalesced
     allgather_into_tensor_coalesced allreduce allreduce_coalesced alltoall alltoall_base barrier batch_p2p_ops broadcast
     check_for_nan gather irecv isend monitored_barrier recv recv_any_source reduce reduce_scatter reduce_scatter_tensor
