@@ -17,9 +17,9 @@ from matplotlib.offsetbox import AnnotationBbox, TextArea, VPacker
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from agents.loop.files import replacing
 from agents.report.labels import place_labels, spread
 from agents.report.tradeoff import Row, interval_note
+from budget_wrappers.files import replacing
 
 METHOD_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 BASELINE_COLOUR = "#444444"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from rich.table import Table
 
-from agents.loop.files import replacing
 from agents.report.cloud import plot_cloud
 from agents.report.pictures import compact, plot_curves, plot_tradeoff, row_label, saving
 from agents.report.tradeoff import Comparison, Row, interval_note, summarise
 from budget_wrappers.errors import ConfigError
+from budget_wrappers.files import replacing
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from agents.loop.files import replacing
 from agents.report.pictures import DOTS_PER_INCH, FAINT_INK, INK, METHOD_COLOURS
 from budget_wrappers.errors import ConfigError, SpaceError
+from budget_wrappers.files import replacing
 from budget_wrappers.wrappers import HELD, PrimitiveTransition, SubPolicyAction
 
 MOST_ROWS = 8

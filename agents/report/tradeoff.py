@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from agents.loop.files import replacing
 from budget_wrappers.core import Convention
 from budget_wrappers.errors import CheckpointError, ConfigError, NonFiniteError
+from budget_wrappers.files import replacing
 from budget_wrappers.functional.intervals import bootstrap_interval
 
 FILE_NAME = "tradeoff.json"

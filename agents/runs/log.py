@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from agents.loop.files import replacing
 from agents.loop.versions import versions
 from budget_wrappers.errors import CheckpointError, ConfigError, MissingExtraError
+from budget_wrappers.files import replacing
 
 try:
     import fcntl

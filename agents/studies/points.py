@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agents.loop.files import replacing
 from agents.report.tradeoff import TradeoffPoint
 from budget_wrappers.errors import CheckpointError, ConfigError, NonFiniteError
+from budget_wrappers.files import replacing
 
 FOLDER = "points"
 

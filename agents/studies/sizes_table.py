@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.loop.files import replacing
 from agents.report.report import number
 from agents.report.tradeoff import TradeoffPoint
 from agents.runs.log import provenance, write_json
 from agents.studies.sizing import Sizes, percent
+from budget_wrappers.files import replacing
 
 FILE_NAME, TABLE_NAME = "sizes.json", "sizes.md"
 FORMAT = 1

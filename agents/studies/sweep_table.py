@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from agents.loop.files import replacing
 from agents.report.report import number as shown
 from agents.runs.log import provenance, write_json
+from budget_wrappers.files import replacing
 from budget_wrappers.functional.intervals import bootstrap_interval, interquartile_mean
 
 FILE_NAME, TABLE_NAME = "sweep.json", "sweep.md"
