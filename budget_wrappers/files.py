@@ -131,9 +131,14 @@ def not_a_file(path: Path) -> CheckpointError:
     return CheckpointError(f"{path} is a folder, a pipe or a device: expected a regular file; take another copy")
 
 
+def opened_to_read(path: Path) -> BinaryIO:
+    """Return a regular file, opened to read; raises as ``opened`` does."""
+    return os.fdopen(opened(path, os.O_RDONLY), "rb")
+
+
 def read_bytes(path: Path) -> bytes:
     """Return what a regular file holds; raises as ``opened`` does."""
-    with os.fdopen(opened(path, os.O_RDONLY), "rb") as file:
+    with opened_to_read(path) as file:
         return file.read()
 
 
@@ -212,6 +217,7 @@ __all__ = [
     "inside",
     "json_of",
     "linked",
+    "opened_to_read",
     "read_bytes",
     "read_text",
     "remove_partials",

@@ -219,5 +219,5 @@ class Checkpoint(Callback):
         """Save now."""
         extra: dict[str, Any] = {"callbacks": state_of(self.alongside)}
         if self.log is not None:
-            extra["metrics_bytes"] = self.log.flush()
+            extra |= {"metrics_bytes": self.log.flush(), "run": self.log.config.get("run", {})}
         save_agent(agent, self.path, replay=self.replay, extra=extra)
