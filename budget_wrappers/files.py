@@ -4,7 +4,9 @@ Every file that is saved goes through ``replacing``. Files that lie in a folder 
 folder, a study's folder) are opened by ``read_text``, ``read_bytes`` and ``appending``, at paths from ``inside``.
 """
 
+import dataclasses
 import json
+import math
 import os
 import secrets
 import stat
@@ -12,7 +14,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, get_args, get_origin
 
 from budget_wrappers.errors import CheckpointError
 
@@ -211,6 +213,39 @@ def unsealed(text: str) -> dict[str, Any]:
     return data
 
 
+def require_types(cls: type, data: Any) -> None:
+    """Raise unless plain data hold each field of a dataclass, in the type that it is annotated with, and nothing else.
+
+    Args:
+        cls: a dataclass of numbers, texts, truths, ``None``, literals, texts by name and other such dataclasses.
+        data: of JSON.
+
+    Raises:
+        ValueError: a field that is missing, unknown, of another type, or not finite.
+    """
+    fields = {field.name: field.type for field in dataclasses.fields(cls)}
+    if not isinstance(data, dict) or data.keys() != fields.keys():
+        names = sorted(data) if isinstance(data, dict) else type(data).__name__
+        raise ValueError(f"{cls.__name__} has the fields {', '.join(fields)}, found {names}")
+    for name, kind in fields.items():
+        if dataclasses.is_dataclass(kind):
+            require_types(kind, data[name])
+        elif not _is_a(data[name], kind):
+            raise ValueError(f"{name} is {str(data[name])[:100]!r}, expected {getattr(kind, '__name__', kind)}")
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    if get_args(kind):
+        return any(_is_a(value, one) for one in get_args(kind))
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return value is None if kind is type(None) else type(value) is kind
+
+
 __all__ = [
     "appending",
     "checksum_of",
@@ -222,6 +257,7 @@ __all__ = [
     "read_text",
     "remove_partials",
     "replacing",
+    "require_types",
     "sealed",
     "unsealed",
     "write_text",

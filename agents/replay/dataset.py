@@ -22,7 +22,10 @@ from gymnasium import spaces
 from budget_wrappers.errors import DatasetError, MissingExtraError, NonFiniteError
 
 # What reading a damaged file raises, from the JSON of its metadata to HDF5.
-DAMAGED = (OSError, ValueError, KeyError, AssertionError, IndexError)
+DAMAGED = (
+    *(OSError, ValueError, KeyError, AssertionError, IndexError, TypeError, AttributeError, OverflowError),
+    *(RuntimeError, MemoryError),  # h5py's own, and RecursionError
+)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from budget_wrappers.wrappers.vector.modes import SAME_STEP, mode_arguments
 MOST_THREADS = 1_024
 """Of torch: it does not survive a million."""
 MOST_ENVS = 100_000
+MOST_WORKERS = 1_024
+"""Processes of a study, one training each."""
 
 
 @dataclass(frozen=True)
