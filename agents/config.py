@@ -231,6 +231,9 @@ class Settings:
         for key in settings:
             if key not in known:
                 raise unknown_key(key, known, cls.__name__)
+        required = [field.name for field in dataclasses.fields(cls) if field.default is field.default_factory]
+        if missing := [key for key in required if key not in settings]:
+            raise ConfigError(f"{cls.__name__} lacks {', '.join(missing)}: expected a value for each; add it")
         return cls(**settings)
 
     def to_dict(self) -> dict[str, Any]:

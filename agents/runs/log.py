@@ -25,7 +25,7 @@ from agents.runs.records import (
     write_sealed,
 )
 from budget_wrappers.errors import CheckpointError, ConfigError, MissingExtraError
-from budget_wrappers.files import appending, inside, remove_partials
+from budget_wrappers.files import appending, inside, opened_to_read, remove_partials
 
 try:
     import fcntl
@@ -129,6 +129,13 @@ class RunFolder:
                 f"{self.path / METRICS} has {present} bytes: expected at least {size}, as many as it had when the "
                 "checkpoint was made; put the whole file back, or start a new run from the checkpoint with `load`"
             )
+        with opened_to_read(self.path / METRICS) as file:
+            file.seek(max(size - 1, 0))
+            if size and file.read(1) != b"\n":
+                raise CheckpointError(
+                    f"{self.path / METRICS} has no row that ends at its {size}th byte: expected one, as when the "
+                    "checkpoint was made; the file was changed, take another copy"
+                )
         self._metrics.truncate(size)
         self._metrics.seek(0, 2)
         for _ in self.rows():

@@ -220,9 +220,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "change", [{"penalty": 0.5}, {"max_episode_steps": 24}, {"n_envs": 2}, {"steps": 50}]
-)
+@pytest.mark.parametrize("change", [{"penalty": 0.5}, {"max_episode_steps": 24}, {"n_envs": 2}, {"steps": 50}])
 def test_a_run_is_not_resumed_under_another_configuration(
     change: dict[str, Any], trained: Path, tmp_path: Path
 ) -> None:
