@@ -211,7 +211,7 @@ def load_agent(
     try:
         with WithinReason(path, numbers, capacities_of(settings)):
             agent = cls(env, meter=meter, **settings, **made, **parts)
-    except (RuntimeError, MemoryError, OverflowError, AssertionError) as error:
+    except (RuntimeError, MemoryError, OverflowError) as error:
         if isinstance(error, BudgetError):
             raise
         raise CheckpointError(

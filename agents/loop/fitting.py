@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from agents.loop.header import COUNTERS
-from budget_wrappers.errors import CheckpointError, ConfigError
+from budget_wrappers.errors import BudgetError, CheckpointError, ConfigError
 from budget_wrappers.metering import ComputeMeter
 
 REMEDY = "take a file that `save` wrote"
@@ -116,14 +116,15 @@ def require_state(agent: Any, header: Mapping[str, Any], tensors: Mapping[str, T
     try:
         np.random.default_rng(0).bit_generator.state = header["rng"]
         torch.Generator(agent.device).set_state(tensors["generator"])
-        ComputeMeter().load_state_dict(header["meter"])
     except (ValueError, TypeError, KeyError, RuntimeError, OverflowError, AttributeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
         raise CheckpointError(
             f"{path}: the state of a generator is not one ({error!r}): expected what numpy's and torch's generators "
             f"return; {REMEDY}"
         ) from error
+    try:
+        ComputeMeter().load_state_dict(header["meter"])
+    except (BudgetError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path}: the account is not one ({error}): {REMEDY}") from error
     for name, value in tensors.items():
         if name.startswith("metric/") and value.numel() != 1:
             raise CheckpointError(f"{path}: {name} has the shape {tuple(value.shape)}: expected one number; {REMEDY}")
