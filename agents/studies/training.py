@@ -132,13 +132,22 @@ def outcome(training: Training) -> TradeoffPoint | Diverged | None:
     """
     found = finished_point(training)
     if found is None and (training.path / DIVERGED).is_file():
-        record = read_json(training.path / DIVERGED)
-        if record.keys() != {"error"} or not isinstance(record["error"], str):
-            raise CheckpointError(
-                f"{training.path / DIVERGED} holds {record}: expected an error, as a text; delete it to train again"
-            )
-        return Diverged(record["error"])
+        return read_divergence(training.path)
     return found
+
+
+def read_divergence(path: Path) -> Diverged:
+    """Return why the training of a run folder was given up.
+
+    Raises:
+        CheckpointError: a file of another form.
+    """
+    record = read_json(path / DIVERGED)
+    if record.keys() != {"error"} or not isinstance(record["error"], str):
+        raise CheckpointError(
+            f"{path / DIVERGED} holds {record}: expected an error, as a text; delete it to train again"
+        )
+    return Diverged(record["error"])
 
 
 def try_training(training: Training, advance: Advance) -> TradeoffPoint | Diverged | None:
