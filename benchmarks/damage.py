@@ -4,10 +4,10 @@
 flip is *refused* with a named error, or *equal*: what is read is what was saved. Anything else is a *wrong load*; a
 traceback, an error that is not the project's, counts as wrong, too.
 
-It then changes ``--headers`` headers of checkpoints at a random place, makes their checksums right again, as an attacker
-would, and loads them. A header is *refused*, or the agent is *equal* (the place is not the agent's: versions, what a run
-stores beside it), or the place has *another valid value* (a discount of 1, say): then the file is a sound checkpoint of
-another agent, which no reader can tell from one that was saved so. Anything else is wrong.
+It then changes ``--headers`` headers of checkpoints at a random place, makes their checksums right again, as an
+attacker would, and loads them. A header is *refused*, or the agent is *equal* (the place is not the agent's: versions,
+what a run stores beside it), or the place has *another valid value* (a discount of 1, say): then the file is a sound
+checkpoint of another agent, which no reader can tell from one that was saved so. Anything else is wrong.
 """
 
 import argparse
