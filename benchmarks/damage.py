@@ -12,7 +12,9 @@ checkpoint of another agent, which no reader can tell from one that was saved so
 
 import argparse
 import copy
+import functools
 import math
+import os
 import random
 import tempfile
 import warnings
@@ -31,6 +33,7 @@ from agents import DQN, SAC, TD3, Asymmetric, Exits
 from agents.cli.policies import PolicyOptions, setup_of
 from agents.loop.checkpoint import checksum, read, read_header, save_agent
 from agents.loop.header import metadata_of
+from agents.replay.dataset import read_transitions, write_dataset
 from agents.report.tradeoff import Comparison, TradeoffPoint
 from agents.runs.log import RunFolder, read_rows, write_sealed
 from agents.runs.records import read_provenance
@@ -113,6 +116,27 @@ def a_run(folder: Path) -> Path:
     return folder
 
 
+def a_data_set(folder: Path) -> Path:
+    """Write a data set below ``folder``, and return where its files are."""
+    os.environ["MINARI_DATASETS_PATH"] = str(folder)
+    agent = small_agent("SAC")
+    write_dataset("test/data-v0", agent, agent.env, 40, seed=3)
+    return folder / "test" / "data-v0" / "data"
+
+
+def transitions_in(folder: Path) -> Any:
+    """Return all transitions of a data set."""
+    agent = known_agent()
+    found = read_transitions(folder, agent.observation_space, agent.action_space, agent.to_array, agent.from_env_action)
+    return plain(vars(found))
+
+
+@functools.cache
+def known_agent() -> Any:
+    """Return an agent that reads the data set."""
+    return small_agent("SAC")
+
+
 def kinds(folder: Path) -> Iterator[tuple[str, Path, Callable[[Path], Any]]]:
     """Yield each kind of file: its name, one that was saved, and how it is read."""
     for name in AGENTS:
@@ -125,6 +149,9 @@ def kinds(folder: Path) -> Iterator[tuple[str, Path, Callable[[Path], Any]]]:
     yield "point of a study", folder / "points" / JOB.file, lambda _: read_points(folder, [JOB])[JOB]
     written = Comparison("Pendulum-v1", [POINT], versions={"torch": "2.13"}).write(folder / "comparison")
     yield "comparison", written, lambda path: Comparison.read(path.parent)
+    data = a_data_set(folder)
+    for part in ("main_data.hdf5", "metadata.json"):
+        yield f"data set, {part}", data / part, lambda path: transitions_in(path.parent.parent)
     run = a_run(folder / "run")
     yield "metrics of a run", run / "metrics.jsonl", lambda path: plain(list(read_rows(path.parent)))
     yield "record of a run", run / "run.json", lambda path: read_provenance(path.parent)
