@@ -114,6 +114,7 @@ def require_state(agent: Any, header: Mapping[str, Any], tensors: Mapping[str, T
     """
     _require_counters({key: header["counters"][key] for key in COUNTERS}, path)
     try:
+        _require_whole(header["rng"])
         np.random.default_rng(0).bit_generator.state = header["rng"]
         torch.Generator(agent.device).set_state(tensors["generator"])
     except (ValueError, TypeError, KeyError, RuntimeError, OverflowError, AttributeError) as error:
@@ -122,6 +123,7 @@ def require_state(agent: Any, header: Mapping[str, Any], tensors: Mapping[str, T
             f"return; {REMEDY}"
         ) from error
     try:
+        _require_whole(header["meter"])
         ComputeMeter().load_state_dict(header["meter"])
     except (BudgetError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path}: the account is not one ({error}): {REMEDY}") from error
@@ -132,6 +134,15 @@ def require_state(agent: Any, header: Mapping[str, Any], tensors: Mapping[str, T
     stored = {n.removeprefix("replay/"): t for n, t in tensors.items() if n.startswith("replay/")}
     if stored and not (agent.offline and len(agent.replay) == 0):
         _require_replay(agent.replay, stored, path)
+
+
+def _require_whole(data: Any) -> None:
+    """Raise ``ValueError`` for an inner entry that is neither a whole number of 0 or more nor a text."""
+    for value in data.values():
+        if isinstance(value, Mapping):
+            _require_whole(value)
+        elif not isinstance(value, str) and (type(value) is not int or value < 0):
+            raise ValueError(f"{value!r} where a whole number of 0 or more belongs")
 
 
 def _require_counters(counters: Mapping[str, Any], path: str | Path) -> None:

@@ -68,6 +68,11 @@ def require_moments(name: str, optimizer: torch.optim.Optimizer, stored: Mapping
 
 def _require_group(name: str, stored: Mapping[str, Any], own: Mapping[str, Any], path: str | Path) -> None:
     """Raise unless a group has numbers where the optimizer's own has numbers, and switches where it has switches."""
+    if unknown := sorted(stored.keys() - own.keys()):
+        raise CheckpointError(
+            f"{path}: the optimizer {name} has {', '.join(unknown)}: expected {', '.join(own)}; take a file that `save` "
+            "wrote"
+        )
     for key, value in own.items():
         # An optimizer gives the keys that switch something off their defaults.
         found = stored.get(key, value if not value else None)
@@ -79,9 +84,10 @@ def _require_group(name: str, stored: Mapping[str, Any], own: Mapping[str, Any],
 
 
 def _alike(own: Any, stored: Any) -> bool:
-    """Tell whether ``stored`` is of the kind of ``own``; numbers are finite and not negative."""
+    """Tell whether ``stored`` is of the kind of ``own``; numbers are finite and not negative, those of tuples below 1."""
     if isinstance(own, tuple):
-        return isinstance(stored, tuple) and len(own) == len(stored) and all(map(_alike, own, stored))
+        same = isinstance(stored, tuple) and len(own) == len(stored) and all(map(_alike, own, stored))
+        return same and all(share < 1 for share in stored)
     if own is None or isinstance(own, (bool, str)):
         return type(own) is type(stored)
     return type(stored) in (int, float) and math.isfinite(stored) and stored >= 0
