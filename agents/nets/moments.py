@@ -68,10 +68,11 @@ def require_moments(name: str, optimizer: torch.optim.Optimizer, stored: Mapping
 
 def _require_group(name: str, stored: Mapping[str, Any], own: Mapping[str, Any], path: str | Path) -> None:
     """Raise unless a group has numbers where the optimizer's own has numbers, and switches where it has switches."""
-    if unknown := sorted(stored.keys() - own.keys()):
+    # Schedules of step sizes add numbers of their own.
+    if strange := sorted(key for key in stored.keys() - own.keys() if not _alike(0.0, stored[key])):
         raise CheckpointError(
-            f"{path}: the optimizer {name} has {', '.join(unknown)}: expected {', '.join(own)}; take a file that `save` "
-            "wrote"
+            f"{path}: the optimizer {name} has {', '.join(strange)}: expected the keys {', '.join(own)}; take a file "
+            "that `save` wrote"
         )
     for key, value in own.items():
         # An optimizer gives the keys that switch something off their defaults.
@@ -84,7 +85,7 @@ def _require_group(name: str, stored: Mapping[str, Any], own: Mapping[str, Any],
 
 
 def _alike(own: Any, stored: Any) -> bool:
-    """Tell whether ``stored`` is of the kind of ``own``; numbers are finite and not negative, those of tuples below 1."""
+    """Tell whether ``stored`` is of the kind of ``own``; numbers are finite, 0 or more, and in tuples below 1."""
     if isinstance(own, tuple):
         same = isinstance(stored, tuple) and len(own) == len(stored) and all(map(_alike, own, stored))
         return same and all(share < 1 for share in stored)
