@@ -52,6 +52,8 @@ def _space_of(description: dict[str, Any], path: str | Path) -> gym.Space:
     kind = description["type"]
     if kind == "Box":
         dtype, shape = np.dtype(description["dtype"]), tuple(description["shape"])
+        if not all(np.asarray(description[end]).dtype.kind in "fiu" for end in ("low", "high")):
+            raise TypeError("bounds that are not numbers")
         low, high = (np.broadcast_to(np.asarray(description[end], dtype), shape) for end in ("low", "high"))
         return spaces.Box(low, high, shape, dtype)
     if kind == "Discrete":

@@ -193,6 +193,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_filled(
         entry("spaces", "action", "low", to="low"),
         entry("spaces", "observation", "shape", to="abc"),
         entry("spaces", "observation", "high", to=[1, 2]),
+        entry("spaces", "observation", "low", to=["-1", "-1", "-8"]),
         entry("spaces", "observation", to=[]),
         entry("spaces", "action", to={"type": "Discrete", "n": -3, "start": 0}),
         entry("spaces", "action", to={"type": "Dict", "spaces": 3}),
