@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from agents.loop.evaluate import REPORT_SEED, evaluate_policy
 from agents.loop.files import replacing
-from agents.report.pictures import BASELINE_COLOUR, DOTS_PER_INCH, FAINT_INK, INK, METHOD_COLOURS, row_label
+from agents.report.pictures import BASELINE_COLOUR, DOTS_PER_INCH, FAINT_INK, INK, METHOD_COLOURS
+from agents.report.texts import row_label
 from agents.report.tradeoff import Row
 from budget_wrappers.errors import ConfigError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.loop.files import replacing
-from agents.report.report import number
+from agents.report.texts import number
 from agents.report.tradeoff import TradeoffPoint
 from agents.runs.log import provenance, write_json
 from agents.studies.sizing import Sizes, percent
