@@ -16,7 +16,7 @@ from agents.report.cloud import plot_cloud
 from agents.report.finding import finding
 from agents.report.pictures import plot_curves, plot_tradeoff
 from agents.report.spread import spread_name
-from agents.report.texts import compact, number, row_label
+from agents.report.texts import compact, number, row_label, saved_cell
 from agents.report.tradeoff import Comparison, Row, interval_note, summarise
 from budget_wrappers.errors import ConfigError
 
@@ -106,7 +106,7 @@ def cells(row: Row) -> tuple[str, ...]:
         number(row.mean_return),
         "–" if row.interval_over == "nothing" else f"{number(row.low)} … {number(row.high)}",
         f"{row.flops_per_step:,.0f}",
-        "reference" if row.reference else f"{100 * row.saved:.1f} %".replace("-", "−"),
+        saved_cell(row),
         "–" if row.share_large is None else f"{100 * row.share_large:.1f} %",
     )
 

@@ -31,9 +31,34 @@ def row_label(row: Row) -> str:
     return row.label if row.weight is None or "λ" in row.label else f"{row.label}, λ = {row.weight:g}"
 
 
+APART = 0.1
+"""Shares of the reference's FLOPs between a row's seeds from which on their mean describes none of them."""
+
+
+def saved_by_seed(row: Row) -> list[float]:
+    """Return the share of the reference's FLOPs that each seed of ``row`` saves, ascending."""
+    reference = row.flops_per_step / (1 - row.saved)
+    return sorted(1 - point.flops_per_step / reference for point in row.points)
+
+
 def saving(row: Row) -> str:
-    """Return what ``row`` saves in words, empty for the reference."""
+    """Return what ``row`` saves in words, its seeds' range where they lie far apart; empty for the reference."""
     if row.reference:
         return ""
-    more_or_less = "less" if row.saved >= 0 else "more"
-    return f"{abs(100 * row.saved):.0f} % {more_or_less} compute"
+    least, most = saved_by_seed(row)[0], saved_by_seed(row)[-1]
+    if most - least > APART:
+        return f"{_less(least)} to {_less(most)} compute (by seed)"
+    return f"{_less(row.saved)} compute"
+
+
+def _less(saved: float) -> str:
+    return f"{abs(100 * saved):.0f} % {'less' if saved >= 0 else 'more'}"
+
+
+def saved_cell(row: Row) -> str:
+    """Return what ``row`` saves for a table, with its seeds' range where they lie far apart."""
+    if row.reference:
+        return "reference"
+    low, high = saved_by_seed(row)[0], saved_by_seed(row)[-1]
+    beside = f" ({100 * low:.0f} … {100 * high:.0f} %)" if high - low > APART else ""
+    return f"{100 * row.saved:.1f} %{beside}".replace("-", "−")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agents.report.report import finding
+from agents.report.report import cells, finding
 from agents.report.tradeoff import TradeoffPoint, summarise
 
 
@@ -102,3 +102,17 @@ def test_where_no_method_is_cheaper_a_better_baseline_is_still_named(several: bo
     text = finding(summarise(points))
     assert text.startswith("No method under comparison spends less than large.")
     assert ("small earns 283.5 with 96 % less" in text) is several
+
+
+def test_seeds_that_save_much_and_nothing_are_not_said_by_their_mean() -> None:
+    # 19 and 105 FLOPs of 100: no policy saves the 38 % of their mean.
+    points = [
+        *LARGE,
+        *(TradeoffPoint("ours", "ours", seed, 221.0 - seed, flops) for seed, flops in enumerate((19.0, 105.0))),
+    ]
+    rows = summarise(points)
+    text = finding(rows)
+    assert "38 %" not in text
+    assert "5 % more to 81 % less compute (by seed) than large" in text
+    (cell,) = (one for row in rows if row.label == "ours" for one in cells(row) if "%" in one)
+    assert cell == "38.0 % (−5 … 81 %)"
