@@ -186,8 +186,8 @@ def learning() -> list[str]:
     sac = ", ".join(times("cheetah", "sac", 200_000, seed) for seed in (0, 1))
     (hopper,) = {times("hopper", "sac", 100_000, seed) for seed in (0, 1)}
     return [
-        f"Learning takes more: {sac} (SAC) and {times('cheetah', 'td3', 200_000, 0)} (TD3) times the FLOPs of the plain "
-        f"agent, and {hopper} on both seeds of Hopper."
+        f"Learning takes more: {sac} (SAC) and {times('cheetah', 'td3', 200_000, 0)} (TD3) times the FLOPs of the "
+        f"plain agent, and {hopper} on both seeds of Hopper."
     ]
 
 
