@@ -92,6 +92,7 @@ def test_three_budgets_times_three_seeds_are_three_rows(tmp_path: Path, undrawn:
         for b in (0.1, 0.3, 0.5)
         for seed in (0, 1, 2)
     ]
+    assert main(["report", *map(str, folders), "--out", str(tmp_path / "out")]) == 0
     assert rows_of(folders) == {f"BexaSAC, b = {b}": [0, 1, 2] for b in (0.1, 0.3, 0.5)}
 
 
