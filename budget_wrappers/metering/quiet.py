@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakSet
 
@@ -12,15 +13,22 @@ BY_GRADIENT, ACTING, SILENT = 0, 1, 2
 METERS: WeakSet[Any] = WeakSet()
 """Every meter in the process."""
 
+_DEPTH: ContextVar[int] = ContextVar("runs for their FLOPs that are under way in this context", default=0)
+
+counting = _DEPTH.get
+"""Tells how many runs for their FLOPs are under way here: above 0 no meter is charged by this thread or task."""
+
 
 @contextmanager
 def all_quiet() -> Iterator[None]:
-    """Silence every meter, as a forward that is run for its FLOPs has not acted."""
-    before = [(meter, meter.mode) for meter in list(METERS)]
-    for meter, _ in before:
-        meter.mode = SILENT
+    """Charge no meter from this thread or task, as a forward that is run for its FLOPs has not acted.
+
+    Other threads go on charging theirs.
+    """
+    # Set back by hand: a generator may be closed in another context, where a token is worth nothing.
+    depth = _DEPTH.get()
+    _DEPTH.set(depth + 1)
     try:
         yield
     finally:
-        for meter, mode in before:
-            meter.mode = mode
+        _DEPTH.set(depth)
