@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 import torch
@@ -51,17 +52,33 @@ def recorded(output: Any) -> Iterator[Tensor]:
 
 def in_transform() -> bool:
     """Tell whether ``torch.vmap`` or another transform of ``torch.func`` runs, or ``torch.jit.trace``."""
-    return peek_interpreter_stack() is not None or torch._C._get_tracing_state() is not None
+    return (
+        peek_interpreter_stack() is not None
+        or torch._C._get_tracing_state() is not None
+        or torch.jit._trace._trace_module_map is not None
+    )
 
 
 def is_traced(args: Any, kwargs: Mapping[str, Any]) -> bool:
     """Tell whether a call is looked at and not run: by ``torch.jit.trace``, or with tensors that hold no numbers."""
-    if torch._C._get_tracing_state() is not None:
+    if torch._C._get_tracing_state() is not None or _checks_a_trace():
         return True
     fakes = sys.modules.get("torch._subclasses.fake_tensor")
     if fakes is None:
         return False
     return any(isinstance(tensor, fakes.FakeTensor) for tensor in tensors_in((args, tuple(kwargs.values()))))
+
+
+def _checks_a_trace() -> bool:
+    """Tell whether ``torch.jit.trace`` runs a module in this thread to compare it with what it has traced."""
+    if torch.jit._trace._trace_module_map is None:
+        return False
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_filename == torch.jit._trace.__file__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def hidden_batch(args: Any, kwargs: Mapping[str, Any]) -> int:

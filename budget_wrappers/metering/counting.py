@@ -16,7 +16,7 @@ from budget_wrappers.errors import ConfigError, UncountableError
 from budget_wrappers.metering.checks import CONVENTIONS, check_convention
 from budget_wrappers.metering.elementwise import elementwise_cost, product_extras
 from budget_wrappers.metering.formulas import PRODUCTS, Formula
-from budget_wrappers.metering.isolation import SlowAttention, alone, eagerly, one_at_a_time
+from budget_wrappers.metering.isolation import SlowAttention, alone, eagerly, never_compile, one_at_a_time
 from budget_wrappers.metering.operators import functional_packet, is_free
 from budget_wrappers.metering.quiet import all_quiet
 from budget_wrappers.metering.randomness import SEEDED, OwnGenerators
@@ -233,6 +233,8 @@ class CountingMode(TorchDispatchMode):
         self._handlers[func] = handler
         return handler
 
+
+never_compile(CountingMode.__torch_dispatch__)
 
 # Operators whose output's shape, or whose result in Python, depends on values.
 _BY_DATA = frozenset(

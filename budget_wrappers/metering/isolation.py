@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
+from torch._C._dynamo import eval_frame
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode_stack
 
@@ -77,6 +78,14 @@ def alone() -> Iterator[None]:
         yield
 
 
+_SKIPPED = eval_frame._FrameExecStrategy(eval_frame._FrameAction.SKIP, eval_frame._FrameAction.SKIP)
+
+
+def never_compile(function: Any) -> None:
+    """Keep torch's compiler out of ``function`` and of what it calls, without loading it, which takes seconds."""
+    eval_frame.set_code_exec_strategy(function.__code__, _SKIPPED)
+
+
 _COUNTS = threading.RLock()
 
 
@@ -95,4 +104,4 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_locks)
 
 
-__all__ = ["SlowAttention", "alone", "eagerly", "one_at_a_time"]
+__all__ = ["SlowAttention", "alone", "eagerly", "never_compile", "one_at_a_time"]

@@ -7,10 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 from torch import Tensor, is_grad_enabled, nn
-from torch._C._dynamo import eval_frame
 from torch.utils.hooks import RemovableHandle
 
-from budget_wrappers.errors import UncountableError
 from budget_wrappers.metering.calls import (
     call_key,
     hidden_batch,
@@ -22,6 +20,7 @@ from budget_wrappers.metering.calls import (
 )
 from budget_wrappers.metering.checks import whole
 from budget_wrappers.metering.counting import count_flops, original
+from budget_wrappers.metering.isolation import never_compile
 from budget_wrappers.metering.quiet import BY_GRADIENT, SILENT, counting
 from budget_wrappers.metering.rows import UNKNOWN, checked_by_row
 from budget_wrappers.metering.shares import count_each_row
@@ -141,12 +140,6 @@ class Watch:
         if meter.mode == SILENT or is_traced(args, kwargs):
             return
         counted = not (self.static or self._reports)
-        if counted and _compiled():
-            raise UncountableError(
-                f"{type(module).__name__} runs inside of a compiled function, and its FLOPs may depend on more than "
-                "the shapes of its inputs: a compiled kernel shows no operators to count. If shapes decide, watch it "
-                "with static=True; else call it outside of what is compiled."
-            )
         meter.thread = get_ident()
         meter.frames.enter(self, counted=counted)
 
@@ -354,13 +347,6 @@ class _End(_Hook):
         self._watch.after(self, module, args, kwargs, output)
 
 
-def _compiled() -> bool:
-    """Tell whether a function that ``torch.compile`` returned is running."""
-    return eval_frame.get_eval_frame_callback() not in (None, False)
-
-
-_SKIPPED = eval_frame._FrameExecStrategy(eval_frame._FrameAction.SKIP, eval_frame._FrameAction.SKIP)
-
 for _hook in (_After, _Start, _End):
     setattr(_hook, OURS, True)
     # A compiled function around a watched module leaves its graph here, as with torch.compiler.disable, which would
@@ -370,4 +356,4 @@ for _hook in (_After, _Start, _End):
         "a meter of budget_wrappers charges this forward where it runs: with fullgraph=True or torch.export take the "
         "watch off (meter.unwatch), and watch what torch.compile returned"
     )
-    eval_frame.set_code_exec_strategy(_hook.__call__.__code__, _SKIPPED)
+    never_compile(_hook.__call__)
