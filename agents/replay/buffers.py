@@ -1,5 +1,6 @@
 """Experience replay: tensors on the agent's device, sampled without a line of Python per transition."""
 
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +32,28 @@ class Batch(NamedTuple):
     next_observation: Tensor
     weight: Tensor
     index: Tensor
+
+
+INDEX_BYTES = 64
+"""Of a transition: what a replay keeps of it besides the transition itself, at most, written when it is made."""
+
+
+def require_room(capacity: int) -> None:
+    """Raise for more transitions than this machine's memory could even number.
+
+    Raises:
+        ConfigError: with the capacity.
+    """
+    names = getattr(os, "sysconf_names", ())
+    if "SC_PHYS_PAGES" in names and capacity * INDEX_BYTES > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        raise too_large(capacity)
+
+
+def too_large(capacity: int) -> ConfigError:
+    """Return the error for a replay that gets no memory."""
+    return ConfigError(
+        f"buffer_size={capacity} does not fit in this machine's memory: expected less; lower buffer_size"
+    )
 
 
 class ReplayBuffer:
@@ -70,9 +93,13 @@ class ReplayBuffer:
         self.capacity, self.gamma, self.n_step, self.device = capacity, gamma, n_step, torch.device(device)
         # torch.empty leaves the pages of a large buffer untouched until they are written.
         action_dtype = torch.int64 if discrete else torch.float32
-        self.observation = torch.empty((capacity, *observation_shape), dtype=observation_dtype, device=device)
-        self.next_observation = torch.empty_like(self.observation)
-        self.action = torch.empty((capacity, *action_shape), dtype=action_dtype, device=device)
+        require_room(capacity)
+        try:
+            self.observation = torch.empty((capacity, *observation_shape), dtype=observation_dtype, device=device)
+            self.next_observation = torch.empty_like(self.observation)
+            self.action = torch.empty((capacity, *action_shape), dtype=action_dtype, device=device)
+        except (RuntimeError, MemoryError) as error:
+            raise too_large(capacity) from error
         self.reward = torch.empty(capacity, device=device)
         self.terminated = torch.empty(capacity, dtype=torch.bool, device=device)
         self.follower = torch.empty(capacity, dtype=torch.int64, device=device)

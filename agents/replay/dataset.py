@@ -19,10 +19,14 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from agents.replay.checksums import require_checksums, write_checksums
 from budget_wrappers.errors import DatasetError, MissingExtraError, NonFiniteError
 
 # What reading a damaged file raises, from the JSON of its metadata to HDF5.
-DAMAGED = (OSError, ValueError, KeyError, AssertionError, IndexError)
+DAMAGED = (
+    *(OSError, ValueError, KeyError, AssertionError, IndexError, TypeError, AttributeError, OverflowError),
+    *(RuntimeError, MemoryError),  # h5py's own, and RecursionError
+)
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,7 @@ def open_dataset(dataset: Any) -> Any:
             f"{folder.parent if os.sep in str(dataset) else folder}; make one with agents.replay.dataset.write_dataset "
             "or fetch one with `minari download`"
         )
+    require_checksums(folder / "data")
     try:
         return minari.MinariDataset(folder / "data")
     except DAMAGED as error:
@@ -277,7 +282,7 @@ def store_episodes(dataset_id: str, buffers: list[Any], env: gym.Env, algorithm:
         with warnings.catch_warnings():
             # Minari warns about each of author, e-mail, permalink and evaluation environment that is not given.
             warnings.simplefilter("ignore", UserWarning)
-            return minari.create_dataset_from_buffers(
+            made = minari.create_dataset_from_buffers(
                 dataset_id,
                 buffers,
                 env=env,
@@ -285,6 +290,8 @@ def store_episodes(dataset_id: str, buffers: list[Any], env: gym.Env, algorithm:
                 data_format="hdf5",
                 requirements=[],
             )
+        write_checksums(Path(made.storage.data_path))
+        return made
     except ValueError as error:
         raise DatasetError(
             f"the data set {dataset_id!r} cannot be made ({error}): expected a name 'namespace/name-v0' that is not in "

@@ -47,7 +47,8 @@ def written(env: gym.Env, transitions: int = 23, name: str = "test/data-v0") -> 
 
 
 def spoil(folder: Path, entry: str, change: Any) -> None:
-    """Change an array of the data set on disk."""
+    """Change an array of the data set on disk, as in one of another program, which has no checksums."""
+    (folder / "test" / "data-v0" / "checksums.json").unlink(missing_ok=True)
     with h5py.File(folder / "test" / "data-v0" / "data" / "main_data.hdf5", "a") as file:
         change(file[entry])
 
@@ -192,6 +193,22 @@ def test_arrays_of_other_lengths_are_refused(folder: Path) -> None:
     spoil(folder, "episode_0/actions", lambda array: array.resize(2, axis=0))
     with pytest.raises(DatasetError, match="episode 0 has 3 rewards and actions of 2 steps"):
         CQL(Countdown(), "test/data-v0")
+
+
+def test_a_flipped_bit_of_stored_data_is_noticed(folder: Path) -> None:
+    import minari
+
+    written(Countdown())
+    data = folder / "test" / "data-v0" / "data"
+    for path in sorted(data.iterdir()):
+        content = path.read_bytes()
+        for place in range(1, len(content), len(content) // 20):
+            path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+            with pytest.raises(DatasetError, match=r"checksums.*damaged, take another copy"):
+                open_dataset("test/data-v0")
+        path.write_bytes(content)
+    assert open_dataset("test/data-v0").total_steps == minari.load_dataset("test/data-v0").total_steps == 23
+    assert list(minari.list_local_datasets()) == ["test/data-v0"]
 
 
 def test_name_in_use_is_refused_and_the_old_data_stay() -> None:

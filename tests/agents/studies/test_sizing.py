@@ -144,7 +144,7 @@ def test_widths_are_tried_upwards_whatever_their_order() -> None:
         ({"large_share": 0.0}, "large_share=0.0: expected a share in"),
         ({"large_share": 1.1}, "large_share=1.1: expected a share in"),
         ({"small_share": -0.1}, "small_share=-0.1: expected a share in"),
-        ({"small_share": math.nan}, "small_share=nan: expected a share in"),
+        ({"small_share": math.nan}, "small_share=nan: expected a finite number"),
         ({"seeds": (1, 1)}, "seeds"),
         ({"steps": 0}, "steps"),
         ({"gamma": 2.0}, "gamma"),
