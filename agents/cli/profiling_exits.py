@@ -127,5 +127,5 @@ def exit_lines(states: Visited, whole: Profile, by_exit: dict[str, Profile]) -> 
     slowest = next(name for name, one in exits.items() if one.latency == whole.latency)
     return [
         *lines,
-        f"  FLOPs and latency above are those of acting in these states; a control rate is judged by {slowest}, the slowest",
+        f"  FLOPs and latency above: acting in these states; a control rate is judged by {slowest}, the slowest",
     ]
