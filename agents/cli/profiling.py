@@ -13,6 +13,7 @@ from agents.cli.arguments import parse, say
 from agents.cli.names import agent_named
 from agents.cli.paths import require_file
 from agents.cli.policies import PolicyOptions, open_policy
+from agents.cli.profiling_exits import exit_lines, exits_of, profile_of_exits, visit
 from agents.loop.agent import OffPolicyAgent
 from agents.methods.asymmetric import Asymmetric
 from agents.runs.run_config import RunConfig
@@ -32,6 +33,7 @@ class ProfileOptions(PolicyOptions):
     """Measure what one action costs on this machine, and whether that fits a control rate.
 
     A policy that chooses among sub-policies is measured in parts, and judged by a step in which it chooses the dearest.
+    One with early exits is measured on the states of some episodes, and judged by its slowest exit.
     One that is a perceptron is measured by each engine that is installed, too: eager torch, numpy, ONNX Runtime.
 
     Attributes:
@@ -60,12 +62,18 @@ def run(arguments: Sequence[str]) -> int:
     options = parse(ProfileOptions, arguments, "budget profile", ProfileOptions.__doc__ or "")
     require_file(options.out, "out")
     policy, env, name = open_policy(options) if options.policy else untrained(options)
+    exits = exits_of(policy)
     try:
         observation, _ = env.reset(seed=options.seed)
+        states = None if exits is None else visit(policy, exits, env, options.seed)
     finally:
         env.close()
     parts = parts_of(policy, env)
-    if parts is None:
+    if exits is not None and states is not None:
+        measured, files = profile_of_exits(policy, exits, states, options, name)
+        lines = profile_lines(replace(files["visited"], hz=None, fits=None)) + exit_lines(states, measured, files)
+        lines += verdict(measured)
+    elif parts is None:
         measured, files = measure(policy, observation, options, name), by_engine(policy, observation, options, name)
         lines = profile_lines(measured) + engine_lines(files)
     else:

@@ -16,23 +16,29 @@ from agents.cli.paths import require_folder
 class ReportOptions:
     """Compare the runs of one environment in one table and one picture.
 
+    Runs of equal settings are seeds of one row. Runs that differ in anything else are rows of their own, and their
+    labels say what differs.
+
     Attributes:
-        runs: folders that ``budget train`` or ``budget tradeoff`` finished.
+        runs: folders that ``budget train``, ``budget tradeoff`` or ``budget retrofit`` finished.
         out: where the files go, by default the first folder.
+        label: a name for each folder, in the same order, in place of its own; runs of equal names and settings are
+            seeds of one row.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     out: Path | None = None
+    label: tuple[str, ...] = ()
 
 
 def run(arguments: Sequence[str]) -> int:
     """Report as ``arguments`` say; return the exit code."""
     options = parse(ReportOptions, arguments, "budget report", ReportOptions.__doc__ or "")
     require_folder(options.out, "out")
-    return report(options.runs, options.out)
+    return report(options.runs, options.out, options.label)
 
 
-def report(folders: Sequence[Path], out: Path | None = None) -> int:
+def report(folders: Sequence[Path], out: Path | None = None, labels: Sequence[str] = ()) -> int:
     """Write the report of ``folders``, print its table and return the exit code."""
     from rich.console import Console
 
@@ -42,7 +48,7 @@ def report(folders: Sequence[Path], out: Path | None = None) -> int:
 
     if not folders:
         raise ConfigError("runs is empty: expected at least one run folder; name one, such as runs/demo")
-    written = write_report(folders, out)
+    written = write_report(folders, out, labels)
     first = Comparison.read(folders[0])
     table = terminal_table(written.rows, first.env_id, first.convention)
     # Without a terminal, rich takes 80 columns, which cut the table's headings.

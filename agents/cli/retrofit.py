@@ -34,6 +34,7 @@ class RetrofitOptions(PolicyOptions):
         program: batch_budget moves budget to the states that need it, budget gives every state the same.
         episodes: of each evaluation.
         folder: for policies, table and picture; by default runs/<time>-retrofit.
+        label: a name that the rows of table and picture begin with.
     """
 
     budget: tuple[float, ...] = (0.0, 0.1, 0.2, 0.4)
@@ -44,6 +45,7 @@ class RetrofitOptions(PolicyOptions):
     program: Literal["batch_budget", "budget"] = "batch_budget"
     episodes: int = 20
     folder: Annotated[Path | None, tyro.conf.arg(aliases=["--run"])] = None
+    label: str | None = None
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -69,7 +71,7 @@ def run(arguments: Sequence[str]) -> int:
     folder = options.folder or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-retrofit"
     say(f"{name}: adding exits")
     study = run_retrofit(policy, actor, setup, config, options.budget, folder, options.episodes, options.seed, say)
-    code = report([folder])
+    code = report([folder], labels=[options.label] if options.label else [])
     before, engine = (study.latencies[key].p50_us for key in (AS_TRAINED, IN_NUMPY))
     say(f"An action takes {before:.0f} µs at the median (p50) as trained, {engine:.0f} µs by the numpy engine")
     for budget, file in study.files.items():

@@ -20,11 +20,15 @@ def run(arguments: Sequence[str]) -> int:
     where = Annotated[
         Path | None, tyro.conf.arg(aliases=["--folder"], help="folder of the run; by default runs/<time>-tradeoff.")
     ]
+    label = Annotated[
+        str | None, tyro.conf.arg(help="a name that the rows of table and picture begin with; by default none.")
+    ]
     form = dataclasses.make_dataclass(
         "Options",
         [
             ("setup", flat(TradeoffConfig), dataclasses.field(default_factory=TradeoffConfig)),
             ("run", where, None),
+            ("label", label, None),
             ("file", flat(FileOptions), dataclasses.field(default_factory=FileOptions)),
         ],
         frozen=True,
@@ -40,4 +44,4 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         say(f"\nWhat was finished is kept. Go on with the same options and --folder {folder}")
         raise
-    return report([folder])
+    return report([folder], labels=[options.label] if options.label else [])

@@ -18,15 +18,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from agents.loop.evaluate import REPORT_SEED, evaluate_policy
-from agents.report.pictures import (
-    BASELINE_COLOUR,
-    DOTS_PER_INCH,
-    FAINT_INK,
-    INK,
-    METHOD_COLOURS,
-    PLAIN_TEXT,
-    row_label,
-)
+from agents.report.pictures import BASELINE_COLOUR, DOTS_PER_INCH, FAINT_INK, INK, METHOD_COLOURS, PLAIN_TEXT
+from agents.report.texts import row_label
 from agents.report.tradeoff import Row
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.files import replacing

@@ -18,7 +18,9 @@ from matplotlib.offsetbox import AnnotationBbox, TextArea, VPacker
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
+from agents.report.curves import common_grid
 from agents.report.labels import place_labels, spread
+from agents.report.texts import compact, row_label, saving
 from agents.report.tradeoff import Row, interval_note
 from budget_wrappers.files import replacing
 
@@ -73,7 +75,7 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> Path | None:
     figure, axes = _figure(title, "mean over seeds; band: lowest to highest seed" if several else "one seed")
     ends = []
     for row, colour in zip(drawn, _shades(drawn), strict=True):
-        steps, values = _common_grid(row)
+        steps, values = common_grid([point.curve for point in row.points])
         average = values.mean(axis=0)
         axes.plot(steps, average, color=colour, linestyle="--" if row.baseline else "-", linewidth=2.2, zorder=3)
         axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.13, linewidth=0)
@@ -90,31 +92,6 @@ def method_colours(rows: Sequence[Row]) -> dict[tuple[str, bool], str]:
     methods = list(dict.fromkeys(row.method for row in rows if not row.baseline))
     colours = {(method, False): METHOD_COLOURS[i % len(METHOD_COLOURS)] for i, method in enumerate(methods)}
     return colours | {(row.method, True): BASELINE_COLOUR for row in rows if row.baseline}
-
-
-def compact(value: float) -> str:
-    """Return ``value`` in three digits with k, M or G.
-
-    >>> compact(8704), compact(272), compact(1_250_000)
-    ('8.7k', '272', '1.25M')
-    """
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g}{suffix}"
-    return f"{value:.3g}"
-
-
-def row_label(row: Row) -> str:
-    """Return the label of ``row``, with λ when the label does not say it."""
-    return row.label if row.weight is None or "λ" in row.label else f"{row.label}, λ = {row.weight:g}"
-
-
-def saving(row: Row) -> str:
-    """Return what ``row`` saves in words, empty for the reference."""
-    if row.reference:
-        return ""
-    more_or_less = "less" if row.saved >= 0 else "more"
-    return f"{abs(100 * row.saved):.0f} % {more_or_less} compute"
 
 
 def _figure(title: str, subtitle: str) -> tuple[Figure, Axes]:
@@ -244,14 +221,6 @@ def _shades(rows: Sequence[Row]) -> list[tuple[float, ...]]:
         colour = np.array(to_rgb(base[row.method, row.baseline]))
         shades.append(tuple(colour + (1 - colour) * lightness))
     return shades
-
-
-def _common_grid(row: Row) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the steps of the first seed's curve that all seeds reached, and every seed's returns there, ``(R, T)``."""
-    curves = [np.array(point.curve) for point in row.points]
-    reached = min(curve[-1, 0] for curve in curves)
-    steps = curves[0][curves[0][:, 0] <= reached, 0]
-    return steps, np.array([np.interp(steps, curve[:, 0], curve[:, 1]) for curve in curves])
 
 
 def _label_ends(figure: Figure, axes: Axes, ends: NDArray[np.float64], rows: Sequence[Row]) -> None:

@@ -13,7 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.report.cloud import plot_cloud
-from agents.report.pictures import compact, plot_curves, plot_tradeoff, row_label, saving
+from agents.report.finding import finding
+from agents.report.pictures import plot_curves, plot_tradeoff
+from agents.report.spread import spread_name
+from agents.report.texts import compact, number, row_label, saved_cell
 from agents.report.tradeoff import Comparison, Row, interval_note, summarise
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.files import write_text
@@ -39,20 +42,27 @@ class Report:
     rows: tuple[Row, ...]
 
 
-def write_report(folders: Sequence[Path], out: Path | None = None) -> Report:
+def write_report(folders: Sequence[Path], out: Path | None = None, labels: Sequence[str] = ()) -> Report:
     """Draw and write the report of the comparisons in ``folders``.
 
     Args:
-        folders: run folders with a ``tradeoff.json``; several are merged.
+        folders: run folders with a ``tradeoff.json``; several are merged, and runs of equal settings become seeds of
+            one row.
         out: where the files go, by default the first folder.
+        labels: a name for each folder, in place of its own label.
 
     Raises:
-        ConfigError: for no folder, a folder without ``tradeoff.json``, or folders that cannot be compared.
+        ConfigError: for no folder, one named twice, one without ``tradeoff.json``, folders that cannot be compared, or
+            another number of labels.
         CheckpointError: for a damaged ``tradeoff.json``.
     """
     if not folders:
         raise ConfigError("no run folder was given; expected at least one that `budget tradeoff` wrote: name it")
-    comparison = Comparison.merged([Comparison.read(folder) for folder in folders])
+    places = [folder.resolve() for folder in folders]
+    twice = next((folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{twice} is named twice: expected each run once; leave one out")
+    comparison = Comparison.merged([Comparison.read(folder) for folder in folders], labels)
     out = folders[0] if out is None else out
     rows = summarise(comparison.points)
     picture = plot_tradeoff(
@@ -75,53 +85,29 @@ def terminal_table(rows: Sequence[Row], env_id: str, convention: str = "matmul")
         title_justify="left",
         caption_justify="left",
     )
-    for index, name in enumerate(HEADINGS):
+    for index, name in enumerate(headings(rows)):
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in rows:
         table.add_row(*map(Text, cells(row)), style="dim" if row.baseline else None)
     return table
 
 
-HEADINGS = ("method", "seeds", "mean return", "95 % interval", "FLOPs / step", "compute saved", "on large")
+def headings(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return the headings of the table of ``rows``."""
+    spread = spread_name([len(row.points) for row in rows])
+    return ("method", "seeds", "mean return", spread, "FLOPs / step", "compute saved", "on large")
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """Return the texts of one table row, in the order of ``HEADINGS``."""
+    """Return the texts of one table row, in the order of ``headings``."""
     return (
         row_label(row) + (" *" if row.efficient else ""),
         str(len(row.points)),
         number(row.mean_return),
         "–" if row.interval_over == "nothing" else f"{number(row.low)} … {number(row.high)}",
         f"{row.flops_per_step:,.0f}",
-        "reference" if row.reference else f"{100 * row.saved:.1f} %".replace("-", "−"),
+        saved_cell(row),
         "–" if row.share_large is None else f"{100 * row.share_large:.1f} %",
-    )
-
-
-def number(value: float) -> str:
-    """Return a return with about four digits.
-
-    >>> number(93.512), number(-0.04321), number(4120.6)
-    ('93.5', '−0.0432', '4,121')
-    """
-    size = abs(value)
-    digits = 0 if size >= 1000 else 1 if size >= 10 else 3 if size >= 0.1 or size == 0 else 4
-    return f"{value:,.{digits}f}".replace("-", "−")
-
-
-def finding(rows: Sequence[Row]) -> str:
-    """Return what the comparison shows, in one sentence of measured numbers.
-
-    The row named is, among those that are no baselines and cheaper than the reference, the one of the highest return.
-    """
-    reference = next(row for row in rows if row.reference)
-    cheaper = [row for row in rows if not row.baseline and row.saved > 0]
-    if not cheaper:
-        return f"No method under comparison spends less than {reference.label}."
-    best = max(cheaper, key=lambda row: row.mean_return)
-    return (
-        f"{row_label(best)} earns {number(best.mean_return)} with {saving(best)} than {reference.label}, "
-        f"which earns {number(reference.mean_return)}."
     )
 
 
@@ -135,7 +121,7 @@ def render_page(
         f"<h1>{title}</h1>",
         f'<p class="finding">{escape(finding(rows))}</p>',
         _image(picture, "Mean return against acting FLOPs per control step"),
-        _html_table(HEADINGS, [cells(row) for row in rows]),
+        _html_table(headings(rows), [cells(row) for row in rows]),
         f"<p class=note>{note}. FLOPs are those of acting, {escape(comparison.convention)} convention, everything that "
         "runs to choose an action included. Savings are relative to the reference row.</p>",
     ]

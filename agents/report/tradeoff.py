@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
+from agents.report.differences import facts_of, labels_apart
 from agents.report.reading import checked_record
+from agents.report.spread import spread_note, spread_of
 from budget_wrappers.core import Convention
 from budget_wrappers.errors import CheckpointError, ConfigError, NonFiniteError
 from budget_wrappers.files import inside, read_text, sealed, unsealed, write_text
-from budget_wrappers.functional.intervals import bootstrap_interval
 
 FILE_NAME = "tradeoff.json"
 FORMAT = 1
@@ -139,28 +140,58 @@ class Comparison:
             ) from error
 
     @classmethod
-    def merged(cls, comparisons: Sequence["Comparison"]) -> "Comparison":
+    def merged(cls, comparisons: Sequence["Comparison"], labels: Sequence[str] = ()) -> "Comparison":
         """Return one comparison with the points of all.
 
+        Points of two comparisons that were made with different settings get labels that say what differs, so that they
+        are never seeds of one row.
+
+        Args:
+            comparisons: at least one.
+            labels: a name for each of them, in place of the label of its only row and in front of several; none for
+                the labels as they are.
+
         Raises:
-            ConfigError: when they differ in environment or in what their FLOPs count.
+            ConfigError: when they differ in environment or in what their FLOPs count, or for another number of labels.
         """
         first = comparisons[0]
+        if labels and len(labels) != len(comparisons):
+            raise ConfigError(
+                f"label={tuple(labels)}: expected {len(comparisons)}, one for each folder in the same order, or none"
+            )
         for other in comparisons[1:]:
             if (other.env_id, other.convention) != (first.env_id, first.convention):
                 raise ConfigError(
                     f"cannot compare {other.env_id} ({other.convention}) with {first.env_id} ({first.convention}); "
                     "expected one environment and one convention: report them apart"
                 )
-        versions = {name: version for one in comparisons for name, version in one.versions.items()}
+        versions: dict[str, str] = {}
+        for name, version in (item for one in comparisons for item in one.versions.items()):
+            known = versions.setdefault(name, version)
+            if version not in known.split(" and "):
+                versions[name] = f"{known} and {version}"
         return cls(
             first.env_id,
-            [point for one in comparisons for point in one.points],
+            _told_apart(comparisons, labels),
             first.convention,
             "\n".join(dict.fromkeys(one.command for one in comparisons if one.command)),
             versions,
             first.settings if len(comparisons) == 1 else {},
         )
+
+
+def _told_apart(comparisons: Sequence[Comparison], labels: Sequence[str]) -> list[TradeoffPoint]:
+    """Return the points of all ``comparisons`` under labels that differ wherever settings do."""
+    points, facts = [], []
+    for one, label in zip(comparisons, labels or [""] * len(comparisons), strict=True):
+        names = {point.label for point in one.points}
+        own = facts_of(one.settings)
+        for point in one.points:
+            named = point.label if not label else label if len(names) == 1 else f"{label}: {point.label}"
+            points.append(replace(point, label=named))
+            facts.append(own)
+    texts = labels_apart([(point.method, point.label) for point in points], facts)
+    return [replace(point, label=text) for point, text in zip(points, texts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -172,9 +203,9 @@ class Row:
         label: as in its points.
         points: its points, by seed.
         mean_return: mean over seeds.
-        low: lower end of the 95 % bootstrap interval of that mean.
-        high: upper end.
-        interval_over: what was resampled: ``"seeds"``; with one seed its ``"episodes"``; with neither, ``"nothing"``.
+        low: lower end of the 95 % bootstrap interval of that mean from five seeds on, else the lowest seed's return.
+        high: upper end, or the highest seed's return.
+        interval_over: what ``low`` and ``high`` are over: ``"seeds"``, or with one seed ``"nothing"``.
         flops_per_step: mean over seeds.
         saved: share of the reference's FLOPs that this row saves; below 0 when it spends more. 0 for the reference.
         share_large: mean share of steps on the dearest sub-policy, where it was recorded.
@@ -211,7 +242,7 @@ def summarise(points: Iterable[TradeoffPoint], seed: int = 0) -> list[Row]:
         ConfigError: for no points, or one seed twice in a row.
     """
     groups: dict[tuple[str, str], list[TradeoffPoint]] = {}
-    for point in points:
+    for point in _priced_apart(list(points)):
         groups.setdefault((point.method, point.label), []).append(point)
     if not groups:
         raise ConfigError("points is empty; expected at least one method: train one before you report")
@@ -224,18 +255,20 @@ def summarise(points: Iterable[TradeoffPoint], seed: int = 0) -> list[Row]:
         group = sorted(groups[key], key=lambda point: point.seed)
         seeds = [point.seed for point in group]
         if len(set(seeds)) < len(seeds):
-            raise ConfigError(f"{key[1]!r} has seeds {seeds}; expected each once: give the repeated run another label")
-        over, sample = _spread(group)
-        low, high = bootstrap_interval(sample, seed=seed)
+            raise ConfigError(
+                f"{key[1]!r} has seeds {seeds}; expected each once, as these runs have equal settings: leave the "
+                "repeated run out, or give each folder a name (`budget report FOLDER FOLDER --label NAME NAME`)"
+            )
+        spread = spread_of([point.mean_return for point in group], seed=seed)
         shares = [point.extras["share_large"] for point in group if point.extras.get("share_large") is not None]
         rows.append(
             Row(
                 *key,
                 points=tuple(group),
                 mean_return=returns[key],
-                low=low,
-                high=high,
-                interval_over=over,
+                low=spread.low,
+                high=spread.high,
+                interval_over="nothing" if spread.kind == "nothing" else "seeds",
                 flops_per_step=flops[key],
                 saved=1 - flops[key] / flops[reference],
                 share_large=_mean(shares) if shares else None,
@@ -258,21 +291,21 @@ def _mean(values: Iterable[float]) -> float:
     return math.fsum(numbers) / len(numbers)
 
 
-def _spread(group: Sequence[TradeoffPoint]) -> tuple[str, list[float]]:
-    """Return what the interval is over, and the returns that are resampled."""
-    if len(group) > 1:
-        return "seeds", [point.mean_return for point in group]
-    episodes = [episode["return"] for episode in group[0].episodes]
-    return ("episodes", episodes) if len(episodes) > 1 else ("nothing", [group[0].mean_return])
+def _priced_apart(points: Sequence[TradeoffPoint]) -> list[TradeoffPoint]:
+    """Return ``points``, those of one method and label and several prices or budgets under labels that say which."""
+    named = []
+    for point in points:
+        alike = [other.extras for other in points if (other.method, other.label) == (point.method, point.label)]
+        names = [key for key in ("weight", "budget") if len({repr(extras.get(key)) for extras in alike}) > 1]
+        words = [f"{'λ' if key == 'weight' else 'b'} = {_said(point.extras.get(key))}" for key in names]
+        named.append(replace(point, label=", ".join([point.label, *words])))
+    return named
+
+
+def _said(value: Any) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def interval_note(rows: Sequence[Row]) -> str:
-    """Return the sentence that says what the intervals of ``rows`` are over."""
-    counts = sorted({len(row.points) for row in rows})
-    if counts[-1] == 1:
-        if all(row.interval_over == "nothing" for row in rows):
-            return "one seed, one episode: no interval can be given"
-        return "one seed: 95 % bootstrap interval over its evaluation episodes, not over trainings"
-    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    single = "; over episodes where there is one" if counts[0] == 1 else ""
-    return f"mean of {seeds} seeds, 95 % bootstrap interval over seeds{single}"
+    """Return the sentence that says what the intervals of ``rows`` are."""
+    return spread_note([len(row.points) for row in rows])

@@ -7,6 +7,7 @@ there; a second one stops at once.
 
 import contextlib
 import dataclasses
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from agents.loop.callbacks import Callback, StopWhen, load_state_of
 from agents.loop.checkpoint import restore_agent
 from agents.loop.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undisturbed
 from agents.loop.known_methods import completed, methods_from, records_of, require_same_methods, title_of
+from agents.report.curves import OVER_TRAINING, curve_to_the_end
 from agents.report.tradeoff import Comparison, TradeoffPoint
 from agents.runs.interrupt import interruptible
 from agents.runs.log import CONFIG, RunFolder, read_config
@@ -231,8 +233,11 @@ class Run:
         with undisturbed(agent, self.evaluation_env):
             result = evaluate_policy(agent, self.evaluation_env, episodes or config.eval_episodes, REPORT_SEED)
         name, seed = title_of(agent), agent.config.seed
-        curve = numbers_in(self.folder.rows("evaluation"), "step", "raw_return")
-        point = TradeoffPoint.from_episodes(name, name, seed, result.by_episode(), curve)
+        evaluations = numbers_in(self.folder.rows("evaluation"), "step", "raw_return")
+        trained, final = min(config.steps, agent.num_timesteps), result.summary()["raw_return"]
+        curve = curve_to_the_end(evaluations, config.eval_every or 1, trained, final)
+        extras = {OVER_TRAINING: statistics.fmean(value for _, value in evaluations)} if evaluations else {}
+        point = TradeoffPoint.from_episodes(name, name, seed, result.by_episode(), curve, extras)
         settings = {"run": dataclasses.asdict(config), "settings": agent.config.to_dict(), **agent.methods_given}
         record = read_provenance(self.folder.path)
         Comparison(config.env, [point], agent.meter.convention, record["command"], record["versions"], settings).write(

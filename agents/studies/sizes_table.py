@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.report.report import number
+from agents.report.texts import number
 from agents.report.tradeoff import TradeoffPoint
 from agents.runs.log import provenance, write_sealed
 from agents.studies.sizing import Sizes, percent

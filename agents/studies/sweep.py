@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.config import check_types, require
+from agents.report.curves import OVER_TRAINING
 from agents.report.tradeoff import TradeoffPoint
 from agents.runs.run_config import MOST_WORKERS, RunConfig
 from agents.runs.workers import progress_bar, run_jobs
@@ -202,7 +203,8 @@ def over_training(point: TradeoffPoint) -> float:
         raise ConfigError(
             f"{point.label!r} was never evaluated while training: expected eval_every of at most the steps"
         )
-    return statistics.fmean(value for _, value in point.curve)
+    # The end of a curve is the final evaluation, which the score does not hold. Earlier versions kept no mean.
+    return point.extras.get(OVER_TRAINING, statistics.fmean(value for _, value in point.curve))
 
 
 def _try_out(sweep: Sweep, trainings: list[Training]) -> None:

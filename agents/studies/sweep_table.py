@@ -1,20 +1,20 @@
 """What a random search found: ``sweep.json``, which has everything, and ``sweep.md``, a table for people."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from agents.report.report import number as shown
+from agents.report.spread import spread_name, spread_note, spread_of
+from agents.report.texts import number as shown
 from agents.runs.log import provenance, write_sealed
 from budget_wrappers.files import write_text
-from budget_wrappers.functional.intervals import bootstrap_interval, interquartile_mean
+from budget_wrappers.functional.intervals import interquartile_mean
 
 FILE_NAME, TABLE_NAME = "sweep.json", "sweep.md"
 FORMAT = 1
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SweepStudy:
         return max(sound, key=lambda number: np.mean(list(self.scores[number].values())), default=None)
 
     def row(self, number: int) -> dict[str, Any]:
-        """Return one configuration: its settings, scores, mean and interval over its seeds."""
+        """Return one configuration: its settings, scores, mean and spread over its seeds."""
         scores = list(self.scores[number].values())
         return {
             "configuration": number,
@@ -56,7 +56,7 @@ class SweepStudy:
             "scores": {str(seed): score for seed, score in self.scores[number].items()},
             "mean": float(np.mean(scores)),
             "interquartile_mean": float(interquartile_mean(scores)),
-            "interval": list(bootstrap_interval(scores, interquartile_mean, level=LEVEL)),
+            **spread_record(scores),
             "flops_per_step": self.flops[number],
             "finalist": number in self.finalists,
         } | ({"diverged": self.diverged[number]} if number in self.diverged else {})
@@ -67,12 +67,12 @@ class SweepStudy:
         return sorted(rows, key=lambda row: ("diverged" in row, not row["finalist"], -row["mean"]))
 
     def over_all(self) -> dict[str, Any]:
-        """Return the interquartile mean of all configurations on the first seed, as one task with its interval."""
+        """Return the interquartile mean of all configurations on the first seed, as one task with its spread."""
         first = self.search["seeds"][0]
         scores = [scores[first] for scores in self.scores.values()]
         return {
             "interquartile_mean": float(interquartile_mean(scores)),
-            "interval": list(bootstrap_interval(scores, interquartile_mean, level=LEVEL)),
+            **spread_record(scores),
         }
 
     def write(self, folder: Path) -> None:
@@ -94,21 +94,21 @@ class SweepStudy:
     def markdown(self, most: int = 20) -> str:
         """Return the best ``most`` configurations as a Markdown table."""
         rows = self.rows()
+        counts = [len(row["scores"]) for row in rows[:most]]
         keys = [key for key in rows[0]["settings"] if len({str(row["settings"][key]) for row in rows}) > 1]
         lines = [
             f"{self.agent} on {self.env_id}: {len(rows)} configurations of {self.search['steps']:,} steps, the best "
             f"{len(self.finalists)} on {len(self.search['seeds'])} seeds. Scores are mean returns over the whole "
-            f"training; interquartile means with {LEVEL:.0%} bootstrap intervals over seeds. FLOPs are in the `matmul` "
-            "convention.",
+            f"training; interquartile mean: {spread_note(counts)}. FLOPs are in the `matmul` convention.",
             "",
-            f"| configuration | {' | '.join([*keys, 'seeds', 'mean', 'IQM', 'interval', 'FLOPs a step'])} |",
+            f"| configuration | {' | '.join([*keys, 'seeds', 'mean', 'IQM', spread_name(counts), 'FLOPs a step'])} |",
             f"|{'---|' * (len(keys) + 6)}",
         ]
         for row in rows[:most]:
             name = f"**{row['configuration']}**" if row["configuration"] == self.winner else str(row["configuration"])
-            low, high = row["interval"]
+            spread = "–" if row["interval"] is None else " to ".join(map(shown, row["interval"]))
             cells = [name, *(f"{row['settings'][key]}" for key in keys), str(len(row["scores"]))]
-            cells += [shown(row["mean"]), shown(row["interquartile_mean"]), f"{shown(low)} to {shown(high)}"]
+            cells += [shown(row["mean"]), shown(row["interquartile_mean"]), spread]
             cells.append(f"{row['flops_per_step']:,.0f}")
             lines.append(f"| {' | '.join(cells)} |")
         if len(rows) > most:
@@ -117,3 +117,10 @@ class SweepStudy:
             named = ", ".join(map(str, sorted(self.diverged)))
             lines += ["", f"{len(self.diverged)} diverged: {named}; why is in `{FILE_NAME}`."]
         return "\n".join(lines) + "\n"
+
+
+def spread_record(scores: Sequence[float]) -> dict[str, Any]:
+    """Return the spread of the interquartile mean of ``scores``: two ends and what they are, no ends for one score."""
+    spread = spread_of(scores, interquartile_mean)
+    ends = None if spread.kind == "nothing" else [spread.low, spread.high]
+    return {"interval": ends, "interval_is": spread.kind}

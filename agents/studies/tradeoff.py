@@ -17,6 +17,7 @@ from agents.config import Activation, check_types, require
 from agents.loop.evaluate import REPORT_SEED, Evaluation, evaluate_policy
 from agents.methods.asymmetric import Asymmetric, AsymmetricConfig
 from agents.report.cloud import random_return
+from agents.report.curves import Curve, curve_to_the_end
 from agents.report.tradeoff import Comparison, TradeoffPoint
 from agents.runs.log import provenance
 from agents.runs.monitors import Evaluate
@@ -24,8 +25,6 @@ from agents.runs.run_config import MOST_WORKERS, RunConfig
 from agents.runs.workers import Advance, Told, progress_bar, run_jobs
 from agents.sac import SAC
 from agents.studies.points import Job, read_points, write_point
-
-CURVE_EPISODES = 3
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,9 @@ def train_point(job: Job, advance: Advance) -> TradeoffPoint | None:
     else:
         size = "large" if job.method == "large-only" else "small"
         agent = SAC(env, **AsymmetricConfig.of(settings["recipe"]).sub_policy(size))
-    curve, told = Evaluate(evaluation_env, settings["eval_every"], CURVE_EPISODES), Told(advance)
+    # Episodes of the final evaluation, so that the curve ends where the table is; nothing is picked by them.
+    curve = Evaluate(evaluation_env, settings["eval_every"], settings["episodes"], REPORT_SEED)
+    told = Told(advance)
     agent.learn(settings["steps"], callback=[curve, told])
     if told.stopped:
         return None
@@ -191,7 +192,7 @@ def _train_and_keep(folder: Path, job: Job, advance: Advance) -> TradeoffPoint |
     return point
 
 
-def _evaluated(job: Job, agent: Any, env: gym.Env, curve: list[tuple[float, float]]) -> TradeoffPoint:
+def _evaluated(job: Job, agent: Any, env: gym.Env, curve: Curve) -> TradeoffPoint:
     """Evaluate ``agent`` without its noise, which the point is, and with it, which the extras hold."""
     trained, episodes = agent.meter.totals, job.settings["episodes"]
     before = dict(trained.by_name)
@@ -210,6 +211,8 @@ def _evaluated(job: Job, agent: Any, env: gym.Env, curve: list[tuple[float, floa
         extras["weight"] = job.weight
         spent = after.get("large", 0) - before.get("large", 0)
         extras["share_large"] = spent / agent.large.flops_per_action / _steps(result)
+    final, settings = result.summary()["raw_return"], job.settings
+    curve = curve_to_the_end(curve, settings["eval_every"], settings["steps"], final)
     return TradeoffPoint.from_episodes(job.method, job.label, job.seed, result.by_episode(), curve, extras)
 
 

@@ -72,11 +72,19 @@ def summary_of(task: str, variant: str, evaluation: str, runs: list[dict[str, An
         [1 - final["flops_per_step"] / dense for final in finals],
         [final["share_large"] for final in finals],
     )
+    whole = float(np.mean([flops_an_episode(run["final"][evaluation]) for run in by_method["large-only"]]))
+    episodes = [1 - flops_an_episode(final) / whole for final in finals]
     own = row[variant]
     own |= {"saved": saved, "share_large": shares, "mean_saved": float(np.mean(saved))}
+    own |= {"saved_an_episode": episodes, "mean_saved_an_episode": float(np.mean(episodes))}
     best = int(np.argmax(own["scores"]))
     row["best"] = {"score": own["scores"][best], "share_large": shares[best], "saved": saved[best]}
     return row
+
+
+def flops_an_episode(final: dict[str, Any]) -> float:
+    """Return the mean FLOPs of a whole episode: a policy that takes more steps to the goal spends more."""
+    return float(np.mean([episode["flops"] for episode in final["by_episode"]]))
 
 
 def scores_of(runs: list[dict[str, Any]], evaluation: str) -> dict[str, Any]:
@@ -97,11 +105,11 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     lines = [
         f"{task}: {SCORES.get(task, 'mean undiscounted return')} of {EPISODES[task]} seeded episodes, mean ± standard "
         "deviation over seeds (number of seeds). FLOPs of acting, master included, `matmul` convention; saved is "
-        "against large-only.",
+        "against large-only, a step and a whole episode.",
         "",
-        "| method | steps | acting | small-only | large-only | fit | gail | bc | score | on large | saved "
-        "| best | on large | saved |",
-        f"|{'---|' * 14}",
+        "| method | steps | acting | small-only | large-only | fit | gail | bc | score | on large | saved a step "
+        "| saved an episode | best | on large | saved |",
+        f"|{'---|' * 15}",
     ]
     for row in rows:
         own, best = row[row["method"]], row["best"]
@@ -112,6 +120,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             *(spread(row[method], digits) for method in ("small-only", "large-only", "fit", *STUDENTS, row["method"])),
             f"{np.mean(own['share_large']):.1%}",
             f"{own['mean_saved']:.1%}",
+            f"{own['mean_saved_an_episode']:.1%}",
             f"{best['score']:.{digits}f}",
             f"{best['share_large']:.1%}",
             f"{best['saved']:.1%}",
@@ -120,7 +129,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     published = PUBLISHED[task] | PUBLISHED_STUDENTS[task]
     mean, best = published["mean"], published["best"]
     scores = " | ".join(str(published[name]) for name in ("small", "large", "fit", *STUDENTS))
-    of_mean = f"{mean[0]} (5) | {mean[1]} % | {mean[2]} %"
+    of_mean = f"{mean[0]} (5) | {mean[1]} % | {mean[2]} % | –"
     lines.append(
         f"| published | {PUBLISHED_STEPS[task]:,} | – | {scores} | {of_mean} | {best[0]} | {best[1]} % | {best[2]} % |"
     )
@@ -168,24 +177,30 @@ def draw(task: str, runs: list[dict[str, Any]]) -> list[Path]:
     return [picture for picture in pictures if picture is not None]
 
 
+def rows_of(task: str) -> list[dict[str, Any]]:
+    """Return the rows of a task's table, one for each method, length and way of evaluating that has runs."""
+    runs, rows = stored(task), []
+    for steps in sorted({run["run"]["steps"] for run in runs}):
+        same = [run for run in runs if run["run"]["steps"] == steps]
+        rows += [
+            summary_of(task, variant, evaluation, same)
+            for variant in (*VARIANTS, ANOTHER_MASTER)
+            for evaluation in EVALUATIONS
+        ]
+    return [row for row in rows if row is not None]
+
+
 def tabulate() -> str:
     """Write every task's table and pictures, and return the tables as text."""
     texts = []
     for task in presets_of("asymmetric"):
-        runs, rows, same = stored(task), [], []
-        for steps in sorted({run["run"]["steps"] for run in runs}):
-            same = [run for run in runs if run["run"]["steps"] == steps]
-            rows += [
-                summary_of(task, variant, evaluation, same)
-                for variant in (*VARIANTS, ANOTHER_MASTER)
-                for evaluation in EVALUATIONS
-            ]
-        rows = [row for row in rows if row is not None]
+        rows, runs = rows_of(task), stored(task)
         if rows:
             texts.append(markdown(rows))
             (FOLDER / f"{task}.md").write_text(texts[-1])
             store(FOLDER / f"{task}.json", {"rows": rows, "published": PUBLISHED[task] | PUBLISHED_STUDENTS[task]})
-            draw(task, same)
+            longest = max(run["run"]["steps"] for run in runs)
+            draw(task, [run for run in runs if run["run"]["steps"] == longest])
     return "\n".join(texts)
 
 

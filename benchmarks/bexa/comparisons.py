@@ -2,8 +2,8 @@
 
     python -m benchmarks.bexa.comparisons
 
-Writes ``results/bexa/comparisons.md`` and ``.json``. Differences are between runs of the same seed; intervals are
-95 % bootstrap intervals over seeds, which are too narrow for three seeds.
+Writes ``results/bexa/comparisons.md`` and ``.json``. Differences are between runs of the same seed; beside their mean
+stands their range, or from five seeds on the 95 % bootstrap interval of the mean.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from agents.report.spread import spread_of
 from benchmarks.bexa.study import BUDGETS, FOLDER, PLAIN, TASKS, VARIANTS, stored
 from benchmarks.bexa.tables import cell, key_of, plain_of, spread
 from benchmarks.card import store
-from budget_wrappers.functional.intervals import bootstrap_interval
 
 Run = dict[str, Any]
 
@@ -53,8 +53,8 @@ def difference(one: Sequence[Run], other: Sequence[Run], what: Any) -> dict[str,
     each = [what(run) - theirs[run["seed"]] for run in one if run["seed"] in theirs]
     if not each:
         return None
-    low, high = bootstrap_interval(each)
-    return {**spread(each), "low": low, "high": high}
+    ends = spread_of(each)
+    return {**spread(each), "low": ends.low, "high": ends.high, "ends": ends.kind}
 
 
 def programs(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -225,9 +225,11 @@ def markdown_of_programs(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def interval(value: dict[str, Any] | None, digits: int) -> str:
-    """Return a difference with its interval as text."""
+    """Return a difference with the range of its seeds, or its interval, as text; of one seed alone."""
     if value is None:
         return "–"
+    if value["ends"] == "nothing":
+        return f"{value['mean']:+.{digits}f} (1)"
     return f"{value['mean']:+.{digits}f} [{value['low']:+.{digits}f}, {value['high']:+.{digits}f}]"
 
 
@@ -272,13 +274,14 @@ def markdown_of_fronts(rows: Sequence[dict[str, Any]]) -> list[str]:
     return text
 
 
-def main() -> None:
-    """Write the comparisons of every task with stored runs."""
+def compared() -> tuple[str, dict[str, Any]]:
+    """Return the comparisons of every task with stored runs, as Markdown and as data."""
     text = [
         "Means ± standard deviations over seeds (number of seeds). Returns over training are means of all evaluations; "
         "final ones are of 20 episodes. Executed costs are of the final evaluation, in the unit of b. Acting FLOPs, in "
         "the `matmul` convention, are of all steps that the policy drove while training; speed-up is the plain agent's "
-        "over the method's.",
+        "over the method's. Differences: mean [lowest, highest seed's]; of five seeds or more, mean [95 % bootstrap "
+        "interval].",
         "",
     ]
     record: dict[str, Any] = {"budgets": BUDGETS, "variants": VARIANTS, "tasks": {}}
@@ -292,10 +295,16 @@ def main() -> None:
             text += [f"## {TASKS[task]}: ablations", "", *markdown_of_ablation(own["ablation"])]
         if own["fronts"]:
             text += [f"## {TASKS[task]}: the budget as an input", "", *markdown_of_fronts(own["fronts"])]
+    return "\n".join(text), record
+
+
+def main() -> None:
+    """Write the comparisons."""
+    text, record = compared()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / "comparisons.md").write_text("\n".join(text))
+    (FOLDER / "comparisons.md").write_text(text)
     store(FOLDER / "comparisons.json", record)
-    print("\n".join(text))
+    print(text)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """How an agent acts through early exits: the work behind an open gate is not done, and what ran is charged by exit."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -40,6 +42,7 @@ class ExitForward:
         self.counts = np.zeros(len(self.names), dtype=np.int64)
         self.taken: np.ndarray | None = None
         self.last_flops = 0
+        self._forced: np.ndarray | None = None
         self.follow()
         for name in self.names:
             meter.add(0, name, rows=0)  # known from the start: an episode of random actions costs 0 and is no mistake
@@ -56,14 +59,32 @@ class ExitForward:
         """Return the FLOPs of one row that leaves at exit ``way``, or that acts without gates."""
         parameter = next(self.network.parameters())
         x = parameter.new_zeros(1, self.network.inputs)
-        # No probability is above 1 and every one above −1: each gate before the exit stays closed, its own opens.
-        draws = torch.tensor([[-1.0 if gate == way else 1.0 for gate in range(len(self.network.exits) - 1)]])
+        draws = torch.as_tensor(self._draws_to(way)[None])
         act = {
             "early_exit": lambda: self.network.leave(x, draws.to(x)),
             "backbone": lambda: self.network.last(x),
             "ensemble": lambda: self.network.every(x),
         }[self.acting]
         return int(count_flops(act, convention=convention))
+
+    def _draws_to(self, way: int | None) -> np.ndarray:
+        """Return draws, ``(K − 1,)``, with which every row leaves at exit ``way``."""
+        # No probability is above 1 and every one above −1: each gate before the exit stays closed, its own opens.
+        gates = range(len(self.network.exits) - 1)
+        return np.array([-1.0 if gate == way else 1.0 for gate in gates], dtype=np.float32)
+
+    @contextlib.contextmanager
+    def leaving_at(self, way: int) -> Iterator[None]:
+        """Let every row leave at one exit inside the block, the gates on its way asked: to time that exit.
+
+        Args:
+            way: index into ``names``; without gates there is one way to act, and nothing changes.
+        """
+        before, self._forced = self._forced, self._draws_to(way)
+        try:
+            yield
+        finally:
+            self._forced = before
 
     def cost_of(self, counts: np.ndarray) -> float:
         """Return the mean cost of rows counted as ``counts`` are: 0 for the cheapest exit, 1 for the dearest."""
@@ -91,7 +112,10 @@ class ExitForward:
             self.counts += len(x)
             self.taken = np.zeros(len(x), dtype=np.int64)
             return self.at(x, len(self.network.exits) - 1) if self.acting == "backbone" else self._every(x)
-        draws = None if threshold else rng.random((len(x), len(self.names) - 1), dtype=np.float32)
+        if self._forced is not None:
+            draws: np.ndarray | None = np.tile(self._forced, (len(x), 1))
+        else:
+            draws = None if threshold else rng.random((len(x), len(self.names) - 1), dtype=np.float32)
         output, self.taken = self._leave(x, draws)
         if len(x) == 1:
             way = int(self.taken[0])

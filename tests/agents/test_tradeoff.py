@@ -110,14 +110,14 @@ def test_row_averages_its_seeds() -> None:
     assert (row.mean_return, row.flops_per_step, row.interval_over) == (3.0, 20.0, "seeds")
     assert row.share_large == pytest.approx(0.4)
     assert [each.seed for each in row.points] == [0, 1]
-    # Two seeds resample to 2, 3 or 4 with probability 1/4, 1/2, 1/4: the 95 % interval is the whole range.
+    # Two seeds have a range and no interval.
     assert (row.low, row.high) == (2.0, 4.0)
 
 
-def test_one_seed_is_resampled_over_its_episodes_and_says_so() -> None:
+def test_episodes_of_one_seed_are_no_interval_over_trainings() -> None:
     rows = summarise([TradeoffPoint.from_episodes("m", "m", 0, [episode(0.0), episode(10.0)])])
-    assert (rows[0].low, rows[0].high, rows[0].interval_over) == (0.0, 10.0, "episodes")
-    assert "over its evaluation episodes, not over trainings" in interval_note(rows)
+    assert (rows[0].low, rows[0].high, rows[0].interval_over) == (5.0, 5.0, "nothing")
+    assert interval_note(rows) == "one seed: no interval over trainings can be given"
 
 
 def test_one_seed_of_one_episode_claims_no_interval() -> None:

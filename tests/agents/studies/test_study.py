@@ -25,17 +25,20 @@ def test_fit_takes_the_nearest_width_and_never_less_than_one() -> None:
     assert fit_width(2, 1, 0.0) == 1
 
 
-def run(method: str, seed: int, score: float, per_step: float, share: float | None = None) -> dict:
-    final = {"raw_return": score, "flops_per_step": per_step, "share_large": share}
+def run(method: str, seed: int, score: float, per_step: float, share: float | None = None, length: int = 10) -> dict:
+    episodes = [{"return": score, "flops": per_step * length, "length": length}]
+    final = {"raw_return": score, "flops_per_step": per_step, "share_large": share, "by_episode": episodes}
     return {"method": method, "seed": seed, "run": {"steps": 10}, "final": {"deterministic": final}}
 
 
 def test_row_has_mean_best_and_what_is_saved_against_large_only() -> None:
     runs = [run("large-only", 0, 90.0, 1000.0), run("large-only", 1, 94.0, 1000.0)]
-    runs += [run("asymmetric", 0, 80.0, 400.0, 0.3), run("asymmetric", 1, 95.0, 600.0, 0.5)]
+    runs += [run("asymmetric", 0, 80.0, 400.0, 0.3), run("asymmetric", 1, 95.0, 600.0, 0.5, length=15)]
     row = summary_of("mountain-car", "asymmetric", "deterministic", runs)
     assert (row["large-only"]["mean"], row["asymmetric"]["mean"]) == (92.0, 87.5)
     assert row["asymmetric"]["mean_saved"] == pytest.approx(0.5)
+    # An episode of large-only is 10,000 FLOPs; these are 4,000 and 15 · 600 = 9,000.
+    assert row["asymmetric"]["saved_an_episode"] == pytest.approx([0.6, 0.1])
     assert row["best"] == {"score": 95.0, "share_large": 0.5, "saved": pytest.approx(0.4)}
     assert row["small-only"]["mean"] is None
 
@@ -59,7 +62,7 @@ def test_students_stand_beside_fit_where_there_are_any() -> None:
         ["–", "-99.0 (1)", "92.0 ± 1.4 (2)"],
         ["90.5", "-99.9", "93.3"],
     ]
-    assert {len(line) for line in (lines[0], *lines[2:])} == {14}
+    assert {len(line) for line in (lines[0], *lines[2:])} == {15}
 
 
 def test_every_task_has_published_students() -> None:
@@ -92,7 +95,7 @@ def test_table_and_pictures_are_made_from_the_stored_runs(tmp_path: Path, monkey
         record["final"] = {"deterministic": final, "stochastic": final}
         store(tmp_path / "mountain-car" / f"{method}.json", record)
     text = tables.tabulate()
-    assert "| asymmetric | 10 | deterministic | – | 90.0 (1) | – | – | – | 88.0 (1) | 50.0% | 50.0% |" in text
+    assert "| asymmetric | 10 | deterministic | – | 90.0 (1) | – | – | – | 88.0 (1) | 50.0% | 50.0% | 50.0% |" in text
     assert (tmp_path / "mountain-car.md").read_text() == text
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["mountain-car-cloud.png", "mountain-car-front.png"]
 

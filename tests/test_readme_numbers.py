@@ -1,0 +1,204 @@
+"""Every number in README.md is recomputed from ``benchmarks/results/``, or is one of a short list of plain constants.
+
+Each function below returns a sentence, or the part of one that holds numbers, with its numbers from raw data. README
+has to have it, letter for letter.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.stored import WORDS, numbers_beside, percent, prose, said, stored
+
+PLAIN = (
+    "20 ms control periods",
+    "nothing but Python 3.11 and make",
+    "counts 2 FLOPs per multiply-accumulate",
+    "Five seeds or more get a 95 % bootstrap interval",
+    'latency at batch 1, "fits at 50 Hz or not"',
+)
+"""What is no measurement."""
+
+
+def points_of(label: str) -> list[dict[str, Any]]:
+    """Return the points of one row of the demonstration, by seed."""
+    found = [point for point in stored("tradeoff/pendulum.json")["points"] if point["label"] == label]
+    return sorted(found, key=lambda point: point["seed"])
+
+
+def mean_return(record: dict[str, Any]) -> float:
+    """Return the mean of the returns of all episodes of a record."""
+    episodes = record["by_episode"] if "by_episode" in record else record["episodes"]
+    return math.fsum(episode["return"] for episode in episodes) / len(episodes)
+
+
+def flops_a_step(record: dict[str, Any]) -> float:
+    """Return all FLOPs of a record's episodes over all of their steps."""
+    episodes = record["by_episode"] if "by_episode" in record else record["episodes"]
+    return sum(episode["flops"] for episode in episodes) / sum(episode["length"] for episode in episodes)
+
+
+# ---- the demonstration ----------------------------------------------------------------------------------------------
+
+
+def demonstration() -> str:
+    settings = stored("tradeoff/pendulum.json")["settings"]
+    seeds = " | ".join(f"seed {seed}" for seed in settings["seeds"])
+    length = f"{settings['steps']:,} steps, {settings['episodes']} episodes"
+    head = f"On Pendulum-v1 ({length}), seed by seed, FLOPs beside those"
+    return f"{head} of the large policy and with the master's own: | | {seeds} | |---|---|---|"
+
+
+def row(label: str, name: str) -> str:
+    cells = [name]
+    for point, large in zip(points_of(label), points_of("large-only"), strict=True):
+        ratio = flops_a_step(point) / flops_a_step(large)
+        flops = f", {percent(abs(1 - ratio))} % {'fewer' if ratio < 1 else 'more'} FLOPs"
+        cells.append(said(mean_return(point)) + ("" if label == "large-only" else flops))
+    return f"| {' | '.join(cells)} |"
+
+
+def demonstration_seeds() -> str:
+    count = WORDS[len(stored("tradeoff/pendulum.json")["settings"]["seeds"])]
+    return f"and {count} seeds are a demonstration, not a study"
+
+
+def another_processor() -> str:
+    returns = [said(point["mean_return"]) for point in stored("tradeoff/pendulum-another-processor.json")["points"]]
+    return f"the same command on another processor gave {' and '.join(returns)} at λ = 0.03"
+
+
+# ---- a master over frozen policies ----------------------------------------------------------------------------------
+
+
+def ratios(master: Callable[[dict[str, Any]], Any]) -> tuple[list[float], list[float]]:
+    """Return return and FLOPs of a master beside those of the large policy, seed by seed."""
+    records = [stored(f"asymmetric/mediation/seed{seed}.json") for seed in range(3)]
+    pairs = [(master(record), record["outcomes"]["large"]) for record in records]
+    returns = [mean_return(own) / mean_return(large) for own, large in pairs]
+    return returns, [flops_a_step(own) / flops_a_step(large) for own, large in pairs]
+
+
+def small_beside_large() -> str:
+    returns, _ = ratios(lambda record: record["outcomes"]["small"])
+    ends = f"{percent(min(returns))} to {percent(max(returns))}"
+    return f"On InvertedDoublePendulum-v5 a small policy alone returns {ends} % of what a large one does"
+
+
+def master_at_the_end() -> str:
+    returns, flops = ratios(lambda record: record["master_at_the_end"])
+    kept = f"{percent(min(returns), 1)} to {percent(max(returns), 1)} %"
+    spent = f"{percent(min(flops))} to {percent(max(flops))} %"
+    return (
+        f"A master over the two keeps {kept} at {spent} of the large policy's FLOPs, its own included, as it is at the "
+        "end of its training"
+    )
+
+
+def master_that_was_picked() -> str:
+    returns, flops = ratios(lambda record: record["outcomes"]["master"])
+    least = math.floor(1000 * min(returns)) / 10
+    spent = f"{percent(min(flops))} to {percent(max(flops))} %"
+    return (
+        f"and at least {least} % at {spent} where the best of its evaluations while training picks it "
+        f"({WORDS[len(returns)]} seeds"
+    )
+
+
+# ---- early exits ----------------------------------------------------------------------------------------------------
+
+
+def cheetah(method: str) -> list[dict[str, Any]]:
+    return [stored(f"bexa/cheetah/{method}-200000-seed{seed}.json") for seed in (0, 1)]
+
+
+def early_exits() -> str:
+    pairs = list(zip(cheetah("bexa-sac-b0.3"), cheetah("sac"), strict=True))
+    fewer = {said(plain["acting_flops_a_step"] / own["acting_flops_a_step"]) for own, plain in pairs}
+    lower = [percent(1 - mean_return(own["final"]) / mean_return(plain["final"])) for own, plain in pairs]
+    learning = {said(own["learning_flops"] / plain["learning_flops"]) for own, plain in pairs}
+    (times,), (more,) = fewer, learning
+    steps = pairs[0][0]["run"]["steps"]
+    return (
+        f"On HalfCheetah-v5 ({steps:,} steps, {WORDS[len(pairs)]} seeds) it acts on {times} times fewer FLOPs than SAC "
+        f"while training, ends {' and '.join(lower)} % lower, and takes {more} times the FLOPs to learn"
+    )
+
+
+def coin() -> str:
+    runs = cheetah("bexa-sac-b0.3")
+    first, second, last = runs[0]["exit_flops"]
+    cost = (second - first) / (last - first)
+    paid = percent((runs[0]["budget"] - cost) / (1 - cost))
+    shares = [run["final"].get("share/exit 3") or run["final"]["share_steps"]["exit 3"] for run in runs]
+    assert {percent(share) for share in shares} == {paid}
+    return f"they leave the last exit the share that the budget pays for, {paid} %, like a coin"
+
+
+def time_of_exits() -> str:
+    rows = stored("retrofit/sac-seed0-latency.json")["rows"]
+    least = {label: min(one["rounds"]) for label, one in rows.items()}
+    exits = [value for label, value in least.items() if label.startswith("b = ")]
+    return (
+        f"an action takes {min(exits):.0f} to {max(exits):.0f} µs with exits and {least['as trained, numpy']:.0f} µs "
+        "without (2×256, retrofitted, numpy engine)"
+    )
+
+
+def retrofit() -> str:
+    rows = {one["label"]: one for one in stored("retrofit/sac-seed0.json")["rows"]}
+    before = rows["SAC as trained"]
+
+    def kept(label: str) -> str:
+        return percent(math.fsum(rows[label]["returns"]) / math.fsum(before["returns"]), 1)
+
+    def fewer(label: str) -> str:
+        return said(before["flops_per_step"] / rows[label]["flops_per_step"])
+
+    assert rows["b = 0"]["share_steps"]["exit 1"] > 0.999
+    return (
+        f"keeps {kept('b = 0.1')} % of its return at {fewer('b = 0.1')} times fewer FLOPs with b = 0.1, and "
+        f"{kept('b = 0')} % at {fewer('b = 0')} times fewer with b = 0, which is a student of one hidden layer"
+    )
+
+
+CLAIMS: dict[str, Callable[[], str]] = {
+    "the demonstration": demonstration,
+    "large": lambda: row("large-only", "large policy alone"),
+    "small": lambda: row("small-only", "small policy alone"),
+    **{
+        f"λ = {weight}": lambda weight=weight: row(f"asymmetric, λ = {weight}", f"master, λ = {weight}")
+        for weight in (0.01, 0.03, 0.05)
+    },
+    "its seeds": demonstration_seeds,
+    "another processor": another_processor,
+    "small beside large": small_beside_large,
+    "the master at the end": master_at_the_end,
+    "the master that was picked": master_that_was_picked,
+    "early exits": early_exits,
+    "a coin": coin,
+    "time of exits": time_of_exits,
+    "retrofit": retrofit,
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_a_claim_says_what_was_stored(claim: str) -> None:
+    assert CLAIMS[claim]() in prose("README.md")
+
+
+def test_every_number_is_measured_or_a_plain_constant() -> None:
+    claims = [claim() for claim in CLAIMS.values()]
+    assert numbers_beside(prose("README.md"), [*claims, *PLAIN]) == []
+
+
+@pytest.mark.parametrize("constant", PLAIN)
+def test_no_constant_is_listed_that_readme_does_not_have(constant: str) -> None:
+    assert constant in prose("README.md")
+
+
+def test_a_number_that_nothing_measures_is_found() -> None:
+    text = "It saves 38 % on Pendulum-v1 of Stable-Baselines3. " + "Claim 7."
+    assert [found.strip() for found in numbers_beside(text, ["Claim 7."])] == ["It saves 38 % on Pendulum-v1 of"]
