@@ -166,20 +166,21 @@ class ChooserWrapper(gym.Wrapper):
 
         The environment's own mask is of primitive actions, which the sub-policies choose.
         """
-        return self.runnable(self._allowance, self._max_steps, self._promised, self._taken)
+        return self.runnable(self._allowance, self._max_steps, (self._promised, self._taken))
 
     def runnable(
-        self, allowance: Allowance | None, steps: int | None, promised: int = 0, taken: int = 0
+        self, allowance: Allowance | None, steps: int | None, ran: tuple[int, int] = (0, 0)
     ) -> NDArray[np.bool_]:
         """Return the choices that an allowance lets run, ``(K·D,)`` booleans.
 
         Args:
             allowance: see ``restrict``; None for no limit.
             steps: primitive steps that choices may last under it; None for any.
-            promised, taken: FLOPs and primitive steps of the choices that have run under it.
+            ran: FLOPs and primitive steps of the choices that have run under it.
         """
         if allowance is None:
             return np.ones(len(self.choice_names) * len(self.durations), bool)
+        promised, taken = ran
         most = self.durations[-1] if steps is None else max(1, steps - taken)
         lasting = [min(duration, most) for duration in self.durations]
         rows = [promised + length * self.choice_flops <= allowance(taken + length) for length in lasting]

@@ -131,10 +131,10 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
         """Reset; ``options["budget"]``, which is passed on too, is the same as ``set_budget`` just before."""
         require_options(options)
         self.set_budget(self.max_flops if options is None else options.get("budget", self.max_flops))
-        charged = self.meter.totals["charged"]
+        executed = self.meter.totals["act"]
         with self._rule.resetting():
             self._observation, info = super().reset(seed=seed, options=options)
-        self._begin(self.meter.totals["charged"] - charged)
+        self._begin(self.meter.totals["act"] - executed)
         return self._observation, self.amend(info, ended=False)
 
     def _begin(self, spent: int) -> None:
