@@ -28,7 +28,8 @@ class Purse:
         selector: FLOPs that one of its choices costs outside at most.
         spent: FLOPs that it has spent.
         called: those of them that the selector of the decision to come has cost already.
-        decisions: actions that it has taken.
+        decisions: that it has taken; one whose step has raised is one, as its selector has run.
+        acted: whether it has acted, so that there is an action to hold.
         held: those of them that repeated the last one for want of FLOPs.
         ended: whether its episode is over, so that nothing has to be kept for it.
     """
@@ -39,6 +40,7 @@ class Purse:
     spent: int = 0
     called: int = 0
     decisions: int = 0
+    acted: bool = False
     held: int = 0
     ended: bool = False
 
@@ -64,7 +66,7 @@ class Purse:
         left = 0 if horizon is None else max(horizon - decisions, 0)
         if mode == "cheapest":
             return max(path_flops(left, 1, self.cheapest, self.selector) - called, 0)
-        first = 0 if decisions else self.cheapest
+        first = 0 if self.acted or decided else self.cheapest
         return max(path_flops(left, 1, 0, self.selector) - called, 0) + first
 
 
@@ -77,12 +79,14 @@ class TeamBudget:
         purses: of every agent that may appear.
         mode: what happens to a choice that does not fit, see ``ComputeLimit``.
         horizon: decisions that an agent takes at most; None where that is not known.
+        failed: whether the last step raised, so that nobody has looked whether another one can be paid.
     """
 
     limit: int | None
     purses: dict[Agent, Purse]
     mode: OnExhausted
     horizon: int | None
+    failed: bool = False
     _waiting: set[Agent] = field(default_factory=set)
 
     @property
@@ -90,21 +94,58 @@ class TeamBudget:
         """FLOPs that the team has spent."""
         return sum(purse.spent for purse in self.purses.values())
 
-    def call(self, agent: Agent, collected: int) -> None:
-        """Note what an agent's selector has cost before its choice; ``collected`` is all that the agent has spent.
+    def call(self, collected: Mapping[Agent, int]) -> None:
+        """Note what selectors have cost before choices; ``collected`` is all that each of their agents has spent.
 
         Raises:
-            CostError: it has cost more than it declares, so no promise about it can be kept.
+            CostError: one has cost more than it declares, so no promise about it can be kept.
         """
-        purse = self.purses[agent]
-        purse.called += collected - purse.spent
-        purse.spent = collected
-        if purse.called > purse.selector:
+        for agent, spent in collected.items():
+            purse = self.purses[agent]
+            purse.called += spent - purse.spent
+            purse.spent = spent
+        over = [agent for agent in collected if self.purses[agent].called > self.purses[agent].selector]
+        if over:
+            called = self.purses[over[0]].called
+            for agent in collected:  # all of it is spent, and the next step begins anew
+                self.purses[agent].called = 0
             raise CostError(
-                f"The selector of {agent!r} was charged {purse.called} FLOPs for one choice and {purse.selector} are "
-                "declared; a hard limit has to know them beforehand. Pass selector_flops= to SubPolicyAction: the most "
-                "that one choice costs."
+                f"The selector of {over[0]!r} was charged {called} FLOPs for one choice and "
+                f"{self.purses[over[0]].selector} are declared; a hard limit has to know them beforehand. Pass "
+                "selector_flops= to SubPolicyAction: the most that one choice costs. Where the selector ran twice, as "
+                "its first call or a wrapper outside has raised, call step() again."
             )
+
+    def abandon(self, agents: Collection[Agent], spent: Mapping[Agent, int], acted: Collection[Agent]) -> None:
+        """Note that the step of ``agents`` has raised.
+
+        Args:
+            agents: who would have acted.
+            spent: what each of them has really spent.
+            acted: who of them has an action to hold.
+        """
+        self.failed = True
+        self._waiting.clear()
+        for agent in agents:
+            purse = self.purses[agent]
+            purse.spent, purse.called, purse.acted = spent[agent], 0, agent in acted
+
+    def stuck(self, agents: Collection[Agent]) -> bool:
+        """Return, for the step after one that has raised, whether some of ``agents`` cannot even act cheaply.
+
+        Their selectors have run as far as they will. In the modes that do not end an episode an action can be held.
+        """
+        failed, self.failed = self.failed, False
+        if not failed:
+            return False
+        if self.out_of_time(agents):
+            return True
+        unable = [agent for agent in agents if self.mode in ENDINGS or not self.purses[agent].acted]
+        cost = {agent: self.purses[agent].cheapest for agent in unable}
+        if self.limit is not None and self.limit - self.spent < sum(cost.values()):
+            return True
+        limits = ((self.purses[agent], flops) for agent, flops in cost.items())
+        return any(purse.limit is not None and purse.limit - purse.spent < flops for purse, flops in limits)
 
     def decide(
         self, wanted: Mapping[Agent, int], flops: Mapping[Agent, NDArray[np.int64]], acted: Mapping[Agent, Any]
@@ -116,7 +157,7 @@ class TeamBudget:
             purse = self.purses[agent]
             decided[agent] = self._settle(agent, index, flops[agent], agent in acted)
             self._waiting.discard(agent)
-            purse.decisions, purse.called = purse.decisions + 1, 0
+            purse.decisions, purse.called, purse.acted = purse.decisions + 1, 0, True
             if decided[agent] == HELD:
                 purse.held += 1
             else:
