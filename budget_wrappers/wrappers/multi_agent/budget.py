@@ -28,7 +28,7 @@ class Purse:
         selector: FLOPs that one of its choices costs outside at most.
         spent: FLOPs that it has spent.
         called: those of them that the selector of the decision to come has cost already.
-        decisions: that it has taken; one whose step has raised is one, as its selector has run.
+        decisions: that it has taken; one whose step has raised counts where its selector's call was paid for it.
         acted: whether it has acted, so that there is an action to hold.
         held: those of them that repeated the last one for want of FLOPs.
         ended: whether its episode is over, so that nothing has to be kept for it.
@@ -88,6 +88,7 @@ class TeamBudget:
     horizon: int | None
     failed: bool = False
     _waiting: set[Agent] = field(default_factory=set)
+    _decided: dict[Agent, int] = field(default_factory=dict)
 
     @property
     def spent(self) -> int:
@@ -100,6 +101,7 @@ class TeamBudget:
         Raises:
             CostError: one has cost more than it declares, so no promise about it can be kept.
         """
+        self._decided = {}
         for agent, spent in collected.items():
             purse = self.purses[agent]
             purse.called += spent - purse.spent
@@ -127,7 +129,12 @@ class TeamBudget:
         self.failed = True
         self._waiting.clear()
         for agent in agents:
-            purse = self.purses[agent]
+            purse, decided = self.purses[agent], self._decided.get(agent)
+            if decided is None:
+                purse.decisions += purse.called > 0
+            else:
+                purse.held -= decided == HELD
+                purse.decisions -= purse.selector == 0
             purse.spent, purse.called, purse.acted = spent[agent], 0, agent in acted
 
     def stuck(self, agents: Collection[Agent]) -> bool:
@@ -162,6 +169,7 @@ class TeamBudget:
                 purse.held += 1
             else:
                 purse.spent += int(flops[agent][decided[agent]])
+        self._decided = decided
         return decided
 
     def await_choices(self, agents: Collection[Agent]) -> None:
