@@ -43,10 +43,16 @@ class VectorChooser(VectorCostReader):
         self.single_action_space = gym.spaces.Discrete(len(names))
         self.action_space = batch_space(self.single_action_space, self._n)
         self._counts = np.zeros((self._n, len(names)), np.int64)  # steps of each in each episode
+        # FLOPs of each in steps that have raised, once one has: of each episode, and since the last step
+        self._failed: np.ndarray | None = None
+        self._failed_since: np.ndarray | None = None
 
     def start_choices(self, infos: dict[str, Any], mask: np.ndarray | None) -> dict[str, Any]:
         """Begin episodes where a reset's ``mask`` is; return its ``infos`` with what they say of choices."""
         self._account.clear(self._counts, mask)
+        for sums in (self._failed, self._failed_since):
+            if sums is not None:
+                self._account.clear(sums, mask)
         require_free(infos, tuple(AT_RESET), self.env, RENAME)
         return self.tell_reset(infos, AT_RESET, mask)
 
@@ -75,6 +81,13 @@ class VectorChooser(VectorCostReader):
         """
         return np.ones((self._n, len(self.choice_names)), bool)
 
+    def note_failure(self, called: list[tuple[int, list[int]]]) -> None:
+        """Note what sub-policies ran in a step that has raised: the sub-policy, and for which rows."""
+        if self._failed is None:
+            self._failed, self._failed_since = np.zeros_like(self._counts), np.zeros_like(self._counts)
+        for index, rows in called:
+            self._failed_since[rows, index] += self.choice_flops[index]
+
     def write_choices(self, infos: dict[str, Any], choices: np.ndarray) -> dict[str, Any]:
         """Count what ran in the step just closed, ``(n,)``; return its ``infos`` with that.
 
@@ -82,6 +95,9 @@ class VectorChooser(VectorCostReader):
             InfoKeyError: the environments have put something else under one of the keys.
         """
         self._account.add(self._counts, choices[:, None] == np.arange(len(self.choice_names)))
+        if self._failed is not None:
+            self._account.add(self._failed, self._failed_since)
+            self._failed_since[:] = 0
         require_free(infos, tuple(AT_RESET), self.env, RENAME)
         return self.tell(infos, {"duration": (choices != HELD).astype(float), "option": choices}, AT_RESET)
 
@@ -92,8 +108,10 @@ class VectorChooser(VectorCostReader):
             total: FLOPs of the episodes, ``(n,)``; what no sub-policy has spent is the selector's.
         """
         steps = dict(zip(self.choice_names, self._counts.T.copy(), strict=True))
-        flops = {name: steps[name] * cost for name, cost in zip(self.choice_names, self.choice_flops, strict=True)}
-        selector = total - (self._counts @ self.choice_flops)
+        spent = self._counts * self.choice_flops
+        if self._failed is not None:
+            spent = spent + self._failed
+        flops, selector = dict(zip(self.choice_names, spent.T, strict=True)), total - spent.sum(1)
         return {**flops, "selector": selector}, {**steps, "hold": np.zeros(self._n, np.int64)}
 
 
