@@ -28,6 +28,7 @@ class ChooserWrapper(gym.Wrapper):
         resets: how often episodes have begun by ``reset``.
         steps_run: primitive steps that have run, in all episodes.
         steps_held: those of them that repeated the last action.
+        ends: whether the last primitive step has terminated and truncated the episode.
         expected: the call that a limit outside is making; another one in between raises. None outside of both.
     """
 
@@ -36,6 +37,7 @@ class ChooserWrapper(gym.Wrapper):
     durations: tuple[int, ...]
     selector_flops: int
     resets = steps_run = steps_held = 0
+    ends: tuple[bool, bool] = (False, False)
     expected: Literal["step", "reset"] | None = None
 
     def open_choices(
@@ -118,6 +120,7 @@ class ChooserWrapper(gym.Wrapper):
     def start_episode(self) -> None:
         """Begin the counts of an episode, whether or not a reset has told so; a limit's restriction stays."""
         self.last_action: Any = None
+        self.ends = (False, False)
         self.choice_counts = [0] * (len(self.choice_names) + 1)  # primitive steps of each; HELD is −1, the last
         self.choice_spent = [0] * len(self.choice_names)  # FLOPs that calls of each have cost, failed ones too
 

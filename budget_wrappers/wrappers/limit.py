@@ -13,14 +13,8 @@ from numpy.typing import NDArray
 from budget_wrappers.errors import ConfigError, InfeasibleBudgetError, MeterError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.choosing import HELD
-from budget_wrappers.wrappers.exhaustion import (
-    ChooserRule,
-    EpisodeBudget,
-    OnExhausted,
-    Transition,
-    make_rule,
-    merge_infos,
-)
+from budget_wrappers.wrappers.exhaustion import EpisodeBudget, OnExhausted, Transition, merge_infos
+from budget_wrappers.wrappers.limit_rules import ChooserRule, make_rule
 from budget_wrappers.wrappers.reading import CostReader, plain, require_options, reward_space_of
 
 
@@ -146,8 +140,9 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
         """Step within the limit, and to the end of the episode where it is exhausted.
 
         After an exception inside, what has run until then is in the account, and the next ``step`` goes on from there.
-        The selector need not run again for it: where it does it is charged again, so compare ``remaining`` with its
-        cost before. A ``step`` after the environment's own end begins an episode, as the environment has.
+        The selector need not run again for it. Where it does it is charged again, so compare ``remaining`` with its
+        cost before: a call that cannot be paid passes the limit, by that one call, and the episode ends. A ``step``
+        after the environment's own end begins an episode, as the environment has.
 
         Raises:
             CostError: the selector has cost more than it declares.
@@ -160,9 +155,14 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
             self._begin_after_end()
         episode, rule = self.episode, self._rule
         failed, episode.failed = episode.failed, True
-        rule.before(episode, self._spend())
+        selector = self._spend()
+        rule.before(episode, selector)
         try:
-            transition = self._run(action, failed)
+            if failed and rule.stuck(episode):
+                hold = self._ends_as is None and rule.can_hold(episode, asked=selector > 0)
+                transition = self._hold(action) if hold else self._end_here()
+            else:
+                transition = self._run(action)
         except BaseException as error:
             self._account_for(error)
             raise
@@ -172,16 +172,9 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
             self._account.require_use()
         return *transition[:4], self.amend(transition[4], ended)
 
-    def _run(self, action: Any, failed: bool) -> Transition:
-        """Step, and hold or end the episode where the limit is exhausted.
-
-        Args:
-            action: of the policy or selector.
-            failed: the step before has raised, so that it could do neither.
-        """
+    def _run(self, action: Any) -> Transition:
+        """Step, and hold or end the episode where the limit is exhausted."""
         episode, rule = self.episode, self._rule
-        if failed and rule.stuck(episode):
-            return self._hold(action) if rule.can_hold(episode) and self._ends_as is None else self._end_here()
         transition = rule.after(episode, self.env.step(action))
         self._spend()
         if transition[2] or transition[3] or not rule.exhausted(episode):
@@ -196,11 +189,13 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
         return transition
 
     def _end_here(self) -> Transition:
-        """Return an end at the last observation: nothing more can run."""
+        """Return an end at the last observation: nothing more can run, or the step that has raised was the last."""
+        ends = self._rule.ends()
+        self.episode.ended_inside = True in ends
         space = reward_space_of(self.env)
         reward = 0.0 if space is None else np.zeros(space.shape, space.dtype)
         info = {key: np.float64(0) for key in self._summed} | {"option": np.float64(HELD)}
-        return self._observation, reward, *(self._ends_as or (False, True)), info
+        return self._observation, reward, *(ends if True in ends else self._ends_as or (False, True)), info
 
     def _spend(self) -> int:
         """Return what has run since the last call, which the episode pays for."""

@@ -118,12 +118,12 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         )
         ChooserWrapper.__init__(self, env)
         refuse_vector_reward(self)
+        self.raw_return = RawReturn()
         self.open_choices(self.sub_policies.names, self.sub_policies.flops, durations, meter, selector_flops)
         self.set_weight(weight)
-        self.raw_return = RawReturn()
         self._subscribers: list[Subscriber] = []
         self._observation: Any = None
-        self._started = self._ended = False
+        self._started = False
 
     def set_weight(self, weight: float) -> None:
         """Change the penalty's weight from the next option on; raises ConfigError and CostError."""
@@ -139,9 +139,13 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         """Reset the environment; no option, restriction or held action survives."""
         self._observation, info = self.env.reset(seed=seed, options=options)
         self.start_choices()
-        self.raw_return.value = 0.0
-        self._started, self._ended = True, False
+        self._started = True
         return self._observation, self.write_choice(info, 0, HELD)
+
+    def start_episode(self) -> None:
+        """Begin the counts of an episode and its raw return."""
+        super().start_episode()
+        self.raw_return.value = 0.0
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Run one option; after an exception in it the next ``step`` begins a new one from the latest observation.
@@ -150,8 +154,7 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         """
         if not self._started:
             raise ResetNeeded("Call reset() before step().")
-        if self._ended:
-            self._ended, self.raw_return.value = False, 0.0
+        if True in self.ends:
             self.start_episode()
         index, steps = self.choose(action)
         total, taken, terminated, truncated, spent = 0.0, 0, False, False, sum(self.choice_spent)
@@ -176,8 +179,8 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         self.choice_counts[index] += 1
         self.steps_run += 1
         self.steps_held += index == HELD
-        self._ended = bool(terminated or truncated)
-        step = finite_reward(reward, sum(self.choice_counts)), bool(terminated), bool(truncated)
+        self.ends = bool(terminated), bool(truncated)
+        step = finite_reward(reward, sum(self.choice_counts)), *self.ends
         for tell in tuple(self._subscribers):
             tell(PrimitiveTransition(before, self.last_action, step[0], self._observation, *step[1:], index, info))
         return *step, info

@@ -79,7 +79,7 @@ class TeamBudget:
         purses: of every agent that may appear.
         mode: what happens to a choice that does not fit, see ``ComputeLimit``.
         horizon: decisions that an agent takes at most; None where that is not known.
-        failed: whether the last step raised, so that nobody has looked whether another one can be paid.
+        failed: whether a step has raised, which may have spent what was kept for others.
     """
 
     limit: int | None
@@ -138,21 +138,22 @@ class TeamBudget:
             purse.spent, purse.called, purse.acted = spent[agent], 0, agent in acted
 
     def stuck(self, agents: Collection[Agent]) -> bool:
-        """Return, for the step after one that has raised, whether some of ``agents`` cannot even act cheaply.
+        """Return whether, in an episode with a step that has raised, some of ``agents`` cannot even act cheaply now.
 
         Their selectors have run as far as they will. In the modes that do not end an episode an action can be held.
         """
-        failed, self.failed = self.failed, False
-        if not failed:
+        if not self.failed:
             return False
         if self.out_of_time(agents):
             return True
-        unable = [agent for agent in agents if self.mode in ENDINGS or not self.purses[agent].acted]
-        cost = {agent: self.purses[agent].cheapest for agent in unable}
-        if self.limit is not None and self.limit - self.spent < sum(cost.values()):
-            return True
-        limits = ((self.purses[agent], flops) for agent, flops in cost.items())
-        return any(purse.limit is not None and purse.limit - purse.spent < flops for purse, flops in limits)
+        called = {agent: self.purses[agent].called for agent in agents}
+        self.await_choices(agents)
+        must_act = [agent for agent in agents if self.mode in ENDINGS or not self.purses[agent].acted]
+        stuck = any(self.purses[agent].cheapest > self.allowance(agent, path=False) for agent in must_act)
+        self._waiting.clear()
+        for agent, flops in called.items():
+            self.purses[agent].called = flops
+        return stuck
 
     def decide(
         self, wanted: Mapping[Agent, int], flops: Mapping[Agent, NDArray[np.int64]], acted: Mapping[Agent, Any]

@@ -91,13 +91,13 @@ class ComputeLimit(LimitedTeam, CostReader):
         if not self.agents:
             return {}, {}, {}, {}, {}
         live = list(self.env.agents)
-        with self.limits.stepping(live):
-            how = self.limits.stuck(live)
+        with self.limits.stepping(self.agents):
+            how = self.limits.stuck(live) if live else "terminate"  # a step that has raised was the last of all
             if how is not None:
-                self.agents = []
-                self.limits.close_step([], live)
-                *ends, infos = end_of_all(self._observations, live, how)
-                return *ends, self.amend(infos, live)
+                ended, self.agents = self.agents, []
+                self.limits.close_step([], ended)
+                *ends, infos = end_of_all(self._observations, ended, how)
+                return *ends, self.amend(infos, ended)
             observations, rewards, terminations, truncations, infos = self.env.step(actions)
         self._observations = observations
         for agent in live:
