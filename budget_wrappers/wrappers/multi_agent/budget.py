@@ -1,7 +1,8 @@
 """One episode of a team under limits: what each choice may spend so that nobody overspends, alone or together."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,14 +147,42 @@ class TeamBudget:
             return False
         if self.out_of_time(agents):
             return True
+        must_act = [agent for agent in agents if self.mode in ENDINGS or not self.purses[agent].acted]
+        with self._about_to_choose(agents):
+            return any(self.purses[agent].cheapest > self.allowance(agent, path=False) for agent in must_act)
+
+    @contextmanager
+    def _about_to_choose(self, agents: Collection[Agent]) -> Iterator[None]:
+        """While this lasts, selectors of ``agents`` have run, for what they have been charged so far."""
         called = {agent: self.purses[agent].called for agent in agents}
         self.await_choices(agents)
-        must_act = [agent for agent in agents if self.mode in ENDINGS or not self.purses[agent].acted]
-        stuck = any(self.purses[agent].cheapest > self.allowance(agent, path=False) for agent in must_act)
-        self._waiting.clear()
-        for agent, flops in called.items():
-            self.purses[agent].called = flops
-        return stuck
+        try:
+            yield
+        finally:
+            self._waiting.clear()
+            for agent, flops in called.items():
+                self.purses[agent].called = flops
+
+    def runnable(self, agent: Agent, acting: Collection[Agent], flops: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return the choices of ``agent``, ``(K,)``, that run as they are where the others take their cheapest.
+
+        Args:
+            agent: who chooses.
+            acting: who acts at the same step, ``agent`` too; the calls of their selectors are still to be paid.
+            flops: ``(K,)`` of its sub-policies, ascending.
+        """
+        unpaid = {other: self.purses[other].selector - self.purses[other].called for other in acting}
+        for other, cost in unpaid.items():
+            self.purses[other].spent += cost
+        try:
+            with self._about_to_choose(acting):
+                mask = flops <= self.allowance(agent)
+                if self.mode != "hold" or not self.purses[agent].acted:
+                    mask[0] |= flops[0] <= self.allowance(agent, path=False)
+        finally:
+            for other, cost in unpaid.items():
+                self.purses[other].spent -= cost
+        return mask
 
     def decide(
         self, wanted: Mapping[Agent, int], flops: Mapping[Agent, NDArray[np.int64]], acted: Mapping[Agent, Any]

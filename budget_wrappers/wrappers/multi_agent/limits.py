@@ -14,7 +14,7 @@ from budget_wrappers.wrappers.limit import feasible_limit
 from budget_wrappers.wrappers.multi_agent.accounts import TeamAccount
 from budget_wrappers.wrappers.multi_agent.allocation import allocate
 from budget_wrappers.wrappers.multi_agent.budget import ENDINGS, Purse, TeamBudget
-from budget_wrappers.wrappers.multi_agent.choices import TeamChoices
+from budget_wrappers.wrappers.multi_agent.choices import MASK, TeamChoices
 from budget_wrappers.wrappers.multi_agent.layers import Agent, each, find_in_team, require_agents, unknown_agent
 from budget_wrappers.wrappers.reading import plain
 
@@ -249,6 +249,23 @@ class TeamLimits:
             for agent in values:  # the selectors will run again
                 episode.purses[agent].called = 0
             raise
+
+    def masked(self, agent: Agent, seen: Any, acting: Collection[Agent]) -> Any:
+        """Return an observation or info whose mask, where it has one, is of the choices that the limits let run next.
+
+        Args:
+            agent: whose it is.
+            seen: what the wrappers inside hand out.
+            acting: who acts at the same step.
+        """
+        choices = self.choices
+        if choices is None or agent not in acting or not isinstance(seen, Mapping) or MASK not in seen:
+            return seen
+        return {**seen, MASK: self.episode.runnable(agent, acting, choices.flops[agent]).astype(np.int8)}
+
+    def all_masked(self, seen: Mapping[Agent, Any], acting: Collection[Agent]) -> dict[Agent, Any]:
+        """Return the observations or infos of all agents, see ``masked``."""
+        return {agent: self.masked(agent, one, acting) for agent, one in seen.items()}
 
     # ---- what is left -----------------------------------------------------------------------------------------------
 

@@ -82,6 +82,10 @@ class ComputeLimit(LimitedTeam, CostReader):
         with self.limits.resetting():
             super().reset(seed=seed, options=options)
 
+    def observe(self, agent: Any) -> Any:
+        """Return what ``agent`` observes; a mask in it is of the choices that the limits let run at its turn."""
+        return self.limits.masked(agent, self.env.observe(agent), [agent])
+
     def step(self, action: Any) -> None:
         """Step within the limits, and end the episode for all where they are exhausted.
 

@@ -77,9 +77,10 @@ class ComputeLimit(LimitedTeam, CostReader):
         """Reset; ``options`` may hold ``"budget"`` (as ``max_flops``) and ``"team_budget"``, and are passed on."""
         self.limits.read_options(options)
         with self.limits.resetting():
-            self._observations, infos = super().reset(seed=seed, options=options)
+            observations, infos = super().reset(seed=seed, options=options)
         self.agents = list(self.env.agents)
-        return self._observations, infos
+        self._observations = self.limits.all_masked(observations, self.agents)
+        return self._observations, self.limits.all_masked(infos, self.agents)
 
     def step(self, actions: dict[Any, Any]) -> Transition:
         """Step within the limits, and end the episode for all where they are exhausted.
@@ -99,15 +100,15 @@ class ComputeLimit(LimitedTeam, CostReader):
                 *ends, infos = end_of_all(self._observations, ended, how)
                 return *ends, self.amend(infos, ended)
             observations, rewards, terminations, truncations, infos = self.env.step(actions)
-        self._observations = observations
         for agent in live:
             self._costs.read(agent)
         self.limits.close_step(live, [a for a in live if terminations.get(a) or truncations.get(a)])
         left = [agent for agent in self.env.agents if not (terminations.get(agent) or truncations.get(agent))]
+        self._observations = observations = self.limits.all_masked(observations, left)
         how = self.limits.ending(left)
         if how is None:
             self.agents = list(self.env.agents)
-            return observations, rewards, terminations, truncations, self.amend(infos)
+            return observations, rewards, terminations, truncations, self.amend(self.limits.all_masked(infos, left))
         self.agents = []
         self.limits.close_step([], left)
         ended = {**(terminations if how == "terminate" else truncations), **dict.fromkeys(left, True)}
