@@ -11,7 +11,7 @@ from budget_wrappers.core import Allowance, Fallback
 from budget_wrappers.errors import InfeasibleBudgetError, InfoKeyError, SpaceError, WrapperOrderError
 from budget_wrappers.functional.costs import validate_flops
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.wrappers.account import MeterHandle
+from budget_wrappers.wrappers.account import MeterHandle, RawReturn
 
 HELD = -1
 """Index in place of a choice where no sub-policy ran and the last primitive action was repeated."""
@@ -28,6 +28,7 @@ class ChooserWrapper(gym.Wrapper):
         resets: how often episodes have begun by ``reset``.
         steps_run: primitive steps that have run, in all episodes.
         steps_held: those of them that repeated the last action.
+        raw_return: rewards of the episode before any penalty.
         ends: whether the last primitive step has terminated and truncated the episode.
         expected: the call that a limit outside is making; another one in between raises. None outside of both.
     """
@@ -56,6 +57,7 @@ class ChooserWrapper(gym.Wrapper):
         """
         _refuse_inside(self)
         self.choice_names, self.choice_flops, self.durations = names, flops, durations
+        self.raw_return = RawReturn()
         self._handle = MeterHandle(meter)
         self.set_selector_flops(selector)
         self.action_space = gym.spaces.Discrete(len(names) * len(durations))
@@ -120,9 +122,17 @@ class ChooserWrapper(gym.Wrapper):
     def start_episode(self) -> None:
         """Begin the counts of an episode, whether or not a reset has told so; a limit's restriction stays."""
         self.last_action: Any = None
+        self.raw_return.value = 0.0
         self.ends = (False, False)
         self.choice_counts = [0] * (len(self.choice_names) + 1)  # primitive steps of each; HELD is −1, the last
         self.choice_spent = [0] * len(self.choice_names)  # FLOPs that calls of each have cost, failed ones too
+
+    def count_step(self, index: int, ends: tuple[bool, bool]) -> None:
+        """Count a primitive step of a choice, or of ``HELD``, and note whether it has ended the episode."""
+        self.choice_counts[index] += 1
+        self.steps_run += 1
+        self.steps_held += index == HELD
+        self.ends = ends
 
     def _require_expected(self, call: Literal["step", "reset"]) -> None:
         if self.expected not in (None, call):
@@ -145,6 +155,8 @@ class ChooserWrapper(gym.Wrapper):
         """
         if self.expected == "reset":
             self._require_expected("step")
+        if True in self.ends:  # an environment that resets by itself has begun an episode
+            self.start_episode()
         if self._held:
             steps, self._held = self._held, 0
             return HELD, steps

@@ -1,24 +1,20 @@
 """Wrapper that limits what an episode may spend: ``ComputeLimit``."""
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import Any, get_args
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
-from numpy.typing import NDArray
 
-from budget_wrappers.errors import ConfigError, InfeasibleBudgetError, MeterError, WrapperOrderError
+from budget_wrappers.errors import ConfigError, InfeasibleBudgetError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.wrappers.choosing import HELD
-from budget_wrappers.wrappers.exhaustion import EpisodeBudget, OnExhausted, Transition, merge_infos
-from budget_wrappers.wrappers.limit_rules import ChooserRule, make_rule
-from budget_wrappers.wrappers.reading import CostReader, plain, require_options, reward_space_of
+from budget_wrappers.wrappers.exhaustion import OnExhausted, Transition
+from budget_wrappers.wrappers.limited import EpisodeLimit
+from budget_wrappers.wrappers.reading import plain, require_options
 
 
-class ComputeLimit(CostReader, RecordConstructorArgs):
+class ComputeLimit(EpisodeLimit, RecordConstructorArgs):
     """Limits the FLOPs that one episode may spend on acting.
 
     **Over a wrapper that chooses** (``SubPolicyAction``, ``EarlyExitAction``, through any nesting) the limit is hard:
@@ -37,6 +33,9 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
     **Around an opaque policy** the action was computed before ``step``: an episode passes the limit by at most what one
     step costs, and ``overshoot`` says by how much. ``truncate`` and ``terminate`` end it at the step that exhausts the
     limit, ``hold`` finishes it in that step with its action, and ``cheapest`` raises, as nothing inside can choose.
+
+    ``action_masks()``, over a wrapper that chooses, has the choices that the next step runs as they are. A wrapper
+    between the two must neither reset in its ``step`` nor act in its ``reset``: that raises WrapperOrderError.
 
     ``terminate`` is right where the policy sees what remains, else ``truncate``.
 
@@ -71,7 +70,8 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
             max_flops: FLOPs that one episode may spend, in the meter's convention.
             on_exhausted: what happens when they are spent, see above.
             meter: name or object of the meter that the policy charges.
-            horizon: primitive steps an episode lasts at most; it is truncated there. None finds the time limit.
+            horizon: primitive steps an episode lasts at most; it is truncated there. Time limits of the stack and the
+                environment's ``spec.max_episode_steps`` count as well: the least of all is what is kept for.
         """
         if on_exhausted not in get_args(OnExhausted):
             raise ConfigError(f"on_exhausted={on_exhausted!r}; expected one of {', '.join(get_args(OnExhausted))}.")
@@ -79,27 +79,13 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
         RecordConstructorArgs.__init__(
             self, max_flops=max_flops, on_exhausted=on_exhausted, meter=meter, horizon=horizon, _disable_deepcopy=True
         )
-        CostReader.__init__(self, env)
+        EpisodeLimit.__init__(self, env)
         if env.has_wrapper_attr("limit_report"):
             raise WrapperOrderError(f"{env} has a ComputeLimit already; use its set_budget instead of a second one.")
-        self.open_account(meter)
-        self._rule = make_rule(env, self.meter, on_exhausted, horizon)
-        self._ends_as = {"truncate": (False, True), "terminate": (True, False)}.get(on_exhausted)
-        self._summed = ("duration", env.get_wrapper_attr("cost_key")) if self._amends else ("duration",)
+        self.open_limit(meter, on_exhausted, horizon)
         self.set_budget(max_flops)
         self.budget_unit = self.max_flops
-        self.episode = EpisodeBudget(self.max_flops)
-        self._over, self._observation = False, None
-
-    @property
-    def remaining(self) -> int:
-        """FLOPs of the running episode's limit that are left."""
-        return max(self.episode.limit - self.episode.spent, 0)
-
-    @property
-    def overshoot(self) -> int:
-        """FLOPs by which the running episode has passed its limit; 0 over a wrapper that chooses."""
-        return max(self.episode.spent - self.episode.limit, 0)
+        self.begin(self.max_flops)
 
     def set_budget(self, flops: int) -> None:
         """Set the limit from the next reset on, as a limit holds for a whole episode.
@@ -110,17 +96,6 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
         """
         self.max_flops = feasible_limit(flops, self._rule.first_decision())
 
-    @property
-    def action_masks(self) -> Callable[[], NDArray[np.bool_]]:
-        """A method that returns the choices which the next ``step`` runs as they are, ``(K·D,)`` booleans.
-
-        It counts on the most that the selector's call may cost. Around an opaque policy there is none: what the
-        environment says of its actions goes on as it is.
-        """
-        if not isinstance(self._rule, ChooserRule):
-            raise AttributeError("action_masks")
-        return partial(self._rule.masks, self.episode)
-
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset; ``options["budget"]``, which is passed on too, is the same as ``set_budget`` just before."""
         require_options(options)
@@ -128,13 +103,8 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
         executed = self.meter.totals["act"]
         with self._rule.resetting():
             self._observation, info = super().reset(seed=seed, options=options)
-        self._begin(self.meter.totals["act"] - executed)
+        self.begin(self.max_flops, self.meter.totals["act"] - executed)
         return self._observation, self.amend(info, ended=False)
-
-    def _begin(self, spent: int) -> None:
-        """Begin an episode that has spent FLOPs already: what a wrapper inside ran in its reset is not free."""
-        self.episode, self._over = EpisodeBudget(self.max_flops, spent), False
-        self._rule.begin()
 
     def step(self, action: Any) -> Transition:
         """Step within the limit, and to the end of the episode where it is exhausted.
@@ -151,88 +121,7 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
             MeterError: the episode has ended and the meter was never used, or it was charged for a batch.
             WrapperOrderError: the limit had ended the episode, or a wrapper inside resets in its ``step``.
         """
-        if self._over:
-            self._begin_after_end()
-        episode, rule = self.episode, self._rule
-        failed, episode.failed = episode.failed, True
-        selector = self._spend()
-        rule.before(episode, selector)
-        try:
-            if failed and rule.stuck(episode):
-                hold = self._ends_as is None and rule.can_hold(episode, asked=selector > 0)
-                transition = self._hold(action) if hold else self._end_here()
-            else:
-                transition = self._run(action)
-        except BaseException as error:
-            self._account_for(error)
-            raise
-        episode.failed, self._observation = False, transition[0]
-        self._over = ended = transition[2] or transition[3]
-        if ended:
-            self._account.require_use()
-        return *transition[:4], self.amend(transition[4], ended)
-
-    def _run(self, action: Any) -> Transition:
-        """Step, and hold or end the episode where the limit is exhausted."""
-        episode, rule = self.episode, self._rule
-        transition = rule.after(episode, self.env.step(action))
-        self._spend()
-        if transition[2] or transition[3] or not rule.exhausted(episode):
-            return transition
-        if self._ends_as is None:
-            return merge(transition, self._hold(action), self._summed)
-        return *transition[:2], *self._ends_as, transition[4]
-
-    def _hold(self, action: Any) -> Transition:
-        transition = self._rule.hold(self.env, action, self.episode)
-        self._spend()
-        return transition
-
-    def _end_here(self) -> Transition:
-        """Return an end at the last observation: nothing more can run, or the step that has raised was the last."""
-        ends = self._rule.ends()
-        self.episode.ended_inside = True in ends
-        space = reward_space_of(self.env)
-        reward = 0.0 if space is None else np.zeros(space.shape, space.dtype)
-        info = {key: np.float64(0) for key in self._summed} | {"option": np.float64(HELD)}
-        return self._observation, reward, *(ends if True in ends else self._ends_as or (False, True)), info
-
-    def _spend(self) -> int:
-        """Return what has run since the last call, which the episode pays for."""
-        total, seen = self._account.collect(), self._seen
-        self._seen = total
-        cost = total - seen if total >= seen else total  # a wrapper inside may have begun the account anew
-        self.episode.spent += cost
-        return cost
-
-    def _account_for(self, error: BaseException) -> None:
-        """Book what ran until ``error``, and tell whoever catches it where nothing is left for another choice."""
-        episode, rule = self.episode, self._rule
-        rule.settle(episode)
-        try:
-            self._spend()
-        except MeterError as second:  # as the other one is on its way already
-            error.add_note(str(second))
-        if rule.exhausted(episode):
-            error.add_note(
-                f"ComputeLimit: {self.remaining} of {episode.limit} FLOPs are left, too few for another choice. Call "
-                "step() again without asking the policy or selector again, which ends the episode, or reset()."
-            )
-
-    def _begin_after_end(self) -> None:
-        if not self.episode.ended_inside:
-            raise WrapperOrderError(
-                "The limit has ended this episode and step() was called without a reset(): the environment inside "
-                "would go on with it. Call reset(); a wrapper that resets by itself belongs outside of ComputeLimit."
-            )
-        self._begin(0)
-
-    def limit_report(self) -> dict[str, np.float64]:
-        """Return what ``info["compute"]`` says about the limit."""
-        numbers = {"limit": self.episode.limit, "overshoot": self.overshoot, "held_steps": self.episode.held_steps}
-        return {key: np.float64(number) for key, number in numbers.items()}
-
-    report = limit_report
+        return self.limited_step(action)
 
 
 def feasible_limit(flops: int, first_decision: int) -> int:
@@ -255,11 +144,6 @@ def feasible_limit(flops: int, first_decision: int) -> int:
             "at least (a selector call and the cheapest choice). Raise it, shorten the hold, or add a cheaper one."
         )
     return int(flops)
-
-
-def merge(first: Transition, held: Transition, summed: tuple[str, ...]) -> Transition:
-    """Return two successive transitions as one: rewards are added, and the counts in ``info`` called ``summed``."""
-    return held[0], first[1] + held[1], held[2], held[3], merge_infos(first[4], held[4], summed)
 
 
 __all__ = ["ComputeLimit", "OnExhausted"]

@@ -13,7 +13,6 @@ from budget_wrappers.errors import ConfigError, CostError, NonFiniteError, Space
 from budget_wrappers.functional.options import option_reward
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies.options import SubPolicies
-from budget_wrappers.wrappers.account import RawReturn
 from budget_wrappers.wrappers.choosing import HELD, ChooserWrapper
 from budget_wrappers.wrappers.reading import finite_reward, plain, refuse_vector_reward
 from budget_wrappers.wrappers.reward import validate_weight
@@ -118,7 +117,6 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         )
         ChooserWrapper.__init__(self, env)
         refuse_vector_reward(self)
-        self.raw_return = RawReturn()
         self.open_choices(self.sub_policies.names, self.sub_policies.flops, durations, meter, selector_flops)
         self.set_weight(weight)
         self._subscribers: list[Subscriber] = []
@@ -142,20 +140,10 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         self._started = True
         return self._observation, self.write_choice(info, 0, HELD)
 
-    def start_episode(self) -> None:
-        """Begin the counts of an episode and its raw return."""
-        super().start_episode()
-        self.raw_return.value = 0.0
-
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Run one option; after an exception in it the next ``step`` begins a new one from the latest observation.
-
-        A ``step`` after an end begins an episode: an environment that resets by itself has begun one.
-        """
+        """Run one option; after an exception in it the next ``step`` begins a new one, after an end a new episode."""
         if not self._started:
             raise ResetNeeded("Call reset() before step().")
-        if True in self.ends:
-            self.start_episode()
         index, steps = self.choose(action)
         total, taken, terminated, truncated, spent = 0.0, 0, False, False, sum(self.choice_spent)
         while taken < steps and not (terminated or truncated):
@@ -164,10 +152,9 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
             taken += 1
         self.raw_return.value += total
         cost = 0.0 if index == HELD else float(self.costs[index])
-        if self.weight and index != HELD:
-            unspent = taken * int(self.choice_flops[index]) - (sum(self.choice_spent) - spent)
-            if unspent:
-                cost -= unspent / (taken * int(self.choice_flops[0]))
+        unspent = 0 if index == HELD else taken * int(self.choice_flops[index]) - sum(self.choice_spent) + spent
+        if self.weight and unspent:
+            cost -= unspent / (taken * int(self.choice_flops[0]))
         reward = option_reward(total, taken, cost, self.weight)
         return self._observation, reward, terminated, truncated, self.write_choice(info, taken, index)
 
@@ -176,10 +163,7 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         if index != HELD:
             self.last_action = charged_action(self, index, before)
         self._observation, reward, terminated, truncated, info = self.env.step(self.last_action)
-        self.choice_counts[index] += 1
-        self.steps_run += 1
-        self.steps_held += index == HELD
-        self.ends = bool(terminated), bool(truncated)
+        self.count_step(index, (bool(terminated), bool(truncated)))
         step = finite_reward(reward, sum(self.choice_counts)), *self.ends
         for tell in tuple(self._subscribers):
             tell(PrimitiveTransition(before, self.last_action, step[0], self._observation, *step[1:], index, info))

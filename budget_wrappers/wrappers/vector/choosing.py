@@ -1,5 +1,7 @@
 """What vector wrappers that run sub-policies inside ``step`` share: what can be chosen, and how often each one was."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from budget_wrappers.errors import SpaceError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.choosing import HELD
+from budget_wrappers.wrappers.vector.acting import RowActing
 from budget_wrappers.wrappers.vector.infos import require_free
 from budget_wrappers.wrappers.vector.reading import VectorCostReader
 
@@ -81,12 +84,17 @@ class VectorChooser(VectorCostReader):
         """
         return np.ones((self._n, len(self.choice_names)), bool)
 
-    def note_failure(self, called: list[tuple[int, list[int]]]) -> None:
-        """Note what sub-policies ran in a step that has raised: the sub-policy, and for which rows."""
-        if self._failed is None:
-            self._failed, self._failed_since = np.zeros_like(self._counts), np.zeros_like(self._counts)
-        for index, rows in called:
-            self._failed_since[rows, index] += self.choice_flops[index]
+    @contextmanager
+    def noting_failure(self, acting: RowActing) -> Iterator[None]:
+        """Note what sub-policies ran for which rows, where the step inside raises."""
+        try:
+            yield
+        except BaseException:
+            if self._failed is None:
+                self._failed, self._failed_since = np.zeros_like(self._counts), np.zeros_like(self._counts)
+            for index, rows in acting.called:
+                self._failed_since[rows, index] += self.choice_flops[index]
+            raise
 
     def write_choices(self, infos: dict[str, Any], choices: np.ndarray) -> dict[str, Any]:
         """Count what ran in the step just closed, ``(n,)``; return its ``infos`` with that.
