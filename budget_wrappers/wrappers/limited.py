@@ -64,6 +64,7 @@ class EpisodeLimit(CostReader):
         """Make a step within the limit, see ``ComputeLimit.step``."""
         if self._over:
             self._begin_after_end()
+        self._account.begin_step()
         episode, rule = self.episode, self._rule
         failed, episode.failed = episode.failed, True
         selector = self._spend()
@@ -110,9 +111,11 @@ class EpisodeLimit(CostReader):
 
     def _spend(self) -> int:
         """Return what has run since the last call, which the episode pays for."""
-        total, seen = self._account.collect(), self._seen
-        self._seen = total
-        cost = total - seen if total >= seen else total  # a wrapper inside may have begun the account anew
+        account = self._account
+        total = account.collect()
+        if account.episode != self._episode:  # a wrapper inside has begun the account anew
+            self._seen, self._episode = 0, account.episode
+        cost, self._seen = total - self._seen, total
         self.episode.spent += cost
         return cost
 

@@ -141,7 +141,8 @@ class TeamLimits:
         """Begin an episode."""
         self.episode = self._new_episode()
         self._acted: set[Agent] = set()
-        self._spent, self._seen = dict.fromkeys(self.agents, 0), dict.fromkeys(self.agents, 0)
+        self._spent = dict.fromkeys(self.agents, 0)
+        self._seen = {agent: (0, self._account.of(agent).episode) for agent in self.agents}
         if self.choices is not None:
             self.choices.restrict(self.episode)
 
@@ -151,9 +152,10 @@ class TeamLimits:
 
     def _collect(self, agent: Agent) -> int:
         """Return what ``agent`` has spent in this episode, also where a wrapper inside began its account anew."""
-        total, seen = self._account.of(agent).collect(), self._seen[agent]
-        self._spent[agent] += total - seen if total >= seen else total
-        self._seen[agent] = total
+        account = self._account.of(agent)
+        total, (seen, episode) = account.collect(), self._seen[agent]
+        self._spent[agent] += total - (seen if account.episode == episode else 0)
+        self._seen[agent] = total, account.episode
         return self._spent[agent]
 
     def read_options(self, options: Mapping[str, Any] | None) -> None:
