@@ -32,7 +32,8 @@ class MeterState(Inside):
         graded: forwards booked as learning as autograd recorded them, by name and rows.
         acting: whose policy was charged since the last ``take``; ``None`` for nobody's in particular.
         mixed: whether policies of several owners were.
-        payer: the account that has paid last; ``shared``: whether there are several; ``accounts``: those that are alive. See ``turns``.
+        accounts: those of wrappers that read this meter and are alive; ``shared``: whether there are several; ``payer``:
+            the one that has paid last. See ``wrappers.turns``.
         explained: whether an episode without any charge has been explained once.
     """
 

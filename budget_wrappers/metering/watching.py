@@ -6,6 +6,7 @@ from threading import get_ident
 from typing import Any, Self
 
 import numpy as np
+import torch
 from torch import Tensor, is_grad_enabled, nn
 from torch.utils.hooks import RemovableHandle
 
