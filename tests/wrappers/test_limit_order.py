@@ -212,6 +212,8 @@ def test_what_a_wrapper_runs_within_its_reset_is_paid_from_an_opaque_limit(meter
         assert env.step(ACTION)[3] is True
 
 
+# The account inside, begun anew, has no charge when the episode ends.
+@pytest.mark.filterwarnings("ignore:An episode has ended and meter")
 def test_a_reset_inside_an_opaque_limit_forgets_nothing_that_was_spent(meter: ComputeMeter) -> None:
     """A recorder inside begins its account anew, as an episode has begun there; the limit's goes on."""
     env = ComputeLimit(Recovers(RecordComputeStatistics(SpacesEnv(), meter), 2), 100, "truncate", meter=meter)
