@@ -75,8 +75,11 @@ class StepAccount(MeterHandle, Turn):
         self._by_name: dict[str, int] = {}
         self._steps_by_name: dict[str, int] = {}
 
-    def collect(self) -> int:
+    def collect(self, early: bool = False) -> int:
         """Take what is pending on the meter and return the new total.
+
+        Args:
+            early: the step is not over yet, so that nothing may have been paid for it.
 
         Raises:
             MeterError: one charge held several rows, which is a batch of environments and not one.
@@ -95,7 +98,7 @@ class StepAccount(MeterHandle, Turn):
                 "graph, a sequence): meter.watch(module, rows=1), or rows=1 in meter.add(). If the batch was an update "
                 "with gradients off: run updates inside meter.phase('learn')."
             )
-        if meter.shared:
+        if meter.shared and (flops or not early):
             self.look_around(flops)
         return self.total
 

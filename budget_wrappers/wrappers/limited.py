@@ -67,7 +67,7 @@ class EpisodeLimit(CostReader):
         self._account.begin_step()
         episode, rule = self.episode, self._rule
         failed, episode.failed = episode.failed, True
-        selector = self._spend()
+        selector = self._spend(early=True)
         rule.before(episode, selector)
         try:
             if failed and rule.stuck(episode):
@@ -109,10 +109,10 @@ class EpisodeLimit(CostReader):
         info = {key: np.float64(0) for key in self._summed} | {"option": np.float64(HELD)}
         return self._observation, reward, *(ends if True in ends else self._ends_as or (False, True)), info
 
-    def _spend(self) -> int:
-        """Return what has run since the last call, which the episode pays for."""
+    def _spend(self, early: bool = False) -> int:
+        """Return what has run since the last call, which the episode pays for; ``early``: the step is not over yet."""
         account = self._account
-        total = account.collect()
+        total = account.collect(early)
         if account.episode != self._episode:  # a wrapper inside has begun the account anew
             self._seen, self._episode = 0, account.episode
         cost, self._seen = total - self._seen, total
@@ -124,7 +124,7 @@ class EpisodeLimit(CostReader):
         episode, rule = self.episode, self._rule
         rule.settle(episode)
         try:
-            self._spend()
+            self._spend(early=True)
         except MeterError as second:  # as the other one is on its way already
             error.add_note(str(second))
         if rule.exhausted(episode):

@@ -153,7 +153,7 @@ class TeamLimits:
     def _collect(self, agent: Agent) -> int:
         """Return what ``agent`` has spent in this episode, also where a wrapper inside began its account anew."""
         account = self._account.of(agent)
-        total, (seen, episode) = account.collect(), self._seen[agent]
+        total, (seen, episode) = account.collect(early=True), self._seen[agent]
         self._spent[agent] += total - (seen if account.episode == episode else 0)
         self._seen[agent] = total, account.episode
         return self._spent[agent]
