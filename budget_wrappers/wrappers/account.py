@@ -58,8 +58,11 @@ class StepAccount(MeterHandle, Turn):
 
     Attributes:
         total: FLOPs of this episode so far.
+        acts_inside: whether sub-policies are charged within the step, so that a free one was nobody else's charge.
         episode: which episode it is; one that a wrapper inside starts by itself (``Autoreset``) has a number, too.
     """
+
+    acts_inside = False
 
     def __init__(self, meter: str | ComputeMeter) -> None:
         """Open an account on a meter, given by name or as an object."""
@@ -98,7 +101,7 @@ class StepAccount(MeterHandle, Turn):
                 "graph, a sequence): meter.watch(module, rows=1), or rows=1 in meter.add(). If the batch was an update "
                 "with gradients off: run updates inside meter.phase('learn')."
             )
-        if meter.shared and (flops or not early):
+        if meter.shared and (flops or not (early or self.acts_inside)):
             self.look_around(flops)
         return self.total
 

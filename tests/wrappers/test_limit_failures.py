@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from gymnasium.wrappers import TimeLimit
 
-from benchmarks.limit_failures import OVERRUN, blind_episode, campaign, single_episode, team_episode, vector_run
 from budget_wrappers.errors import CostError, MeterError, NonFiniteError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies import FunctionPolicy
@@ -287,14 +286,3 @@ def test_a_selector_that_asks_again_unpaid_passes_the_limit_by_that_call_and_end
     meter.add(15, "selector")
     assert env.step(1)[3] is True
     assert (env.overshoot, env.remaining, meter.totals["act"]) == (10, 0, 110)
-
-
-def test_no_failure_makes_a_hard_limit_soft() -> None:
-    """The law, against adversaries; benchmarks/limit_failures.py makes 150,000 decisions of it."""
-    for episode, decisions in ((single_episode, 600), (team_episode, 250), (vector_run, 800), (blind_episode, 120)):
-        outcome = campaign(decisions, seed=7, episode=episode)
-        overran = [one["problem"] for one in outcome.problems if one["problem"] == OVERRUN]
-        assert [one for one in outcome.problems if one["problem"] != OVERRUN] == []
-        assert not overran or episode is blind_episode
-        assert outcome.blamed == 0
-        assert sum(outcome.chaos.injected.values()) > 10
