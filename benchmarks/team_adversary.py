@@ -182,11 +182,16 @@ class Trial:
         return adversarial_choice(kind, rng, self.choices[agent], step)
 
 
-def draw(rng: np.random.Generator) -> Trial:
-    """Return a random trial; limits lie between the least that is feasible and what the dearest choices cost."""
+def draw(rng: np.random.Generator, ran: Ran | None = None) -> Trial:
+    """Return a random trial; limits lie between the least that is feasible and what the dearest choices cost.
+
+    Args:
+        rng: draws.
+        ran: makes the sub-policies and counts what they run.
+    """
     count, horizon, mode = int(rng.integers(1, 6)), int(rng.integers(1, 31)), str(rng.choice(MODES))
     api, end = str(rng.choice(["parallel", "cycles", "turns"])), float(rng.choice([0.0, 0.02, 0.1]))
-    agents, ran = [f"agent_{number}" for number in range(count)], Ran()
+    agents, ran = [f"agent_{number}" for number in range(count)], Ran() if ran is None else ran
     costs = {
         agent: sorted(int(cost) for cost in np.exp(rng.uniform(0, 14, int(rng.integers(1, 5))))) for agent in agents
     }

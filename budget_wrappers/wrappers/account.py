@@ -58,8 +58,11 @@ class StepAccount(MeterHandle, Turn):
 
     Attributes:
         total: FLOPs of this episode so far.
+        acts_inside: whether sub-policies are charged within the step, so that a free one was nobody else's charge.
         episode: which episode it is; one that a wrapper inside starts by itself (``Autoreset``) has a number, too.
     """
+
+    acts_inside = False
 
     def __init__(self, meter: str | ComputeMeter) -> None:
         """Open an account on a meter, given by name or as an object."""
@@ -75,14 +78,20 @@ class StepAccount(MeterHandle, Turn):
         self._by_name: dict[str, int] = {}
         self._steps_by_name: dict[str, int] = {}
 
-    def collect(self) -> int:
+    def collect(self, early: bool = False) -> int:
         """Take what is pending on the meter and return the new total.
+
+        Args:
+            early: the step is not over yet, so that nothing may have been paid for it.
 
         Raises:
             MeterError: one charge held several rows, which is a batch of environments and not one.
         """
         meter = self.meter
         flops = meter.take_flops() if len(self._names) < 2 else self._take_by_name()
+        if flops:  # whole and positive: a meter takes no other charge
+            self.total += flops  # before what follows may raise: it has run
+            self._steps += 1
         if meter.last_rows > 1:
             raise MeterError(
                 f"Meter {meter.name!r} was charged for a batch of {meter.last_rows} observations, and this wrapper "
@@ -92,10 +101,7 @@ class StepAccount(MeterHandle, Turn):
                 "graph, a sequence): meter.watch(module, rows=1), or rows=1 in meter.add(). If the batch was an update "
                 "with gradients off: run updates inside meter.phase('learn')."
             )
-        if flops:  # whole and positive: a meter takes no other charge
-            self.total += flops
-            self._steps += 1
-        if meter.shared:
+        if meter.shared and (flops or not (early or self.acts_inside)):
             self.look_around(flops)
         return self.total
 

@@ -9,11 +9,12 @@ from gymnasium.utils import RecordConstructorArgs
 
 from budget_wrappers.errors import ConfigError, InfeasibleBudgetError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.wrappers.exhaustion import EpisodeBudget, OnExhausted, Transition, make_rule, merge_infos
-from budget_wrappers.wrappers.reading import CostReader, plain, require_options
+from budget_wrappers.wrappers.exhaustion import OnExhausted, Transition
+from budget_wrappers.wrappers.limited import EpisodeLimit
+from budget_wrappers.wrappers.reading import plain, require_options
 
 
-class ComputeLimit(CostReader, RecordConstructorArgs):
+class ComputeLimit(EpisodeLimit, RecordConstructorArgs):
     """Limits the FLOPs that one episode may spend on acting.
 
     **Over a wrapper that chooses** (``SubPolicyAction``, ``EarlyExitAction``, through any nesting) the limit is hard:
@@ -32,6 +33,9 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
     **Around an opaque policy** the action was computed before ``step``: an episode passes the limit by at most what one
     step costs, and ``overshoot`` says by how much. ``truncate`` and ``terminate`` end it at the step that exhausts the
     limit, ``hold`` finishes it in that step with its action, and ``cheapest`` raises, as nothing inside can choose.
+
+    ``action_masks()``, over a wrapper that chooses, has the choices that the next step runs as they are. A wrapper
+    between the two must neither reset in its ``step`` nor act in its ``reset``: that raises WrapperOrderError.
 
     ``terminate`` is right where the policy sees what remains, else ``truncate``.
 
@@ -66,7 +70,8 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
             max_flops: FLOPs that one episode may spend, in the meter's convention.
             on_exhausted: what happens when they are spent, see above.
             meter: name or object of the meter that the policy charges.
-            horizon: primitive steps an episode lasts at most; it is truncated there. None finds the time limit.
+            horizon: primitive steps an episode lasts at most; it is truncated there. Time limits of the stack and the
+                environment's ``spec.max_episode_steps`` count as well: the least of all is what is kept for.
         """
         if on_exhausted not in get_args(OnExhausted):
             raise ConfigError(f"on_exhausted={on_exhausted!r}; expected one of {', '.join(get_args(OnExhausted))}.")
@@ -74,26 +79,13 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
         RecordConstructorArgs.__init__(
             self, max_flops=max_flops, on_exhausted=on_exhausted, meter=meter, horizon=horizon, _disable_deepcopy=True
         )
-        CostReader.__init__(self, env)
+        EpisodeLimit.__init__(self, env)
         if env.has_wrapper_attr("limit_report"):
             raise WrapperOrderError(f"{env} has a ComputeLimit already; use its set_budget instead of a second one.")
-        self.open_account(meter)
-        self._rule = make_rule(env, self.meter, on_exhausted, horizon)
-        self._ends_as = {"truncate": (False, True), "terminate": (True, False)}.get(on_exhausted)
-        self._summed = ("duration", env.get_wrapper_attr("cost_key")) if self._amends else ("duration",)
+        self.open_limit(meter, on_exhausted, horizon)
         self.set_budget(max_flops)
         self.budget_unit = self.max_flops
-        self.episode = EpisodeBudget(self.max_flops)
-
-    @property
-    def remaining(self) -> int:
-        """FLOPs of the running episode's limit that are left."""
-        return max(self.episode.limit - self.episode.spent, 0)
-
-    @property
-    def overshoot(self) -> int:
-        """FLOPs by which the running episode has passed its limit; 0 over a wrapper that chooses."""
-        return max(self.episode.spent - self.episode.limit, 0)
+        self.begin(self.max_flops)
 
     def set_budget(self, flops: int) -> None:
         """Set the limit from the next reset on, as a limit holds for a whole episode.
@@ -108,41 +100,28 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
         """Reset; ``options["budget"]``, which is passed on too, is the same as ``set_budget`` just before."""
         require_options(options)
         self.set_budget(self.max_flops if options is None else options.get("budget", self.max_flops))
-        obs, info = super().reset(seed=seed, options=options)
-        self.episode = EpisodeBudget(self.max_flops)
-        return obs, self.amend(info, ended=False)
+        executed = self.meter.totals["act"]
+        with self._rule.resetting():
+            self._observation, info = super().reset(seed=seed, options=options)
+        self.begin(self.max_flops, self.meter.totals["act"] - executed)
+        return self._observation, self.amend(info, ended=False)
 
     def step(self, action: Any) -> Transition:
         """Step within the limit, and to the end of the episode where it is exhausted.
+
+        After an exception inside, what has run until then is in the account, and the next ``step`` goes on from there.
+        The selector need not run again for it. Where it does it is charged again, so compare ``remaining`` with its
+        cost before: a call that cannot be paid passes the limit, by that one call, and the episode ends. A ``step``
+        after the environment's own end begins an episode, as the environment has.
 
         Raises:
             CostError: the selector has cost more than it declares.
             NonFiniteError: the environment's reward is NaN or infinite.
             SpaceError: it is no number, nor a vector of them.
             MeterError: the episode has ended and the meter was never used, or it was charged for a batch.
+            WrapperOrderError: the limit had ended the episode, or a wrapper inside resets in its ``step``.
         """
-        episode, rule = self.episode, self._rule
-        self._account.begin_step()
-        rule.before(episode, self._account.collect())
-        transition = rule.after(episode, self.env.step(action))
-        self.read_cost()
-        episode.spent = self._seen
-        if not (transition[2] or transition[3]) and rule.exhausted(episode):
-            if self._ends_as is None:
-                transition = merge(transition, rule.hold(self.env, action, episode), self._summed)
-            else:
-                transition = (*transition[:2], *self._ends_as, transition[4])
-        ended = transition[2] or transition[3]
-        if ended:
-            self._account.require_use()
-        return *transition[:4], self.amend(transition[4], ended)
-
-    def limit_report(self) -> dict[str, np.float64]:
-        """Return what ``info["compute"]`` says about the limit."""
-        numbers = {"limit": self.episode.limit, "overshoot": self.overshoot, "held_steps": self.episode.held_steps}
-        return {key: np.float64(number) for key, number in numbers.items()}
-
-    report = limit_report
+        return self.limited_step(action)
 
 
 def feasible_limit(flops: int, first_decision: int) -> int:
@@ -165,11 +144,6 @@ def feasible_limit(flops: int, first_decision: int) -> int:
             "at least (a selector call and the cheapest choice). Raise it, shorten the hold, or add a cheaper one."
         )
     return int(flops)
-
-
-def merge(first: Transition, held: Transition, summed: tuple[str, ...]) -> Transition:
-    """Return two successive transitions as one: rewards are added, and the counts in ``info`` called ``summed``."""
-    return held[0], first[1] + held[1], held[2], held[3], merge_infos(first[4], held[4], summed)
 
 
 __all__ = ["ComputeLimit", "OnExhausted"]

@@ -13,7 +13,6 @@ from budget_wrappers.errors import ConfigError, CostError, NonFiniteError, Space
 from budget_wrappers.functional.options import option_reward
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies.options import SubPolicies
-from budget_wrappers.wrappers.account import RawReturn
 from budget_wrappers.wrappers.choosing import HELD, ChooserWrapper
 from budget_wrappers.wrappers.reading import finite_reward, plain, refuse_vector_reward
 from budget_wrappers.wrappers.reward import validate_weight
@@ -120,7 +119,6 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         refuse_vector_reward(self)
         self.open_choices(self.sub_policies.names, self.sub_policies.flops, durations, meter, selector_flops)
         self.set_weight(weight)
-        self.raw_return = RawReturn()
         self._subscribers: list[Subscriber] = []
         self._observation: Any = None
         self._started = False
@@ -139,23 +137,23 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         """Reset the environment; no option, restriction or held action survives."""
         self._observation, info = self.env.reset(seed=seed, options=options)
         self.start_choices()
-        self.raw_return.value = 0.0
         self._started = True
         return self._observation, self.write_choice(info, 0, HELD)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Run one option; after an exception in it the next ``step`` begins a new one from the latest observation."""
+        """Run one option; after an exception in it the next ``step`` begins a new one, after an end a new episode."""
         if not self._started:
             raise ResetNeeded("Call reset() before step().")
         index, steps = self.choose(action)
-        total, taken, terminated, truncated, unspent = 0.0, 0, False, False, sum(self.choice_unspent)
+        total, taken, terminated, truncated, spent = 0.0, 0, False, False, sum(self.choice_spent)
         while taken < steps and not (terminated or truncated):
             reward, terminated, truncated, info = self._primitive_step(index)
             total += reward
             taken += 1
         self.raw_return.value += total
         cost = 0.0 if index == HELD else float(self.costs[index])
-        if self.weight and (unspent := sum(self.choice_unspent) - unspent):
+        unspent = 0 if index == HELD else taken * int(self.choice_flops[index]) - sum(self.choice_spent) + spent
+        if self.weight and unspent:
             cost -= unspent / (taken * int(self.choice_flops[0]))
         reward = option_reward(total, taken, cost, self.weight)
         return self._observation, reward, terminated, truncated, self.write_choice(info, taken, index)
@@ -165,8 +163,8 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         if index != HELD:
             self.last_action = charged_action(self, index, before)
         self._observation, reward, terminated, truncated, info = self.env.step(self.last_action)
-        self.choice_counts[index] += 1
-        step = finite_reward(reward, sum(self.choice_counts)), bool(terminated), bool(truncated)
+        self.count_step(index, (bool(terminated), bool(truncated)))
+        step = finite_reward(reward, sum(self.choice_counts)), *self.ends
         for tell in tuple(self._subscribers):
             tell(PrimitiveTransition(before, self.last_action, step[0], self._observation, *step[1:], index, info))
         return *step, info
@@ -191,12 +189,13 @@ def charged_action(wrapper: Any, index: int, observation: Any) -> Any:
     spent = most  # of a call that fails, too: it has run
     try:
         with meter.paused():
-            action = checked_action(wrapper.env.action_space, policy(observation), policy.name)
-        spent = spent_by(policy, most)
+            action = policy(observation)
+        spent = int(getattr(policy, "flops_of_last_call", most))
+        require_declared(policy, spent, most)
+        return checked_action(wrapper.env.action_space, action, policy.name)
     finally:
         meter.add(spent, policy.name)
-    wrapper.choice_unspent[index] += most - spent
-    return action
+        wrapper.choice_spent[index] += spent
 
 
 def durations_of(hold: int | Sequence[int]) -> tuple[int, ...]:
@@ -214,19 +213,17 @@ def durations_of(hold: int | Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(durations))
 
 
-def spent_by(policy: Any, most: int) -> int:
-    """Return what the last call of a sub-policy cost: its ``flops_of_last_call`` where it has one, else ``most``.
+def require_declared(policy: Any, spent: int, most: int) -> None:
+    """Check what the last call of a sub-policy says that it cost.
 
     Raises:
         CostError: more than it declares.
     """
-    spent = getattr(policy, "flops_of_last_call", most)
     if spent > most:
         raise CostError(
             f"Sub-policy {policy.name!r} ran {spent} FLOPs in one call and declares {most}: expected the most that one "
             "call can cost. After its network has changed call recount()."
         )
-    return int(spent)
 
 
 def checked_action(space: gym.Space, action: Any, name: str) -> Any:

@@ -32,6 +32,7 @@ class CostReader(gym.Wrapper):
     def open_account(self, meter: str | ComputeMeter) -> None:
         """Share the account that a wrapper inside owns, or own a new one."""
         self.compute_accounts, self._account, self._closes = join_accounts(self.env, meter)
+        self._account.acts_inside = find_chooser(self.env) is not None
         self._amends = self.env.has_wrapper_attr("cost_key")  # a RecordComputeStatistics inside
         self._seen, self._episode = 0, self._account.episode
 

@@ -12,7 +12,7 @@ from budget_wrappers.errors import ConfigError, CostError, InfeasibleBudgetError
 from budget_wrappers.metering import ComputeMeter, get_meter
 from budget_wrappers.wrappers import ComputeLimit, ComputePenaltyReward, RecordComputeStatistics, SubPolicyAction
 from tests.contracts.wrapper import WrapperContract
-from tests.gymnasium_versions import RepeatAction
+from tests.gymnasium_versions import AutoresetMode, RepeatAction, sync
 from tests.wrappers.environments import CHEAP, DEAR, HORIZON, SpacesEnv, cheap, dear, make
 
 MODES = ("cheapest", "hold", "truncate", "terminate")
@@ -261,6 +261,14 @@ def test_the_recorder_reports_the_limit_from_either_side(meter: ComputeMeter, ou
     assert (account["flops"], account["limit"], account["overshoot"], account["held_steps"]) == (60.0, 70.0, 0.0, 6.0)
     assert (account["steps"], account["share_steps"]["hold"]) == (12.0, 0.5)
     assert account["return_raw"] == sum(range(1, 13))
+
+
+def test_limits_of_a_batch_may_hold_for_free_beside_one_that_pays(meter: ComputeMeter) -> None:
+    """Options of two steps: the first environment can pay for dear ones (80) all along, the second for one of 100."""
+    envs = sync([lambda limit=limit: ComputeLimit(options(meter, hold=2), limit, "hold", meter=meter)
+                 for limit in (480, 100)], AutoresetMode.NEXT_STEP)  # fmt: skip
+    envs.reset(seed=0)
+    assert [envs.step(np.array([1, 1]))[4]["option"].tolist() for _ in range(3)] == [[1, 1], [1, -1], [1, -1]]
 
 
 def test_a_chooser_without_declared_costs_is_opaque(meter: ComputeMeter) -> None:

@@ -1,7 +1,8 @@
 """One episode of a team under limits: what each choice may spend so that nobody overspends, alone or together."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +29,8 @@ class Purse:
         selector: FLOPs that one of its choices costs outside at most.
         spent: FLOPs that it has spent.
         called: those of them that the selector of the decision to come has cost already.
-        decisions: actions that it has taken.
+        decisions: that it has taken; one whose step has raised counts where its selector's call was paid for it.
+        acted: whether it has acted, so that there is an action to hold.
         held: those of them that repeated the last one for want of FLOPs.
         ended: whether its episode is over, so that nothing has to be kept for it.
     """
@@ -39,6 +41,7 @@ class Purse:
     spent: int = 0
     called: int = 0
     decisions: int = 0
+    acted: bool = False
     held: int = 0
     ended: bool = False
 
@@ -64,7 +67,7 @@ class Purse:
         left = 0 if horizon is None else max(horizon - decisions, 0)
         if mode == "cheapest":
             return max(path_flops(left, 1, self.cheapest, self.selector) - called, 0)
-        first = 0 if decisions else self.cheapest
+        first = 0 if self.acted or decided else self.cheapest
         return max(path_flops(left, 1, 0, self.selector) - called, 0) + first
 
 
@@ -77,34 +80,109 @@ class TeamBudget:
         purses: of every agent that may appear.
         mode: what happens to a choice that does not fit, see ``ComputeLimit``.
         horizon: decisions that an agent takes at most; None where that is not known.
+        failed: whether a step has raised, which may have spent what was kept for others.
     """
 
     limit: int | None
     purses: dict[Agent, Purse]
     mode: OnExhausted
     horizon: int | None
+    failed: bool = False
     _waiting: set[Agent] = field(default_factory=set)
+    _decided: dict[Agent, int] = field(default_factory=dict)
 
     @property
     def spent(self) -> int:
         """FLOPs that the team has spent."""
         return sum(purse.spent for purse in self.purses.values())
 
-    def call(self, agent: Agent, collected: int) -> None:
-        """Note what an agent's selector has cost before its choice; ``collected`` is all that the agent has spent.
+    def call(self, collected: Mapping[Agent, int]) -> None:
+        """Note what selectors have cost before choices; ``collected`` is all that each of their agents has spent.
 
         Raises:
-            CostError: it has cost more than it declares, so no promise about it can be kept.
+            CostError: one has cost more than it declares, so no promise about it can be kept.
         """
-        purse = self.purses[agent]
-        purse.called += collected - purse.spent
-        purse.spent = collected
-        if purse.called > purse.selector:
+        self._decided = {}
+        for agent, spent in collected.items():
+            purse = self.purses[agent]
+            purse.called += spent - purse.spent
+            purse.spent = spent
+        over = [agent for agent in collected if self.purses[agent].called > self.purses[agent].selector]
+        if over:
+            called = self.purses[over[0]].called
+            for agent in collected:  # all of it is spent, and the next step begins anew
+                self.purses[agent].called = 0
             raise CostError(
-                f"The selector of {agent!r} was charged {purse.called} FLOPs for one choice and {purse.selector} are "
-                "declared; a hard limit has to know them beforehand. Pass selector_flops= to SubPolicyAction: the most "
-                "that one choice costs."
+                f"The selector of {over[0]!r} was charged {called} FLOPs for one choice and "
+                f"{self.purses[over[0]].selector} are declared; a hard limit has to know them beforehand. Pass "
+                "selector_flops= to SubPolicyAction: the most that one choice costs. Where the selector ran twice, as "
+                "its first call or a wrapper outside has raised, call step() again."
             )
+
+    def abandon(self, agents: Collection[Agent], spent: Mapping[Agent, int], acted: Collection[Agent]) -> None:
+        """Note that the step of ``agents`` has raised.
+
+        Args:
+            agents: who would have acted.
+            spent: what each of them has really spent.
+            acted: who of them has an action to hold.
+        """
+        self.failed = True
+        self._waiting.clear()
+        for agent in agents:
+            purse, decided = self.purses[agent], self._decided.get(agent)
+            if decided is None:
+                purse.decisions += purse.called > 0
+            else:
+                purse.held -= decided == HELD
+                purse.decisions -= purse.selector == 0
+            purse.spent, purse.called, purse.acted = spent[agent], 0, agent in acted
+
+    def stuck(self, agents: Collection[Agent]) -> bool:
+        """Return whether, in an episode with a step that has raised, some of ``agents`` cannot even act cheaply now.
+
+        Their selectors have run as far as they will. In the modes that do not end an episode an action can be held.
+        """
+        if not self.failed:
+            return False
+        if self.out_of_time(agents):
+            return True
+        must_act = [agent for agent in agents if self.mode in ENDINGS or not self.purses[agent].acted]
+        with self._about_to_choose(agents):
+            return any(self.purses[agent].cheapest > self.allowance(agent, path=False) for agent in must_act)
+
+    @contextmanager
+    def _about_to_choose(self, agents: Collection[Agent]) -> Iterator[None]:
+        """While this lasts, selectors of ``agents`` have run, for what they have been charged so far."""
+        called = {agent: self.purses[agent].called for agent in agents}
+        self.await_choices(agents)
+        try:
+            yield
+        finally:
+            self._waiting.clear()
+            for agent, flops in called.items():
+                self.purses[agent].called = flops
+
+    def runnable(self, agent: Agent, acting: Collection[Agent], flops: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return the choices of ``agent``, ``(K,)``, that run as they are where the others take their cheapest.
+
+        Args:
+            agent: who chooses.
+            acting: who acts at the same step, ``agent`` too; the calls of their selectors are still to be paid.
+            flops: ``(K,)`` of its sub-policies, ascending.
+        """
+        unpaid = {other: self.purses[other].selector - self.purses[other].called for other in acting}
+        for other, cost in unpaid.items():
+            self.purses[other].spent += cost
+        try:
+            with self._about_to_choose(acting):
+                mask = flops <= self.allowance(agent)
+                if self.mode != "hold" or not self.purses[agent].acted:
+                    mask[0] |= flops[0] <= self.allowance(agent, path=False)
+        finally:
+            for other, cost in unpaid.items():
+                self.purses[other].spent -= cost
+        return mask
 
     def decide(
         self, wanted: Mapping[Agent, int], flops: Mapping[Agent, NDArray[np.int64]], acted: Mapping[Agent, Any]
@@ -116,11 +194,12 @@ class TeamBudget:
             purse = self.purses[agent]
             decided[agent] = self._settle(agent, index, flops[agent], agent in acted)
             self._waiting.discard(agent)
-            purse.decisions, purse.called = purse.decisions + 1, 0
+            purse.decisions, purse.called, purse.acted = purse.decisions + 1, 0, True
             if decided[agent] == HELD:
                 purse.held += 1
             else:
                 purse.spent += int(flops[agent][decided[agent]])
+        self._decided = decided
         return decided
 
     def await_choices(self, agents: Collection[Agent]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from gymnasium import spaces
@@ -55,6 +55,7 @@ class TeamChoices:
         flops: ``(K,)`` int64 of each agent: FLOPs of one action of each sub-policy at most, ascending.
         selector_flops: of each agent.
         spaces: ``Discrete(K)`` of each agent.
+        expected: the call that a limit outside is making; another one in between raises. None outside of both.
 
     Raises:
         ConfigError: an agent has no sub-policies, an unknown one has, or the environment does not say who plays.
@@ -84,26 +85,56 @@ class TeamChoices:
         }
         self.meters = TeamAccount(meter, self.agents)
         self.spaces = {agent: spaces.Discrete(len(own)) for agent, own in self.sub_policies.items()}
+        self.expected: Literal["step", "reset"] | None = None
         self.start()
 
     def start(self) -> None:
-        """Forget the last episode: no limit and no held action survives a reset."""
+        """Forget the last episode: no limit and no held action survives a reset.
+
+        Raises:
+            WrapperOrderError: a wrapper outside resets within the ``step`` of a limit further out.
+        """
+        self._require_expected("reset")
         self._arbiter: Arbiter | None = None
         self._last: dict[Agent, Any] = {}
         self._options: dict[Agent, int] = {}
         # steps of each choice, and of HELD, which is −1: the last
         self._counts = {agent: [0] * (len(own) + 1) for agent, own in self.sub_policies.items()}
+        self._spent = {agent: [0] * len(own) for agent, own in self.sub_policies.items()}
+
+    def _require_expected(self, call: Literal["step", "reset"]) -> None:
+        if self.expected in (None, call):
+            return
+        does, lost = (
+            ("resets within its step()", "restarts an episode that the limit goes on with")
+            if call == "reset"
+            else ("acts within its reset()", "spends what no episode pays for")
+        )
+        raise WrapperOrderError(
+            f"A wrapper between SubPolicyAction and the ComputeLimit outside {does}, which {lost}. Put that wrapper "
+            "inside SubPolicyAction, around the environment, or outside of ComputeLimit."
+        )
 
     def restrict(self, arbiter: Arbiter) -> None:
         """Have ``arbiter`` decide until the next reset."""
         self._arbiter = arbiter
+
+    def is_restricted_by(self, arbiter: Arbiter) -> bool:
+        """Return whether ``arbiter`` still decides; a reset that its limit does not know of has ended that."""
+        return self._arbiter is arbiter
+
+    def has_acted(self, agent: Agent) -> bool:
+        """Return whether ``agent`` has an action to hold."""
+        return agent in self._last
 
     def resolve(self, wanted: Mapping[Agent, Any]) -> dict[Agent, int]:
         """Return what runs for each agent that acts at this step.
 
         Raises:
             SpaceError: an action is no index of a sub-policy.
+            WrapperOrderError: a wrapper outside acts within the ``reset`` of a limit further out.
         """
+        self._require_expected("step")
         indices = {agent: index_of(action, self.spaces[agent]) for agent, action in wanted.items()}
         if self._arbiter is not None:
             indices = self._arbiter.decide(indices, self.flops, self._last)
@@ -124,21 +155,30 @@ class TeamChoices:
             InfeasibleBudgetError: there is no last action yet.
             SpaceError, NonFiniteError: a sub-policy returned no action.
         """
-        for agent, index in ran.items():  # first: a call that fails has run, too
-            self._counts[agent][index] += 1
-            if index != HELD:
-                name, flops = self.sub_policies[agent][index].name, int(self.flops[agent][index])
-                self.meters.of(agent).meter.add(flops, name)
-            elif agent not in self._last:
+        for agent, index in ran.items():
+            if index == HELD and agent not in self._last:
                 raise InfeasibleBudgetError(f"{agent!r} has not acted yet, so there is nothing to hold. Raise a limit.")
-        with ExitStack() as paused:
-            for account in self.meters.accounts.values():  # of all, as agents may share modules that one meter watches
-                paused.enter_context(account.meter.paused())
-            for agent, index in ran.items():
-                if index != HELD:
-                    policy = self.sub_policies[agent][index]
-                    self._last[agent] = checked_action(space(agent), policy(observe(agent)), policy.name)
+        called: list[Agent] = []
+        try:
+            with ExitStack() as paused:
+                for account in self.meters.accounts.values():  # of all: agents may share modules that one meter watches
+                    paused.enter_context(account.meter.paused())
+                for agent, index in ran.items():
+                    if index != HELD:
+                        policy = self.sub_policies[agent][index]
+                        called.append(agent)  # before: a call that fails has run, too
+                        self._last[agent] = checked_action(space(agent), policy(observe(agent)), policy.name)
+        finally:
+            for agent in called:
+                index, flops = ran[agent], int(self.flops[agent][ran[agent]])
+                self.meters.of(agent).meter.add(flops, self.sub_policies[agent][index].name)
+                self._spent[agent][index] += flops
         return {agent: self._last[agent] for agent in ran}
+
+    def count(self, ran: Mapping[Agent, int]) -> None:
+        """Count a step that the environment has made with what ``act`` returned."""
+        for agent, index in ran.items():
+            self._counts[agent][index] += 1
 
     def write(self, agent: Agent, info: dict[str, Any]) -> dict[str, Any]:
         """Return a copy of ``info`` that says which sub-policy ran last, −1 for none.
@@ -170,8 +210,7 @@ class TeamChoices:
     def report(self, agent: Agent, total: int) -> tuple[dict[str, int], dict[str, int]]:
         """Return FLOPs and steps of this episode of ``agent`` by name; what no sub-policy spent is the selector's."""
         names, counts = self.sub_policies[agent].names, self._counts[agent]
-        ran = zip(names, counts, self.flops[agent], strict=False)
-        flops = {name: count * int(cost) for name, count, cost in ran}
+        flops = dict(zip(names, self._spent[agent], strict=True))
         flops["selector"] = total - sum(flops.values())
         return flops, dict(zip((*names, "hold"), counts, strict=True))
 

@@ -1,8 +1,9 @@
 """What ``ComputeLimit`` keeps for a team, in either of PettingZoo's APIs: whose limits, how they end, what is left."""
 
 import math
-from collections.abc import Collection, Mapping
-from typing import Any, get_args
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +14,7 @@ from budget_wrappers.wrappers.limit import feasible_limit
 from budget_wrappers.wrappers.multi_agent.accounts import TeamAccount
 from budget_wrappers.wrappers.multi_agent.allocation import allocate
 from budget_wrappers.wrappers.multi_agent.budget import ENDINGS, Purse, TeamBudget
-from budget_wrappers.wrappers.multi_agent.choices import TeamChoices
+from budget_wrappers.wrappers.multi_agent.choices import MASK, TeamChoices
 from budget_wrappers.wrappers.multi_agent.layers import Agent, each, find_in_team, require_agents, unknown_agent
 from budget_wrappers.wrappers.reading import plain
 
@@ -72,8 +73,7 @@ class TeamLimits:
         self.set_budget(max_flops, team_max_flops)
         if self._team is None and not self._own:
             raise ConfigError("ComputeLimit was given neither max_flops nor team_max_flops; expected one of them.")
-        self.episode = self._new_episode()
-        self._acted: set[Agent] = set()
+        self.start()
 
     def _checked_horizon(self, env: Any, horizon: int | None) -> int | None:
         if self.choices is None and self._mode not in ENDINGS:
@@ -82,9 +82,11 @@ class TeamLimits:
                 "acted before step() is called, and would run whatever replaces their actions. Use 'truncate' or "
                 "'terminate', or give the sub-policies to SubPolicyAction."
             )
-        found = horizon if horizon is not None else getattr(env.unwrapped, "max_cycles", None)
-        if found is not None and (not isinstance(found, int) or isinstance(found, bool) or found < 1):
-            raise ConfigError(f"horizon={found!r}; expected a whole number of decisions an agent, >= 1.")
+        bounds = [bound for bound in (horizon, getattr(env.unwrapped, "max_cycles", None)) if bound is not None]
+        wrong = [bound for bound in bounds if not isinstance(bound, int) or isinstance(bound, bool) or bound < 1]
+        if wrong:
+            raise ConfigError(f"horizon={wrong[0]!r}; expected a whole number of decisions an agent, >= 1.")
+        found = min(bounds, default=None)
         calls = self.choices is not None and any(self.choices.selector_flops.values())
         if found is None and (self._mode == "cheapest" or (self._mode == "hold" and calls)):
             raise ConfigError(
@@ -120,23 +122,87 @@ class TeamLimits:
             team = _feasible(team_max_flops, least, "the team")
         self._own, self._team = own, team
 
+    @contextmanager
+    def resetting(self) -> Iterator[None]:
+        """Begin an episode with the reset inside; what a wrapper runs there is not free, and no sub-policy runs."""
+        before = {agent: account.meter.totals["act"] for agent, account in self._account.accounts.items()}
+        self._expect("reset")
+        try:
+            yield
+        finally:
+            self._expect(None)
+        self.start()
+        for agent, executed in before.items():
+            if agent in self.episode.purses:
+                ran = self._account.of(agent).meter.totals["act"] - executed
+                self.episode.purses[agent].spent = self._spent[agent] = ran
+
     def start(self) -> None:
         """Begin an episode."""
         self.episode = self._new_episode()
-        self._acted = set()
+        self._acted: set[Agent] = set()
+        self._spent = dict.fromkeys(self.agents, 0)
+        self._seen = {agent: (0, self._account.of(agent).episode) for agent in self.agents}
         if self.choices is not None:
             self.choices.restrict(self.episode)
+
+    def _expect(self, call: Literal["step", "reset"] | None) -> None:
+        if self.choices is not None:
+            self.choices.expected = call
+
+    def _collect(self, agent: Agent) -> int:
+        """Return what ``agent`` has spent in this episode, also where a wrapper inside began its account anew."""
+        account = self._account.of(agent)
+        total, (seen, episode) = account.collect(early=True), self._seen[agent]
+        self._spent[agent] += total - (seen if account.episode == episode else 0)
+        self._seen[agent] = total, account.episode
+        return self._spent[agent]
 
     def read_options(self, options: Mapping[str, Any] | None) -> None:
         """Set the limits that a reset's ``options`` hold, before the inner reset: raises as ``set_budget`` does."""
         if options is not None:
             self.set_budget(options.get("budget"), options.get("team_budget"))
 
-    def open_step(self, acting: Collection[Agent]) -> None:
+    @contextmanager
+    def stepping(self, acting: Collection[Agent]) -> Iterator[None]:
+        """Make a step of those who act; where it raises, what ran is in their purses.
+
+        Raises:
+            CostError: a selector has cost more than it declares.
+            WrapperOrderError: there was a reset inside that did not come through the limit.
+        """
+        self.collect_calls(acting)
+        self._expect("step")
+        try:
+            yield
+        except BaseException:
+            self._abandon(acting)
+            raise
+        finally:
+            self._expect(None)
+
+    def collect_calls(self, acting: Collection[Agent]) -> None:
         """Collect what the selectors of those who act have cost; raises CostError where that is more than declared."""
-        if self.choices is not None:
-            for agent in acting:
-                self.episode.call(agent, self._account.of(agent).collect())
+        collected = {agent: self._collect(agent) for agent in acting}
+        if self.choices is None:
+            return
+        if not self.choices.is_restricted_by(self.episode):
+            raise WrapperOrderError(
+                "SubPolicyAction was reset since the last step, and not through the ComputeLimit outside of it, whose "
+                "account therefore belongs to no episode. Call reset() of the limit, or of a wrapper outside of it; "
+                "after a reset that has failed call reset() again."
+            )
+        self.episode.call(collected)
+
+    def _abandon(self, acting: Collection[Agent]) -> None:
+        acted = [] if self.choices is None else [agent for agent in acting if self.choices.has_acted(agent)]
+        self.episode.abandon(acting, {agent: self._collect(agent) for agent in acting}, acted)
+
+    def stuck(self, acting: Collection[Agent]) -> str | None:
+        """Return how the episode ends without a step, where the last one has raised and no other can be paid."""
+        if self.choices is None or not self.episode.stuck(acting):
+            return None
+        return self._mode if self._mode in ENDINGS else "truncate"
 
     def close_step(self, acted: Collection[Agent], ended: Collection[Agent]) -> None:
         """Note what a step has really cost and whose episode is over.
@@ -145,7 +211,7 @@ class TeamLimits:
             MeterError: an agent's episode has ended after actions of it, and its meter was never used.
         """
         for agent in acted:
-            self.episode.purses[agent].spent = self._account.total(agent)
+            self.episode.purses[agent].spent = self._collect(agent)
             self._acted.add(agent)
         for agent in ended:
             self.episode.purses[agent].ended = True
@@ -175,11 +241,33 @@ class TeamLimits:
             )
         for agent in values:
             self.limit(agent)  # raises for one that nobody knows
-        self.open_step(list(values))
+        self.collect_calls(list(values))
         surplus = episode.surplus(list(values))
         if spread and values and math.isfinite(surplus):
             surplus //= max(episode.horizon - max(episode.purses[agent].decisions for agent in values), 1)
-        return allocate(values, choices.flops, {agent: episode.room(agent) for agent in values}, surplus)
+        try:
+            return allocate(values, choices.flops, {agent: episode.room(agent) for agent in values}, surplus)
+        except Exception:
+            for agent in values:  # the selectors will run again
+                episode.purses[agent].called = 0
+            raise
+
+    def masked(self, agent: Agent, seen: Any, acting: Collection[Agent]) -> Any:
+        """Return an observation or info whose mask, where it has one, is of the choices that the limits let run next.
+
+        Args:
+            agent: whose it is.
+            seen: what the wrappers inside hand out.
+            acting: who acts at the same step.
+        """
+        choices = self.choices
+        if choices is None or agent not in acting or not isinstance(seen, Mapping) or MASK not in seen:
+            return seen
+        return {**seen, MASK: self.episode.runnable(agent, acting, choices.flops[agent]).astype(np.int8)}
+
+    def all_masked(self, seen: Mapping[Agent, Any], acting: Collection[Agent]) -> dict[Agent, Any]:
+        """Return the observations or infos of all agents, see ``masked``."""
+        return {agent: self.masked(agent, one, acting) for agent, one in seen.items()}
 
     # ---- what is left -----------------------------------------------------------------------------------------------
 
@@ -239,4 +327,42 @@ def _feasible(flops: Any, least: int, whose: str) -> int:
     return limit
 
 
-__all__ = ["Limits", "TeamLimits"]
+class LimitedTeam:
+    """What both versions of ``ComputeLimit`` say about their limits.
+
+    Attributes:
+        limits: of the team.
+        env: what the wrapper wraps.
+    """
+
+    limits: TeamLimits
+    env: Any
+
+    def remaining(self, agent: Any = None) -> int:
+        """Return the FLOPs that are left to the team, or to one agent; raises ConfigError where that has no limit."""
+        return max(self.limits.left(agent), 0)
+
+    def overshoot(self, agent: Any = None) -> int:
+        """Return the FLOPs by which the team, or one agent, has passed its limit; 0 over ``SubPolicyAction``."""
+        return max(-self.limits.left(agent), 0)
+
+    def set_budget(self, max_flops: Limits = None, team_max_flops: int | None = None) -> None:
+        """Set limits from the next reset on, None leaves them; raises ConfigError and InfeasibleBudgetError."""
+        self.limits.set_budget(max_flops, team_max_flops)
+
+    def limit_report(self, agent: Any) -> dict[str, np.float64]:
+        """Return what ``infos[agent]["compute"]`` says about the agent's limit."""
+        return self.limits.report(agent)
+
+    report = limit_report
+
+    def team_report(self) -> dict[str, np.float64]:
+        """Return what ``team_summary()`` says about the team's limit."""
+        return self.limits.report(None)
+
+    def team_summary(self) -> dict[str, Any]:
+        """Return the team's account so far, of a recorder inside, with its limit."""
+        return {**self.env.team_summary(), **self.team_report()}
+
+
+__all__ = ["LimitedTeam", "Limits", "TeamLimits"]

@@ -25,6 +25,7 @@ class RowActing:
 
     Attributes:
         last: the last action of each environment, ``None`` before the first.
+        called: the sub-policies that the last ``act`` has called, and for which rows each.
     """
 
     def __init__(self, env: VectorEnv, sub_policies: SubPolicies, meter: ComputeMeter) -> None:
@@ -32,6 +33,7 @@ class RowActing:
         self._sub_policies, self._meter = sub_policies, meter
         self._batched = [isinstance(policy, BatchSubPolicy) and policy.batched for policy in sub_policies]
         self.last: list[Any] = [None] * env.num_envs
+        self.called: list[tuple[int, list[int]]] = []
 
     def act(self, observations: Any, choices: np.ndarray) -> Any:
         """Return an action for each environment, as ``env`` takes them.
@@ -44,22 +46,31 @@ class RowActing:
             SpaceError: a sub-policy returned no action of the environment, or not one for each row.
             NonFiniteError: it returned NaN or infinity.
         """
-        singles = list(iterate(self._observations, observations))
+        singles, self.called = list(iterate(self._observations, observations)), []
         for index, policy in enumerate(self._sub_policies):
             chosen = choices == index
             rows = np.flatnonzero(chosen)
             if not rows.size:
                 continue
-            flops = int(self._sub_policies.flops[index])
-            # Before it runs: a call that fails has run, too.
-            self._meter.add(flops * rows.size, policy.name, len(choices), by_row=flops * chosen)
-            with self._meter.paused():
-                seen = [singles[row] for row in rows]
-                at_once = self._batched[index] and rows.size > 1
-                actions = require_actions(policy.batch(seen), policy.name, rows.size) if at_once else map(policy, seen)
-                for row, action in zip(rows, actions, strict=True):
-                    # A copy: for the next row it may reuse its buffer.
-                    self.last[row] = copy.deepcopy(checked_action(self._actions, action, policy.name))
+            flops, called = int(self._sub_policies.flops[index]), []
+            self.called.append((index, called))
+            at_once = self._batched[index] and rows.size > 1
+            try:
+                with self._meter.paused():
+                    if at_once:
+                        called.extend(rows)  # before: a call that fails has run, too
+                        actions = iter(
+                            require_actions(policy.batch([singles[r] for r in rows]), policy.name, rows.size)
+                        )
+                    for row in rows:
+                        if not at_once:
+                            called.append(row)
+                        action = next(actions) if at_once else policy(singles[row])
+                        # A copy: for the next row it may reuse its buffer.
+                        self.last[row] = copy.deepcopy(checked_action(self._actions, action, policy.name))
+            finally:
+                ran = chosen if len(called) == rows.size else np.isin(np.arange(len(choices)), called)
+                self._meter.add(flops * len(called), policy.name, len(choices), by_row=flops * ran)
         return batched(self._actions, self.last)
 
 

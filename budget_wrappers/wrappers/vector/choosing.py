@@ -1,5 +1,7 @@
 """What vector wrappers that run sub-policies inside ``step`` share: what can be chosen, and how often each one was."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from budget_wrappers.errors import SpaceError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.choosing import HELD
+from budget_wrappers.wrappers.vector.acting import RowActing
 from budget_wrappers.wrappers.vector.infos import require_free
 from budget_wrappers.wrappers.vector.reading import VectorCostReader
 
@@ -43,10 +46,16 @@ class VectorChooser(VectorCostReader):
         self.single_action_space = gym.spaces.Discrete(len(names))
         self.action_space = batch_space(self.single_action_space, self._n)
         self._counts = np.zeros((self._n, len(names)), np.int64)  # steps of each in each episode
+        # FLOPs of each in steps that have raised, once one has: of each episode, and since the last step
+        self._failed: np.ndarray | None = None
+        self._failed_since: np.ndarray | None = None
 
     def start_choices(self, infos: dict[str, Any], mask: np.ndarray | None) -> dict[str, Any]:
         """Begin episodes where a reset's ``mask`` is; return its ``infos`` with what they say of choices."""
         self._account.clear(self._counts, mask)
+        for sums in (self._failed, self._failed_since):
+            if sums is not None:
+                self._account.clear(sums, mask)
         require_free(infos, tuple(AT_RESET), self.env, RENAME)
         return self.tell_reset(infos, AT_RESET, mask)
 
@@ -68,6 +77,25 @@ class VectorChooser(VectorCostReader):
         choices = choices.astype(np.int64)
         return choices if resetting is None else np.where(resetting, HELD, choices)
 
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Return the choices that each environment may run, ``(n, K)`` booleans: all, as nothing here restricts them.
+
+        The environments' own masks are of primitive actions, which the sub-policies choose.
+        """
+        return np.ones((self._n, len(self.choice_names)), bool)
+
+    @contextmanager
+    def noting_failure(self, acting: RowActing) -> Iterator[None]:
+        """Note what sub-policies ran for which rows, where the step inside raises."""
+        try:
+            yield
+        except BaseException:
+            if self._failed is None:
+                self._failed, self._failed_since = np.zeros_like(self._counts), np.zeros_like(self._counts)
+            for index, rows in acting.called:
+                self._failed_since[rows, index] += self.choice_flops[index]
+            raise
+
     def write_choices(self, infos: dict[str, Any], choices: np.ndarray) -> dict[str, Any]:
         """Count what ran in the step just closed, ``(n,)``; return its ``infos`` with that.
 
@@ -75,6 +103,9 @@ class VectorChooser(VectorCostReader):
             InfoKeyError: the environments have put something else under one of the keys.
         """
         self._account.add(self._counts, choices[:, None] == np.arange(len(self.choice_names)))
+        if self._failed is not None:
+            self._account.add(self._failed, self._failed_since)
+            self._failed_since[:] = 0
         require_free(infos, tuple(AT_RESET), self.env, RENAME)
         return self.tell(infos, {"duration": (choices != HELD).astype(float), "option": choices}, AT_RESET)
 
@@ -85,8 +116,10 @@ class VectorChooser(VectorCostReader):
             total: FLOPs of the episodes, ``(n,)``; what no sub-policy has spent is the selector's.
         """
         steps = dict(zip(self.choice_names, self._counts.T.copy(), strict=True))
-        flops = {name: steps[name] * cost for name, cost in zip(self.choice_names, self.choice_flops, strict=True)}
-        selector = total - (self._counts @ self.choice_flops)
+        spent = self._counts * self.choice_flops
+        if self._failed is not None:
+            spent = spent + self._failed
+        flops, selector = dict(zip(self.choice_names, spent.T, strict=True)), total - spent.sum(1)
         return {**flops, "selector": selector}, {**steps, "hold": np.zeros(self._n, np.int64)}
 
 

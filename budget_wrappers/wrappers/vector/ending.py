@@ -1,9 +1,9 @@
 """Resets the environments of a batch whose episodes a wrapper has ended, where environments reset themselves.
 
 An environment that would go on does not know that its episode is over, so the wrapper resets it, with a mask, in the
-step in which its autoreset mode has it: at once (``SAME_STEP``), or in the step after (``NEXT_STEP``). That step also
-steps the environment once more, before its reset; what comes of it is thrown away. In mode ``DISABLED`` the caller
-resets, and there is nothing to do.
+step in which its autoreset mode has it: at once (``SAME_STEP``), or in the step after (``NEXT_STEP``). That step passes
+the environment by, as another step of it would draw from its random numbers. In mode ``DISABLED`` the caller resets,
+and there is nothing to do.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from gymnasium.vector.utils import iterate
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.wrappers.vector.account import VectorAccount
 from budget_wrappers.wrappers.vector.infos import FINAL_INFO, joined, only
-from budget_wrappers.wrappers.vector.modes import DISABLED, NEXT_STEP, RESET_MASK, SAME_STEP, find_in_vector
+from budget_wrappers.wrappers.vector.modes import DISABLED, RESET_MASK, SAME_STEP, find_in_vector
 
 FINAL_OBS = "final_obs"
 Transition = tuple[Any, Any, np.ndarray, np.ndarray, dict[str, Any]]
@@ -49,13 +49,21 @@ class EpisodeEnder:
             self._due = None if mask is None else self._due & ~mask
 
     def step(self, actions: Any) -> Transition:
-        """Step; environments whose reset is due return what a step that only resets does."""
-        transition = self._env.step(actions)
-        due, self._due = self._due, None
+        """Step; environments whose reset is due return what a step that only resets does.
+
+        Where the step or the reset raises, the reset stays due.
+        """
+        due = self._due
         if due is None or not due.any():
-            return transition
-        _, rewards, terminations, truncations, infos = transition
+            return self._env.step(actions)
+        if self._mode == SAME_STEP:  # the reset at once has raised
+            self._reset(due)
+            self._due = None
+            return self._env.step(actions)
+        with idle(self._env.unwrapped, due):
+            _, rewards, terminations, truncations, infos = self._env.step(actions)
         obs, reset_infos = self._reset(due)
+        self._due = None
         for account in self._accounts:  # the step that was thrown away has ended nothing
             if account.ended is not None:
                 account.ended = account.ended & ~due if (account.ended & ~due).any() else None
@@ -74,8 +82,7 @@ class EpisodeEnder:
             What the step hands out: in ``SAME_STEP`` mode the observations and infos of the resets, with the last ones
             of the episodes in ``infos["final_obs"]`` and ``infos["final_info"]``.
         """
-        if self._mode == NEXT_STEP:
-            self._due = ended
+        self._due = None if self._mode == DISABLED else ended
         if self._mode != SAME_STEP:
             return obs, infos
         n = len(ended)
@@ -94,11 +101,57 @@ class EpisodeEnder:
             f"_{FINAL_INFO}": infos.get(f"_{FINAL_INFO}", nowhere) | ended,
         }
         obs, reset_infos = self._reset(ended)
+        self._due = None
         return obs, {**joined(only(infos, ~ended), reset_infos, ended), **final}
 
     def _reset(self, rows: np.ndarray) -> tuple[Any, dict[str, Any]]:
         with autoresetting(self._accounts):
             return self._env.reset(options={RESET_MASK: rows.copy()})
+
+
+class Idle:
+    """Stands in for an environment that is about to be reset, or for the pipe to its worker: its step does nothing.
+
+    Args:
+        observation: that a step returns.
+    """
+
+    closed = False
+
+    def __init__(self, observation: Any) -> None:
+        self._transition = observation, 0.0, False, False, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Return a transition in which nothing has happened."""
+        return self._transition
+
+    def send(self, message: Any) -> None:
+        """Send no message: there is no worker."""
+
+    def poll(self, timeout: float | None = None) -> bool:
+        """Return True: the answer is there."""
+        return True
+
+    def recv(self) -> tuple[Any, bool]:
+        """Return the transition, as a worker that has succeeded does."""
+        return self._transition, True
+
+
+@contextmanager
+def idle(envs: SyncVectorEnv | AsyncVectorEnv, rows: np.ndarray) -> Iterator[None]:
+    """While this lasts, a step of ``envs`` leaves the environments of ``rows``, ``(n,)`` booleans, as they are."""
+    places, seen = (
+        (envs.parent_pipes, "observations") if isinstance(envs, AsyncVectorEnv) else (envs.envs, "_observations")
+    )
+    observations = list(iterate(envs.observation_space, getattr(envs, seen)))
+    kept = {row: places[row] for row in np.flatnonzero(rows)}
+    for row in kept:
+        places[row] = Idle(observations[row])
+    try:
+        yield
+    finally:
+        for row, place in kept.items():
+            places[row] = place
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from gymnasium.vector import VectorEnv
 
 from budget_wrappers.errors import ConfigError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.wrappers.exhaustion import require_whole_horizon
+from budget_wrappers.wrappers.horizon import require_whole_horizon
 from budget_wrappers.wrappers.reading import plain, require_options
 from budget_wrappers.wrappers.vector.ending import EpisodeEnder
 from budget_wrappers.wrappers.vector.limits import EpisodeLimits
@@ -26,8 +26,8 @@ class ComputeLimit(EpisodeLimits, RecordConstructorArgs):
 
     Environments that reset themselves know nothing of that end, so this wrapper resets them, with a mask, when their
     mode has it: Gymnasium's ``SyncVectorEnv`` and ``AsyncVectorEnv`` from 1.1 on. In ``NEXT_STEP`` mode the step that
-    resets also steps the ended environment once more and throws that away. Put the limit inside wrappers that take no
-    masks, such as ``NormalizeObservation``.
+    resets passes the ended environment by, so that its random numbers are those of the environment run singly. Put the
+    limit inside wrappers that take no masks, such as ``NormalizeObservation``.
 
     Whoever wants a hard limit, or ``cheapest`` and ``hold``, puts the scalar wrapper around each environment: they need
     the wrapper that chooses inside.
@@ -100,20 +100,32 @@ class ComputeLimit(EpisodeLimits, RecordConstructorArgs):
         require_options(options)
         if options is not None and "budget" in options:
             self.set_budget(options["budget"], reset_mask(options)[1])
+        executed = self.meter.totals["act"]
         obs, infos, mask = self.reset_rows(seed, options)
         self._ender.forget(mask)
         self.begin(mask)
+        self.require_nothing_ran(self.meter.totals["act"] - executed)
         return obs, infos
 
     def step(self, actions: Any) -> tuple[Any, Any, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step, and end the episodes whose limit is exhausted.
 
+        After an exception inside, ``remaining`` says what is left without what ran until then, and the next step pays.
+
         Raises:
             MeterError: an episode has ended and the meter was never used, or rows belong to no environment.
+            WrapperOrderError: a wrapper inside has reset environments within its ``step``.
         """
-        obs, rewards, terminations, truncations, infos = self._ender.step(actions)
+        total = None if self._closes else self._account.total.copy()
+        try:
+            obs, rewards, terminations, truncations, infos = self._ender.step(actions)
+        except BaseException as error:
+            self.lose(error)
+            raise
         self.read_cost(terminations, truncations)
         self.follow()
+        if total is not None:
+            self.require_no_reset(total)
         by_itself = terminations | truncations
         if self._horizon is not None:
             truncations = truncations | (self._account.steps >= self._horizon)

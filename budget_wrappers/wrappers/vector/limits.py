@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from budget_wrappers.errors import MeterError, WrapperOrderError
 from budget_wrappers.wrappers.limit import feasible_limit
 from budget_wrappers.wrappers.vector.modes import NEXT_STEP, SAME_STEP
 from budget_wrappers.wrappers.vector.observation import for_each
@@ -25,6 +26,7 @@ class EpisodeLimits(VectorCostReader):
     max_flops: np.ndarray
     limits: np.ndarray
     last_limits: np.ndarray
+    _lost: np.ndarray | int = 0  # what ran in a step that has raised, and will be part of the next
 
     @property
     def remaining(self) -> np.ndarray:
@@ -37,12 +39,12 @@ class EpisodeLimits(VectorCostReader):
     @property
     def last_remaining(self) -> np.ndarray:
         """The same of the episode that the last step belongs to, ``(n,)``: of the ended one where it ended one."""
-        return np.maximum(self.last_limits - self._account.total, 0)
+        return np.maximum(self.last_limits - self._account.total - self._lost, 0)
 
     @property
     def overshoot(self) -> np.ndarray:
         """FLOPs by which each episode that the last step belongs to has passed its limit, ``(n,)``."""
-        return np.maximum(self._account.total - self.last_limits, 0)
+        return np.maximum(self._account.total + self._lost - self.last_limits, 0)
 
     def set_budget(self, flops: int | Sequence[int] | np.ndarray, mask: np.ndarray | None = None) -> None:
         """Set the limit of all episodes, or ``(n,)`` of each environment's, from the next reset on.
@@ -60,10 +62,44 @@ class EpisodeLimits(VectorCostReader):
     def begin(self, mask: np.ndarray | None) -> None:
         """Begin episodes where ``mask`` is, ``(n,)`` booleans, everywhere for ``None``."""
         self.limits = self.max_flops.copy() if mask is None else np.where(mask, self.max_flops, self.limits)
-        self.last_limits = self.limits
+        self.last_limits, self._lost = self.limits, 0
+
+    def lose(self, error: BaseException) -> None:
+        """Note what has run in a step that raises ``error``: the step after it will pay."""
+        try:
+            self._lost = self._account.collect()
+        except MeterError as second:  # as the other one is on its way already
+            error.add_note(str(second))
+
+    def require_nothing_ran(self, executed: int) -> None:
+        """Check that nothing was charged within a reset; raises WrapperOrderError.
+
+        Args:
+            executed: FLOPs that were.
+        """
+        if executed:
+            raise WrapperOrderError(
+                f"{executed} FLOPs were charged to meter {self.meter.name!r} within the reset of {self.env}, for which "
+                "no environment's limit pays. A wrapper that acts in its reset belongs outside of ComputeLimit."
+            )
+
+    def require_no_reset(self, total: np.ndarray) -> None:
+        """Check that the accounts have gone on in the step just closed; raises WrapperOrderError.
+
+        Args:
+            total: FLOPs of each episode before it, ``(n,)``.
+        """
+        fresh = self._account.fresh
+        lost = self._account.total < (total if fresh is None else np.where(fresh, 0, total))
+        if lost.any():
+            raise WrapperOrderError(
+                f"A wrapper inside ComputeLimit has reset environments {np.flatnonzero(lost).tolist()} within its "
+                "step(), which begins accounts anew that the limit goes on with. Put it outside of ComputeLimit."
+            )
 
     def follow(self) -> None:
         """Note that a step was made, which has begun episodes in ``NEXT_STEP`` mode where the one before ended some."""
+        self._lost = 0
         self.last_limits, fresh = self.limits, self._account.fresh
         if fresh is not None and self._mode == NEXT_STEP:
             self.begin(fresh)

@@ -123,8 +123,9 @@ class SubPolicyAction(VectorChooser, RecordConstructorArgs):
         choices = self.choices_of(actions)
         self._account.collect()  # whoever chose may have charged its rows in an order of its own
         before = copy.deepcopy(self._observations) if self._subscribers else None
-        inner = self._acting.act(self._observations, choices)
-        self._observations, rewards, terminations, truncations, infos = self.env.step(inner)
+        with self.noting_failure(self._acting):
+            inner = self._acting.act(self._observations, choices)
+            self._observations, rewards, terminations, truncations, infos = self.env.step(inner)
         self.read_cost(terminations, truncations)
         handed_out = finite_rewards(rewards, (self._n,))
         raw = handed_out.astype(np.float64, copy=False)

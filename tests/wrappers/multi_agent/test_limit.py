@@ -5,10 +5,13 @@ from typing import Any
 import numpy as np
 import pettingzoo
 import pytest
+from gymnasium import spaces
+from pettingzoo.utils import parallel_to_aec
 
 from benchmarks.team_adversary import campaign, hard_episode, opaque_episode
 from budget_wrappers.errors import ConfigError, CostError, InfeasibleBudgetError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter, get_meter
+from budget_wrappers.policies import FunctionPolicy
 from budget_wrappers.wrappers.multi_agent import aec, parallel
 from tests.wrappers.multi_agent.environments import (
     AGENTS,
@@ -301,3 +304,48 @@ def test_no_opaque_team_passes_its_limit_by_more_than_one_step() -> None:
 def test_costs_here_are_those_of_the_sub_policies() -> None:
     assert (CHEAP, DEAR, STEPS, len(AGENTS)) == (10, 40, 4, 3)
     assert isinstance(get_meter("policy.agent_0"), ComputeMeter)
+
+
+class Masked(Team):
+    """A team whose observations and infos say which of their three primitive actions are legal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        mask = spaces.Box(0, 1, (3,), np.int8)
+        self._observation = spaces.Dict({"observation": spaces.Box(-1, 1, (2,), np.float32), "action_mask": mask})
+
+    def _observe(self) -> dict[str, Any]:
+        seen = {"observation": np.zeros(2, np.float32), "action_mask": np.array([1, 0, 1], np.int8)}
+        return {agent: dict(seen) for agent in self.agents}
+
+
+@pytest.mark.parametrize("selector", [0, 7])
+def test_masks_are_of_the_choices_that_the_limits_let_run(selector: int) -> None:
+    """In parallel where the others take their cheapest: one agent asks for the dear one and is told beforehand."""
+    env = Masked()
+    policies = [FunctionPolicy(lambda seen: np.zeros(1, np.float32), cost, f"costs {cost}") for cost in (CHEAP, DEAR)]
+    # the path of all is 3 · 4 · (10 + selector); one upgrade of 30 is in it, and a rest of 20
+    limit = PATH + 12 * selector + 50
+    env = parallel.ComputeLimit(parallel.SubPolicyAction(env, policies, selector_flops=selector), team_max_flops=limit)
+    observations, _ = env.reset(seed=0)
+    shown, options = [], []
+    for _ in range(STEPS):
+        shown.append([seen["action_mask"].tolist() for seen in observations.values()])
+        for agent in AGENTS:
+            get_meter(f"policy.{agent}").add(selector, "selector")
+        observations, _, _, _, infos = env.step({"agent_0": 0, "agent_1": 1, "agent_2": 0})
+        options.append(float(infos["agent_1"]["option"]))
+    assert shown == [[[1, 1]] * 3] + [[[1, 0]] * 3] * (STEPS - 1)
+    assert options == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_masks_of_turns_are_of_the_choices_that_the_limits_let_run() -> None:
+    policies = [FunctionPolicy(lambda seen: np.zeros(1, np.float32), cost, f"costs {cost}") for cost in (CHEAP, DEAR)]
+    env = aec.ComputeLimit(aec.SubPolicyAction(parallel_to_aec(Masked()), policies), team_max_flops=PATH + 50)
+    env.reset(seed=0)
+    shown = []
+    for _ in range(3):
+        shown.append(env.last()[0]["action_mask"].tolist())
+        env.step(1)
+    assert shown == [[1, 1], [1, 0], [1, 0]]
+    assert env.infos["agent_1"]["option"] == 0.0

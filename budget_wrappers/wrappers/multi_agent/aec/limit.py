@@ -2,19 +2,18 @@
 
 from typing import Any
 
-import numpy as np
 from pettingzoo import AECEnv
 
 from budget_wrappers.wrappers.exhaustion import OnExhausted
 from budget_wrappers.wrappers.multi_agent.accounts import MeterSource
 from budget_wrappers.wrappers.multi_agent.aec.reading import CostReader, has_ended
-from budget_wrappers.wrappers.multi_agent.limits import Limits, TeamLimits
+from budget_wrappers.wrappers.multi_agent.limits import LimitedTeam, Limits, TeamLimits
 
 STATE = ("agents", "agent_selection", "terminations", "truncations", "rewards", "_cumulative_rewards", "infos")
 """What an AEC environment says about itself: ours to say where a limit has ended an episode that goes on inside."""
 
 
-class ComputeLimit(CostReader):
+class ComputeLimit(LimitedTeam, CostReader):
     """Limits the FLOPs that each agent, and all of them together, may spend on acting in one episode.
 
     **Over** ``SubPolicyAction`` limits are hard: executed FLOPs, selectors' included, never pass them. Each choice is
@@ -74,41 +73,41 @@ class ComputeLimit(CostReader):
         self.limits = TeamLimits(env, self, self.account, max_flops, team_max_flops, on_exhausted, horizon)
         self._over = False
 
-    def remaining(self, agent: Any = None) -> int:
-        """Return the FLOPs that are left to the team, or to one agent; raises ConfigError where that has no limit."""
-        return max(self.limits.left(agent), 0)
-
-    def overshoot(self, agent: Any = None) -> int:
-        """Return the FLOPs by which the team, or one agent, has passed its limit; 0 over ``SubPolicyAction``."""
-        return max(-self.limits.left(agent), 0)
-
-    def set_budget(self, max_flops: Limits = None, team_max_flops: int | None = None) -> None:
-        """Set limits from the next reset on, None leaves them; raises ConfigError and InfeasibleBudgetError."""
-        self.limits.set_budget(max_flops, team_max_flops)
-
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         """Reset; ``options`` may hold ``"budget"`` (as ``max_flops``) and ``"team_budget"``, and are passed on."""
         self.limits.read_options(options)
         self._over = False
         for name in STATE:  # the environment speaks for itself again
             self.__dict__.pop(name, None)
-        super().reset(seed=seed, options=options)
-        self.limits.start()
+        with self.limits.resetting():
+            super().reset(seed=seed, options=options)
+
+    def observe(self, agent: Any) -> Any:
+        """Return what ``agent`` observes; a mask in it is of the choices that the limits let run at its turn."""
+        return self.limits.masked(agent, self.env.observe(agent), [agent])
 
     def step(self, action: Any) -> None:
         """Step within the limits, and end the episode for all where they are exhausted.
 
+        After an exception inside, what has run until then is in the accounts, and the next ``step`` goes on from there.
+
         Raises:
             CostError: the selector has cost more than it declares.
+            WrapperOrderError: a wrapper inside resets in its ``step``.
             MeterError: an agent's episode has ended and its meter was never used, or it was charged for a batch.
         """
         if self._over:
             self._was_dead_step(action)
             return
         agent = self.env.agent_selection
-        if not has_ended(self.env, agent):
-            self.limits.open_step([agent])
-        acted = [] if self.act(action) is None else [agent]
+        acting = [] if has_ended(self.env, agent) else [agent]
+        with self.limits.stepping(acting):
+            how = self.limits.stuck(acting) if acting else None
+            if how is not None:
+                self._end(how, [other for other in self.env.agents if not has_ended(self.env, other)])
+                self.rewards = dict.fromkeys(self.rewards, 0.0)
+                return
+            acted = [] if self.act(action) is None else [agent]
         for actor in acted:
             self._costs.read(actor)
         playing = [other for other in self.env.agents if not has_ended(self.env, other)]
@@ -130,20 +129,6 @@ class ComputeLimit(CostReader):
         self.amend(playing)
         self._over = True
         self._deads_step_first()
-
-    def limit_report(self, agent: Any) -> dict[str, np.float64]:
-        """Return what ``infos[agent]["compute"]`` says about the agent's limit."""
-        return self.limits.report(agent)
-
-    report = limit_report
-
-    def team_report(self) -> dict[str, np.float64]:
-        """Return what ``team_summary()`` says about the team's limit."""
-        return self.limits.report(None)
-
-    def team_summary(self) -> dict[str, Any]:
-        """Return the team's account so far, of a recorder inside, with its limit."""
-        return {**self.env.team_summary(), **self.team_report()}
 
 
 __all__ = ["ComputeLimit"]

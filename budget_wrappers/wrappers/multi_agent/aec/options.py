@@ -87,11 +87,12 @@ class SubPolicyAction(BaseWrapper):
             SpaceError: the action is no index of a sub-policy, or a sub-policy returns no action.
             NonFiniteError: a sub-policy returns NaN.
         """
-        agent = self.env.agent_selection
+        agent, ran = self.env.agent_selection, {}
         if not has_ended(self.env, agent):
             ran = self.choices.resolve({agent: action})
             action = self.choices.act(ran, self.env.observe, self.env.action_space)[agent]
         self.env.step(action)
+        self.choices.count(ran)
         self._write()
 
     def option_report(self, agent: Any, total: int) -> tuple[dict[str, int], dict[str, int]]:

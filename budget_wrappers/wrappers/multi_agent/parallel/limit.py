@@ -7,13 +7,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pettingzoo import ParallelEnv
 
+from budget_wrappers.wrappers.choosing import HELD
 from budget_wrappers.wrappers.exhaustion import OnExhausted
 from budget_wrappers.wrappers.multi_agent.accounts import MeterSource
-from budget_wrappers.wrappers.multi_agent.limits import Limits, TeamLimits
+from budget_wrappers.wrappers.multi_agent.limits import LimitedTeam, Limits, TeamLimits
 from budget_wrappers.wrappers.multi_agent.parallel.reading import CostReader, Infos, Transition
 
 
-class ComputeLimit(CostReader):
+class ComputeLimit(LimitedTeam, CostReader):
     """Limits the FLOPs that each agent, and all of them together, may spend on acting in one episode.
 
     **Over** ``SubPolicyAction`` limits are hard: executed FLOPs, selectors' included, never pass them. Choices are
@@ -72,46 +73,42 @@ class ComputeLimit(CostReader):
         super().__init__(env, meter)
         self.limits = TeamLimits(env, self, self.account, max_flops, team_max_flops, on_exhausted, horizon)
 
-    def remaining(self, agent: Any = None) -> int:
-        """Return the FLOPs that are left to the team, or to one agent; raises ConfigError where that has no limit."""
-        return max(self.limits.left(agent), 0)
-
-    def overshoot(self, agent: Any = None) -> int:
-        """Return the FLOPs by which the team, or one agent, has passed its limit; 0 over ``SubPolicyAction``."""
-        return max(-self.limits.left(agent), 0)
-
-    def set_budget(self, max_flops: Limits = None, team_max_flops: int | None = None) -> None:
-        """Set limits from the next reset on, None leaves them; raises ConfigError and InfeasibleBudgetError."""
-        self.limits.set_budget(max_flops, team_max_flops)
-
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[Any, Any], Infos]:
         """Reset; ``options`` may hold ``"budget"`` (as ``max_flops``) and ``"team_budget"``, and are passed on."""
         self.limits.read_options(options)
-        observations, infos = super().reset(seed=seed, options=options)
-        self.limits.start()
+        with self.limits.resetting():
+            observations, infos = super().reset(seed=seed, options=options)
         self.agents = list(self.env.agents)
-        return observations, infos
+        self._observations = self.limits.all_masked(observations, self.agents)
+        return self._observations, self.limits.all_masked(infos, self.agents)
 
     def step(self, actions: dict[Any, Any]) -> Transition:
         """Step within the limits, and end the episode for all where they are exhausted.
 
-        Raises:
-            CostError: a selector has cost more than it declares.
-            MeterError: an agent's episode has ended and its meter was never used, or it was charged for a batch.
+        After an exception inside, what has run until then is in the accounts, and the next ``step`` goes on from there.
+        Raises CostError (a selector has cost more than it declares), WrapperOrderError (a wrapper inside resets in its
+        ``step``) and MeterError (an agent's episode has ended and its meter was never used, or took a batch).
         """
         if not self.agents:
             return {}, {}, {}, {}, {}
         live = list(self.env.agents)
-        self.limits.open_step(live)
-        observations, rewards, terminations, truncations, infos = self.env.step(actions)
+        with self.limits.stepping(self.agents):
+            how = self.limits.stuck(live) if live else "terminate"  # a step that has raised was the last of all
+            if how is not None:
+                ended, self.agents = self.agents, []
+                self.limits.close_step([], ended)
+                *ends, infos = end_of_all(self._observations, ended, how)
+                return *ends, self.amend(infos, ended)
+            observations, rewards, terminations, truncations, infos = self.env.step(actions)
         for agent in live:
             self._costs.read(agent)
         self.limits.close_step(live, [a for a in live if terminations.get(a) or truncations.get(a)])
         left = [agent for agent in self.env.agents if not (terminations.get(agent) or truncations.get(agent))]
+        self._observations = observations = self.limits.all_masked(observations, left)
         how = self.limits.ending(left)
         if how is None:
             self.agents = list(self.env.agents)
-            return observations, rewards, terminations, truncations, self.amend(infos)
+            return observations, rewards, terminations, truncations, self.amend(self.limits.all_masked(infos, left))
         self.agents = []
         self.limits.close_step([], left)
         ended = {**(terminations if how == "terminate" else truncations), **dict.fromkeys(left, True)}
@@ -130,19 +127,13 @@ class ComputeLimit(CostReader):
         """
         return self.limits.allocate(values, spread)
 
-    def limit_report(self, agent: Any) -> dict[str, np.float64]:
-        """Return what ``infos[agent]["compute"]`` says about the agent's limit."""
-        return self.limits.report(agent)
 
-    report = limit_report
-
-    def team_report(self) -> dict[str, np.float64]:
-        """Return what ``team_summary()`` says about the team's limit."""
-        return self.limits.report(None)
-
-    def team_summary(self) -> dict[str, Any]:
-        """Return the team's account so far, of a recorder inside, with its limit."""
-        return {**self.env.team_summary(), **self.team_report()}
+def end_of_all(observations: dict[Any, Any], live: list[Any], how: str) -> Transition:
+    """Return an end of ``live`` at their last ``observations``: the step before has raised, no other can be paid."""
+    ends, not_so = dict.fromkeys(live, True), dict.fromkeys(live, False)
+    flags = (ends, not_so) if how == "terminate" else (not_so, ends)
+    infos = {agent: {"option": np.float64(HELD)} for agent in live}
+    return {agent: observations[agent] for agent in live}, dict.fromkeys(live, 0.0), *flags, infos
 
 
 __all__ = ["ComputeLimit"]

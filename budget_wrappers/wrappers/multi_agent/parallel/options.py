@@ -93,6 +93,7 @@ class SubPolicyAction(BaseParallelWrapper):
         ran = self.choices.resolve({agent: actions[agent] for agent in live})
         primitive = self.choices.act(ran, self._observations.__getitem__, self.env.action_space)
         observations, rewards, terminations, truncations, infos = self.env.step(primitive)
+        self.choices.count(ran)
         return self._outside(observations), rewards, terminations, truncations, self._written(infos)
 
     def option_report(self, agent: Any, total: int) -> tuple[dict[str, int], dict[str, int]]:
