@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from agents.loop.divergence import require_converging, require_finite_tensors
 from agents.loop.files import replacing
 from agents.loop.header import COUNTERS, FORMAT, header_of, metadata_of
 from agents.loop.known_methods import methods_from, require_same_methods
@@ -52,8 +53,10 @@ def save_agent(agent: Any, path: str | Path, replay: bool = False, extra: Mappin
 
     Raises:
         CheckpointError: the file cannot be written, or a state that is neither tensors nor JSON-able.
+        NonFiniteError: training has diverged; an earlier file of that name stays.
     """
     path = with_suffix(path)
+    require_converging(agent)
     tensors, header = state_of_agent(agent, replay)
     header["extra"] = dict(extra or {})
     header["crc32"] = {name: checksum(tensor) for name, tensor in tensors.items()}
@@ -293,6 +296,7 @@ def _restore(agent: Any, header: Mapping[str, Any], tensors: Mapping[str, Tensor
         for key, value in module.state_dict().items()
     }
     require_same_tensors(networks, {n: t for n, t in tensors.items() if n.startswith("module/")}, path)
+    require_finite_tensors(networks, tensors, path)
     if set(header["optimizers"]) != set(agent.optimizers):
         raise CheckpointError(
             f"{path} holds the optimizers {sorted(header['optimizers'])}: expected {sorted(agent.optimizers)}; "

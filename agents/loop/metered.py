@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from agents.loop.acting import NumpyForward
+from agents.loop.divergence import refuse_output
 from agents.loop.method import Method
 from budget_wrappers.errors import ConfigError
+from budget_wrappers.functional.finite import finite
 from budget_wrappers.metering import ComputeMeter, count_flops
 
 
@@ -77,11 +79,24 @@ class MeteredActor:
 
         Returns:
             ``(n, outputs)``, ``(K, n, outputs)`` of several sub-policies; ``None`` where torch has to run the actor.
+
+        Raises:
+            NonFiniteError: the output is not finite.
         """
         if self._substitute is not None:
-            return self._substitute.act(self, observation, deterministic)
+            return self.require_finite_output(self._substitute.act(self, observation, deterministic))
         engine = self.engine()
-        return None if engine is None else engine(observation)
+        return None if engine is None else self.require_finite_output(engine(observation))
+
+    def require_finite_output(self, output: np.ndarray) -> np.ndarray:
+        """Return what the actor computed for an observation.
+
+        Raises:
+            NonFiniteError: it holds NaN or infinity; the message says whether the weights do.
+        """
+        if not finite(output):
+            refuse_output(self, output)
+        return output
 
     def flops_spent(self, rows: int = 1) -> int:
         """Return what the last action cost, which was one on ``rows`` observations."""

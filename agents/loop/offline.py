@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from agents.loop.callbacks import callbacks_of
+from agents.loop.divergence import require_converging
 from agents.loop.spaces import NoEnvironment
 from agents.replay.buffers import ReplayBuffer
 from agents.replay.dataset import Transitions, open_dataset, read_transitions
@@ -65,6 +66,7 @@ def replay_of(agent: Any, dataset: Any) -> ReplayBuffer:
     """
     config = agent.config
     settings = {"discrete": agent.discrete, "gamma": config.gamma, "n_step": config.n_step, "device": config.device}
+    settings["reward_scale"] = config.reward_scale
     if config.hindsight:
         raise ConfigError(f"hindsight={config.hindsight} offline: expected 0, as no environment pays for other goals")
     if dataset is None:
@@ -99,6 +101,7 @@ def learn_offline(agent: Any, gradient_steps: int, callback: Any, progress_bar: 
             agent.train(1)
             if not callbacks.on_step(agent):
                 break
+        require_converging(agent)
     finally:
         callbacks.on_training_end(agent)
     return agent

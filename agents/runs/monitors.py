@@ -14,6 +14,7 @@ import numpy as np
 
 from agents.loop.callbacks import Callback, Every, resumable_anywhere, state_of
 from agents.loop.checkpoint import save_agent
+from agents.loop.divergence import require_converging, require_finite_metrics
 from agents.loop.evaluate import EVALUATION_SEED, evaluate_policy, undisturbed
 from agents.report.video import record_episode
 from agents.runs.log import RunFolder
@@ -67,7 +68,9 @@ class Log(Callback):
             row |= {"return": float(np.mean(self.returns)), "length": float(np.mean(self.lengths))}
             keys = set.intersection(*(set(report) for report in self.compute))
             row |= {f"compute/{key}": float(np.mean([r[key] for r in self.compute])) for key in sorted(keys)}
-        row |= {f"loss/{name}": float(value) for name, value in agent.logged().items()}
+        losses = {name: float(value) for name, value in agent.logged().items()}
+        require_finite_metrics(agent, losses)
+        row |= {f"loss/{name}": value for name, value in losses.items()}
         seconds = now - self.since
         rate = (agent.num_timesteps - self.from_step) / seconds if seconds > 0 else 0.0
         self.log.write(row, seconds=seconds, steps_per_second=rate)
@@ -125,8 +128,13 @@ class Evaluate(Callback):
         return True
 
     def evaluate(self, agent: Any) -> None:
-        """Evaluate now."""
+        """Evaluate now.
+
+        Raises:
+            NonFiniteError: training has diverged.
+        """
         before = time.perf_counter()
+        require_converging(agent)
         with undisturbed(agent, self.env):
             result = evaluate_policy(agent, self.env, self.episodes, self.seed)
         point = {"step": agent.num_timesteps, **result.summary(), **agent.spending(result.shares)}

@@ -18,8 +18,10 @@ from safetensors.torch import load_file, save_file
 
 from budget_wrappers.deploy.exit_acting import ExitForward
 from budget_wrappers.errors import BudgetError, CheckpointError, ConfigError, SpaceError
+from budget_wrappers.functional.finite import finite
 from budget_wrappers.metering import ComputeMeter, get_meter
 from budget_wrappers.modules.exits import EarlyExitNetwork
+from budget_wrappers.modules.weights import refuse_output, require_finite_weights
 from budget_wrappers.policies.outputs import ActionMap
 from budget_wrappers.policies.rows import Concatenation, checked_rows
 
@@ -97,6 +99,7 @@ class BudgetedExitPolicy:
         self.concatenation = concatenation
         self.network, self.action_map, self.budget, self.normalisation = network, action_map, budget, normalisation
         self.meter = get_meter(meter) if isinstance(meter, str) else meter if meter is not None else ComputeMeter()
+        require_finite_weights(network, "the network with exits")
         self.exits = ExitForward(network, self.meter)
         self.rng = np.random.default_rng(seed)
 
@@ -112,12 +115,15 @@ class BudgetedExitPolicy:
 
         Raises:
             SpaceError: an observation of another shape than the network's input.
-            NonFiniteError: one with NaN or infinity.
+            NonFiniteError: one with NaN or infinity, or an output of the network with them.
         """
         given = observation if self.concatenation is None else self.concatenation(observation)
         rows, batched = checked_rows(given, self.network.inputs, remedy=_REMEDY)
         rows = rows if self.normalisation is None else self.normalisation(rows)
-        actions = self.action_map.actions(self.exits(rows, self.rng))
+        output = self.exits(rows, self.rng)
+        if not finite(output):
+            refuse_output(self.network, output)
+        actions = self.action_map.actions(output)
         return (actions if batched else actions[0]), state
 
     def require_spaces(self, observation: gym.Space, action: gym.Space) -> None:

@@ -12,6 +12,7 @@ import torch
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering import count_flops
 from budget_wrappers.modules.exits import EarlyExitNetwork
+from budget_wrappers.modules.weights import require_finite_weights
 from budget_wrappers.policies.options import load_registered
 from budget_wrappers.policies.rows import checked_rows
 
@@ -82,11 +83,13 @@ class ExitPolicy:
 
         Raises:
             ConfigError: ``network`` is no ``EarlyExitNetwork``.
+            NonFiniteError: weights of ``network`` are not finite.
         """
         if not isinstance(network, EarlyExitNetwork):
             raise ConfigError(
                 f"network={network!r}; expected an EarlyExitNetwork. Of an agent with exits make agent.exit_policy()."
             )
+        require_finite_weights(network, "the network with exits")
         self.network = network
         self._act, self._to_array, self._at = act, to_array, at
         self._counted: tuple[list[torch.Size], tuple[int, ...]] = [], ()

@@ -17,6 +17,7 @@ from budget_wrappers.functional.costs import relative_costs, validate_flops
 from budget_wrappers.metering import CountingMode, count_flops
 from budget_wrappers.metering.counting import eagerly, original
 from budget_wrappers.metering.watching import is_static
+from budget_wrappers.modules.weights import require_finite_weights
 
 RESERVED_NAMES = frozenset({"selector", "hold"})
 """Names that accounts use for what is not a sub-policy."""
@@ -93,8 +94,10 @@ class ModulePolicy:
 
         Raises:
             CostError: ``flops`` is below what the example costs, NaN, negative or not whole.
+            NonFiniteError: weights of ``module`` are not finite.
             UncountableError: ``module`` is scripted, or the FLOPs of something in it cannot be counted.
         """
+        require_finite_weights(module, f"the module {type(module).__name__}")
         parameter = next(module.parameters(), torch.zeros(()))
         self.module = module
         self._act = act
