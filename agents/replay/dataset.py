@@ -181,8 +181,8 @@ def arrays_of(
         if not storable(array):
             row = bad_row(array)
             raise NonFiniteError(
-                f"{name} of episode {number} is NaN or infinite (step {row}) in float32, in which a replay stores it: "
-                f"{array[row]!r}; expected finite numbers; drop that episode with MinariDataset.filter_episodes"
+                f"{name} of episode {number} is NaN or infinite (step {row}): expected finite numbers; drop that episode "
+                f"with MinariDataset.filter_episodes. In the file it is {array[row]!r}, a replay stores float32"
             )
     reward = reward.astype(np.float32, copy=False)
     # Collection may stop within an episode: what follows in the file follows nothing.

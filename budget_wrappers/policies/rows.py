@@ -10,6 +10,7 @@ import numpy as np
 from budget_wrappers.errors import NonFiniteError, SpaceError
 from budget_wrappers.functional.finite import storable
 
+
 @dataclass(frozen=True)
 class Concatenation:
     """From a dictionary of vectors, or of rows, to one vector: ``gymnasium.spaces.flatten``, of a batch too.

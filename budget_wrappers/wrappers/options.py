@@ -10,6 +10,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 from budget_wrappers.core import SubPolicy
 from budget_wrappers.errors import ConfigError, CostError, NonFiniteError, SpaceError
+from budget_wrappers.functional.costs import MOST_STEPS, whole
 from budget_wrappers.functional.options import option_reward
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies.options import SubPolicies
@@ -207,8 +208,10 @@ def durations_of(hold: int | Sequence[int]) -> tuple[int, ...]:
     """
     given = hold if isinstance(hold, list | tuple) else [hold]
     durations = [plain(steps) for steps in given]
-    if not durations or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in durations):
-        raise ConfigError(f"hold={hold!r}; expected a whole number of steps >= 1, or several different ones.")
+    if not durations or any(type(n) is not int or not 1 <= n <= MOST_STEPS for n in durations):
+        raise ConfigError(
+            f"hold={hold!r}; expected a whole number of steps >= 1 and at most {MOST_STEPS}, or several different ones."
+        )
     if len(set(durations)) < len(durations):
         raise ConfigError(f"hold={hold!r} has a duration twice; leave one of them out.")
     return tuple(sorted(durations))
@@ -221,12 +224,14 @@ def spent_by(policy: Any, most: int) -> int:
         CostError: more than it declares.
     """
     spent = getattr(policy, "flops_of_last_call", most)
+    if type(spent) is not int:
+        spent = whole(spent, f"flops_of_last_call of sub-policy {policy.name!r}")
     if spent > most:
         raise CostError(
             f"Sub-policy {policy.name!r} ran {spent} FLOPs in one call and declares {most}: expected the most that one "
             "call can cost. After its network has changed call recount()."
         )
-    return int(spent)
+    return spent
 
 
 def checked_action(space: gym.Space, action: Any, name: str) -> Any:

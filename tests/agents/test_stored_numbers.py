@@ -82,14 +82,18 @@ def test_observation_of_a_reset_within_a_vector_environment_is_looked_at() -> No
 
 def test_windows_that_would_overflow_are_refused_when_their_rewards_are_stored() -> None:
     agent = small_sac(Paying(2e38), n_step=3)  # 3 · 2e38 is 6e38; each alone is below 3.4e38
-    with pytest.raises(NonFiniteError, match=r"reward of transition 2 is array\(\[2\.e\+38\]\).*at most 1\.13e\+38.*n_step"):
+    with pytest.raises(
+        NonFiniteError, match=r"reward of transition 2 is array\(\[2\.e\+38\]\).*at most 1\.13e\+38.*n_step"
+    ):
         agent.learn(10)
     assert len(small_sac(Paying(1e38), n_step=3).learn(10).replay) == 10
 
 
 def test_scaled_rewards_that_would_overflow_are_refused_when_they_are_stored() -> None:
     agent = small_sac(Paying(1e36), reward_scale=1e3)
-    with pytest.raises(NonFiniteError, match=r"reward of transition 2 is array\(\[1\.e\+36\]\).*at most 3\.4e\+35.*reward_scale"):
+    with pytest.raises(
+        NonFiniteError, match=r"reward of transition 2 is array\(\[1\.e\+36\]\).*at most 3\.4e\+35.*reward_scale"
+    ):
         agent.learn(10)
     assert len(small_sac(Paying(1e36), reward_scale=1e-3).learn(10).replay) == 10
 
