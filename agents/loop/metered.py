@@ -14,6 +14,7 @@ from agents.loop.method import Method
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.finite import finite
 from budget_wrappers.metering import ComputeMeter, count_flops
+from budget_wrappers.metering.evaluation import evaluating
 
 
 class MeteredActor:
@@ -57,7 +58,8 @@ class MeteredActor:
 
     def _count_action(self) -> int:
         example = torch.zeros((1, *self.observation_shape), device=self.device)
-        return int(count_flops(self.actor, example, convention=self.meter.convention))
+        with evaluating(self.actor):
+            return int(count_flops(self.actor, example, convention=self.meter.convention))
 
     def engine(self) -> NumpyForward | None:
         """Return the numpy engine, ``None`` where the actor is not or no longer the perceptron that it evaluates."""

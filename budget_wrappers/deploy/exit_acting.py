@@ -8,6 +8,7 @@ import torch
 from budget_wrappers.core import Convention
 from budget_wrappers.deploy.numpy_exits import NumpyExits
 from budget_wrappers.metering import ComputeMeter, count_flops
+from budget_wrappers.metering.evaluation import evaluating
 from budget_wrappers.modules.exits import EarlyExitNetwork
 
 Acting = Literal["early_exit", "backbone", "ensemble"]
@@ -63,7 +64,8 @@ class ExitForward:
             "backbone": lambda: self.network.last(x),
             "ensemble": lambda: self.network.every(x),
         }[self.acting]
-        return int(count_flops(act, convention=convention))
+        with evaluating(self.network):
+            return int(count_flops(act, convention=convention))
 
     def cost_of(self, counts: np.ndarray) -> float:
         """Return the mean cost of rows counted as ``counts`` are: 0 for the cheapest exit, 1 for the dearest."""

@@ -13,9 +13,10 @@ from budget_wrappers.errors import ConfigError, CostError, NonFiniteError, Space
 from budget_wrappers.functional.costs import MOST_STEPS, whole
 from budget_wrappers.functional.options import option_reward
 from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.policies.memory import Actors
 from budget_wrappers.policies.options import SubPolicies
 from budget_wrappers.wrappers.account import RawReturn
-from budget_wrappers.wrappers.choosing import HELD, ChooserWrapper
+from budget_wrappers.wrappers.choosing import HELD, ChooserWrapper, wrappers_of
 from budget_wrappers.wrappers.reading import finite_reward, plain, refuse_vector_reward
 from budget_wrappers.wrappers.reward import validate_weight
 
@@ -120,6 +121,10 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         ChooserWrapper.__init__(self, env)
         refuse_vector_reward(self)
         self.open_choices(self.sub_policies.names, self.sub_policies.flops, durations, meter, selector_flops)
+        self.sub_policies.require_convention(self.meter)
+        self.actors = Actors.of(self.sub_policies)
+        self._autoresets = any(isinstance(layer, gym.wrappers.Autoreset) for layer in wrappers_of(env))
+        self._over = False
         self.set_weight(weight)
         self.raw_return = RawReturn()
         self._subscribers: list[Subscriber] = []
@@ -141,7 +146,8 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         self._observation, info = self.env.reset(seed=seed, options=options)
         self.start_choices()
         self.raw_return.value = 0.0
-        self._started = True
+        self._started, self._over = True, False
+        self.actors.begin()
         return self._observation, self.write_choice(info, 0, HELD)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -168,6 +174,10 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         self._observation, reward, terminated, truncated, info = self.env.step(self.last_action)
         self.choice_counts[index] += 1
         step = finite_reward(reward, sum(self.choice_counts)), bool(terminated), bool(truncated)
+        if step[1] or step[2] or self._over:  # an environment that is stepped on has begun an episode, some a step later
+            if step[1] or step[2] or self._autoresets:
+                self.actors.begin()
+            self._over = step[1] or step[2]
         for tell in tuple(self._subscribers):
             tell(PrimitiveTransition(before, self.last_action, step[0], self._observation, *step[1:], index, info))
         return *step, info
@@ -192,7 +202,7 @@ def charged_action(wrapper: Any, index: int, observation: Any) -> Any:
     spent = most  # of a call that fails, too: it has run
     try:
         with meter.paused():
-            action = checked_action(wrapper.env.action_space, policy(observation), policy.name)
+            action = checked_action(wrapper.env.action_space, wrapper.actors[index](observation), policy.name)
         spent = spent_by(policy, most)
     finally:
         meter.add(spent, policy.name)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from budget_wrappers.core import SubPolicy
 from budget_wrappers.errors import InfeasibleBudgetError, InfoKeyError, WrapperOrderError
 from budget_wrappers.functional.costs import validate_flops
+from budget_wrappers.policies.memory import Actors, refuse_shared_memory
 from budget_wrappers.policies.options import SubPolicies
 from budget_wrappers.wrappers.choosing import HELD, index_of
 from budget_wrappers.wrappers.multi_agent.accounts import MeterSource, TeamAccount
@@ -57,7 +58,9 @@ class TeamChoices:
         spaces: ``Discrete(K)`` of each agent.
 
     Raises:
-        ConfigError: an agent has no sub-policies, an unknown one has, or the environment does not say who plays.
+        ConfigError: an agent has no sub-policies, an unknown one has, or the environment does not say who plays; a
+            sub-policy declares another convention than its agent's meter counts, or keeps a memory in itself that
+            several agents would share.
         CostError: a cost is negative, NaN or not whole.
         WrapperOrderError: a wrapper inside reads costs or chooses itself.
     """
@@ -83,16 +86,22 @@ class TeamChoices:
             for agent in self.agents
         }
         self.meters = TeamAccount(meter, self.agents)
+        for agent, own in self.sub_policies.items():
+            own.require_convention(self.meters.of(agent).meter)
+        self._actors = {agent: Actors.of(own) for agent, own in self.sub_policies.items()}
+        refuse_shared_memory(self._actors)
         self.spaces = {agent: spaces.Discrete(len(own)) for agent, own in self.sub_policies.items()}
         self.start()
 
     def start(self) -> None:
-        """Forget the last episode: no limit and no held action survives a reset."""
+        """Forget the last episode: no limit, no held action and no memory of a sub-policy survives a reset."""
         self._arbiter: Arbiter | None = None
         self._last: dict[Agent, Any] = {}
         self._options: dict[Agent, int] = {}
         # steps of each choice, and of HELD, which is −1: the last
         self._counts = {agent: [0] * (len(own) + 1) for agent, own in self.sub_policies.items()}
+        for actors in self._actors.values():
+            actors.begin()
 
     def restrict(self, arbiter: Arbiter) -> None:
         """Have ``arbiter`` decide until the next reset."""
@@ -137,7 +146,8 @@ class TeamChoices:
             for agent, index in ran.items():
                 if index != HELD:
                     policy = self.sub_policies[agent][index]
-                    self._last[agent] = checked_action(space(agent), policy(observe(agent)), policy.name)
+                    acted = self._actors[agent][index](observe(agent))
+                    self._last[agent] = checked_action(space(agent), acted, policy.name)
         return {agent: self._last[agent] for agent in ran}
 
     def write(self, agent: Agent, info: dict[str, Any]) -> dict[str, Any]:

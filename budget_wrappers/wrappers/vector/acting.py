@@ -11,6 +11,7 @@ from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from budget_wrappers.core import BatchSubPolicy
 from budget_wrappers.errors import SpaceError
 from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.policies.memory import Memories
 from budget_wrappers.policies.options import SubPolicies
 from budget_wrappers.wrappers.options import checked_action
 
@@ -25,13 +26,25 @@ class RowActing:
 
     Attributes:
         last: the last action of each environment, ``None`` before the first.
+
+    Raises:
+        ConfigError: a sub-policy declares FLOPs of another convention than the meter counts, or keeps a memory in itself
+            which several environments would share.
     """
 
     def __init__(self, env: VectorEnv, sub_policies: SubPolicies, meter: ComputeMeter) -> None:
         self._observations, self._actions = env.observation_space, env.single_action_space
         self._sub_policies, self._meter = sub_policies, meter
+        sub_policies.require_convention(meter)
         self._batched = [isinstance(policy, BatchSubPolicy) and policy.batched for policy in sub_policies]
+        self._memories = [Memories(policy, env.num_envs) for policy in sub_policies]
+        self._remembering = [memories for memories in self._memories if not memories.plain]
         self.last: list[Any] = [None] * env.num_envs
+
+    def begin(self, rows: np.ndarray | None) -> None:
+        """Tell sub-policies that episodes begin where ``rows``, ``(n,)`` booleans, is, everywhere for ``None``."""
+        for memories in self._remembering:
+            memories.begin(None if rows is None else np.flatnonzero(rows).tolist())
 
     def act(self, observations: Any, choices: np.ndarray) -> Any:
         """Return an action for each environment, as ``env`` takes them.
@@ -55,8 +68,11 @@ class RowActing:
             self._meter.add(flops * rows.size, policy.name, len(choices), by_row=flops * chosen)
             with self._meter.paused():
                 seen = [singles[row] for row in rows]
-                at_once = self._batched[index] and rows.size > 1
-                actions = require_actions(policy.batch(seen), policy.name, rows.size) if at_once else map(policy, seen)
+                memories = self._memories[index]
+                if self._batched[index] and rows.size > 1:
+                    actions = require_actions(memories.batch(seen, rows), policy.name, rows.size)
+                else:
+                    actions = map(policy, seen) if memories.plain else map(memories.act, seen, rows)
                 for row, action in zip(rows, actions, strict=True):
                     # A copy: for the next row it may reuse its buffer.
                     self.last[row] = copy.deepcopy(checked_action(self._actions, action, policy.name))
