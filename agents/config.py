@@ -97,6 +97,13 @@ def take_text(value: Any) -> str:
     return value
 
 
+def take_sequence(take: Callable[[Any], Any], value: Any) -> tuple[Any, ...]:
+    """Return the entries of a list or tuple as ``take`` takes each."""
+    if not isinstance(value, (list, tuple)):
+        raise RefusedError
+    return tuple(take(entry) for entry in value)
+
+
 def take_wholes(value: Any) -> tuple[int, ...]:
     """Return the whole numbers of any sequence."""
     if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):
@@ -112,6 +119,8 @@ KINDS: dict[Any, Kind] = {
     bool: Kind("True or False", take_bool),
     str: Kind("a text", take_text),
     tuple[int, ...]: Kind("a sequence of whole numbers", take_wholes),
+    tuple[str, ...]: Kind("a list of texts", functools.partial(take_sequence, take_text)),
+    tuple[float, ...]: Kind("a list of finite numbers", functools.partial(take_sequence, take_number)),
 }
 
 
@@ -198,6 +207,8 @@ def device_called(name: str) -> str:
             f"device={name!r}: expected 'auto', 'cpu', 'cuda' or another device that torch knows; "
             "pass device='auto' for the accelerator where there is one"
         ) from error
+    if torch.device(name).type == "meta":
+        raise ConfigError("device='meta' holds no numbers: expected a device that does; pass device='auto'")
     return name
 
 

@@ -25,7 +25,7 @@ PLACES = {
     ),
     "nets": ("mlp", "moments", "networks", "noise", "optim", "td"),
     "loop": (
-        *("acting", "agent", "callbacks", "checkpoint", "collect", "evaluate", "explorer", "files", "header"),
+        *("acting", "agent", "callbacks", "checkpoint", "collect", "evaluate", "explorer", "header"),
         *("interface", "offline", "spaces", "versions"),
     ),
     "report": ("cloud", "labels", "pictures", "report", "timeline", "tradeoff", "video"),
@@ -41,6 +41,7 @@ RECIPES = {
 NOW = {f"agents.common.{name}": f"agents.{place}.{name}" for place, names in PLACES.items() for name in names}
 NOW |= {f"agents.common.{name}": f"agents.{name}" for name in ("behaviour_cloning", "config")}
 NOW |= {f"agents.recipes.{name}": f"agents.{place}.{name}" for place, names in RECIPES.items() for name in names}
+NOW["agents.common.files"] = "budget_wrappers.files"
 NOW |= {f"agents.recipes.{name}": "agents.methods.bexa" for name in ("bexa_cql", "bexa_dqn")}
 """Former name of each module -> its name now."""
 

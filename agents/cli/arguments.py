@@ -4,8 +4,7 @@ import dataclasses
 import itertools
 import json
 import sys
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -13,7 +12,8 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import tyro
 
 from agents.cli.names import nearest
-from agents.config import unknown_key
+from agents.cli.tables import flag_of, flags_of, key_of, read_toml
+from agents.runs.records import require_own_module
 from budget_wrappers.errors import ConfigError
 
 Parsed = TypeVar("Parsed")
@@ -22,6 +22,18 @@ Files = Sequence[tuple[str, Mapping[str, Any]]]
 
 PRESETS = Path(__file__).parent.parent / "methods" / "presets"
 """Where the package keeps the settings of published studies: ``<recipe>/<name>.toml``."""
+
+ASKED_FOR = {
+    "trust": ("--trust",),
+    "run": ("--run", "--folder"),
+    "folder": ("--folder", "--run"),
+    "resume": ("--resume",),
+    "ray": ("--ray",),
+}
+"""Options that the command line alone gives, with their flags: the author of a file is not the one to say what may run
+code, where to write, or which cluster to join."""
+OF_THE_FILE = ("config", "preset", "dry_run")
+"""Options that say which files are read; those of a file would not be."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +82,40 @@ def parse(
         ConfigError: an unreadable file, an unknown key, a key that may mean several options, a value out of bounds.
         SystemExit: help was asked for (0), or a flag is unknown or malformed (2); tyro has said so.
     """
-    aliases = aliases or {}
-    # The author of a file is not the one to say that files may be trusted.
-    known = [key for key in [*keys_of(form), *aliases] if key != "trust"]
+    aliases, kinds = aliases or {}, types_of(form)
+    known = [key for key in [*kinds, *aliases] if key not in ASKED_FOR and key not in OF_THE_FILE]
+    if files is None:
+        files = files_of(arguments) if "config" in kinds else []
     words: list[str] = []
-    for path, table in files_of(arguments) if files is None else files:
-        words += meant(flags_of(table, known, path), aliases, f"{path}: ")
+    for path, table in files:
+        require_own_environment(table, path, arguments)
+        words += meant(flags_of(table, known, path, kinds=kinds), aliases, f"{path}: ")
     words += meant(arguments, aliases)
-    return tyro.cli(form, args=words, prog=prog, description=description or None)
+    options = tyro.cli(form, args=words, prog=prog, description=description or None)
+    require_asked(options, arguments)
+    return options
+
+
+def require_own_environment(table: Mapping[str, Any], path: str, arguments: Sequence[str]) -> None:
+    """Raise for a file's environment that has a module imported, unless the command line names one, or trusts the file.
+
+    Raises:
+        UntrustedFileError: see ``agents.runs.records.require_own_module``.
+    """
+    env_id = table.get("env")
+    if isinstance(env_id, str) and value_of("--env", arguments) is None and not Path(path).is_relative_to(PRESETS):
+        require_own_module(env_id, path, "--trust" in arguments)
+
+
+def require_asked(options: Any, arguments: Sequence[str]) -> None:
+    """Raise where an option is set that the command line alone gives, and does not.
+
+    Raises:
+        ConfigError: with the option.
+    """
+    for key, flags in ASKED_FOR.items():
+        if getattr(options, key, None) and not any(word.partition("=")[0] in flags for word in arguments):
+            raise ConfigError(f"{key} is set by a file: expected {flags[0]} on the command line; pass it there")
 
 
 def files_of(arguments: Sequence[str], recipe: str = "", unused: Sequence[str] = ()) -> Files:
@@ -166,88 +204,21 @@ def meant(words: Sequence[str], aliases: Mapping[str, Sequence[str]], where: str
     return result
 
 
-def key_of(flag: str) -> str:
-    """Return the key of a flag, which may have a value."""
-    return flag.partition("=")[0].removeprefix("--").replace("-", "_")
-
-
-def flag_of(key: str, no: bool = False) -> str:
-    """Return the flag of a key, or its flag with ``no-``, which switches it off."""
-    group, dot, name = key.rpartition(".")
-    return f"--{group}{dot}{'no-' if no else ''}{name}".replace("_", "-")
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Return the table of a TOML file.
-
-    Raises:
-        ConfigError: no such file, or not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"config={str(path)!r} cannot be read ({error}): expected a TOML file such as --dry-run prints; check it"
-        ) from error
-
-
-def keys_of(form: Any, prefix: str = "") -> list[str]:
+def keys_of(form: Any) -> list[str]:
     """Return the names of all options of ``form``, those of inner dataclasses included: ``key`` or ``inner.key``."""
-    names = []
+    return list(types_of(form))
+
+
+def types_of(form: Any, prefix: str = "") -> dict[str, Any]:
+    """Return all options of ``form`` as ``keys_of`` names them, each with the type that it is annotated with."""
+    types: dict[str, Any] = {}
     for name, kind in get_type_hints(form, include_extras=True).items():
         key, plain = prefix + name.rstrip("_"), get_args(kind)[0] if is_flat(kind) else kind
-        names += keys_of(plain, prefix if is_flat(kind) else f"{key}.") if dataclasses.is_dataclass(plain) else [key]
-    return names
-
-
-def keys_in(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the keys of a table, those of inner tables as ``inner.key``."""
-    for key, value in table.items():
-        name = prefix + key.replace("-", "_")
-        if isinstance(value, Mapping):
-            yield from keys_in(value, f"{name}.")
+        if dataclasses.is_dataclass(plain):
+            types |= types_of(plain, prefix if is_flat(kind) else f"{key}.")
         else:
-            yield name
-
-
-def entry_of(table: Mapping[str, Any], key: str) -> Any:
-    """Return what a table has under ``key`` or ``inner.key``, ``None`` for nothing."""
-    found: Any = table
-    for name in key.split("."):
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found
-
-
-def flags_of(table: Mapping[str, Any], known: Sequence[str], path: str, prefix: str = "") -> list[str]:
-    """Return ``table`` as flags, so that a file is checked by the same parser as the command line.
-
-    Args:
-        table: of a file.
-        known: keys that are options.
-        path: of the file.
-        prefix: what the keys of an inner table begin with.
-
-    Raises:
-        ConfigError: a key that is no option (the message names the nearest), or a value that no flag can hold.
-    """
-    flags: list[str] = []
-    for key, value in table.items():
-        name = prefix + key.replace("-", "_")
-        if isinstance(value, dict) and any(option.startswith(f"{name}.") for option in known):
-            flags += flags_of(value, known, path, f"{name}.")
-            continue
-        if name not in known:
-            raise unknown_key(prefix + key, list(known), path)
-        flag = flag_of(name)
-        if isinstance(value, bool):
-            flags.append(flag if value else flag_of(name, no=True))
-        elif isinstance(value, list):
-            flags += [flag, *map(str, value)]
-        elif isinstance(value, dict):
-            raise ConfigError(f"{path}: {prefix}{key} is a table: expected a value; write its keys at the top level")
-        else:
-            flags.append(f"{flag}={value}")
-    return flags
+            types[key] = plain
+    return types
 
 
 def resolved(options: Any, prefix: str = "") -> dict[str, Any]:
@@ -260,11 +231,7 @@ def resolved(options: Any, prefix: str = "") -> dict[str, Any]:
         key, value = prefix + field.name.rstrip("_"), getattr(options, field.name)
         if dataclasses.is_dataclass(value):
             table |= resolved(value, prefix if is_flat(field.type) else f"{key}.")
-        elif (
-            value is not None
-            and (value or field.name != "with_")
-            and key not in ("config", "dry_run", "preset", "trust")
-        ):
+        elif value is not None and (value or field.name != "with_") and key not in ASKED_FOR and key not in OF_THE_FILE:
             table[key] = str(value) if isinstance(value, Path) else value
     return table
 

@@ -13,6 +13,7 @@ from agents.cli.arguments import parse, say
 from agents.cli.names import nearest
 from agents.config import require
 from budget_wrappers.errors import BudgetError, ConfigError
+from budget_wrappers.files import json_of
 
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -148,7 +149,7 @@ def arguments_of(text: str) -> dict[str, Any]:
         ConfigError: it is not a JSON object.
     """
     try:
-        value = json.loads(text)
+        value = json_of(text)
     except ValueError as error:
         raise ConfigError(f"kwargs={text!r} is not JSON ({error}): expected such as '{{\"weight\": 0.1}}'") from error
     if not isinstance(value, dict):

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from agents.cli.arguments import Files, entry_of, key_of, keys_in, words_after
+from agents.cli.arguments import Files, words_after
+from agents.cli.tables import entry_of, key_of, keys_in
 from agents.loop.known_methods import METHODS, method_named
 from agents.loop.method import Method, MethodConfig, checked_methods
 from agents.runs.run_config import RunConfig

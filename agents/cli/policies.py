@@ -14,9 +14,10 @@ from agents.loop.checkpoint import load_agent, read_header
 from agents.loop.interface import require_same_spaces
 from agents.loop.known_methods import title_of
 from agents.runs.log import BEST, CHECKPOINT, read_config
-from agents.runs.run_config import RunConfig
+from agents.runs.run_config import RunConfig, require_same_run
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, is_exit_policy
 from budget_wrappers.errors import CheckpointError, ConfigError
+from budget_wrappers.files import inside
 from budget_wrappers.integrations.sb3 import NormalisedModel, load, metered
 from budget_wrappers.integrations.sb3_files import load_normaliser
 from budget_wrappers.metering import ComputeMeter
@@ -32,7 +33,8 @@ class PolicyOptions:
         env: a Gymnasium id, where it is not the run's own.
         agent: class of a Stable-Baselines3 zip, such as SAC, where the zip does not tell.
         vec_normalize: of a Stable-Baselines3 zip, the file of the VecNormalize that it was trained in; with --trust.
-        trust: open a format that can run code when it is loaded. Only for files whose maker you trust.
+        trust: open a format that can run code when it is loaded, and import the module that a run's environment names.
+            Only for files whose maker you trust.
         seed: of the first episode.
     """
 
@@ -50,19 +52,24 @@ def setup_of(options: PolicyOptions) -> tuple[Path, RunConfig]:
 
     Raises:
         ConfigError: no environment, a run folder without a configuration, a seed below 0.
-        CheckpointError: no such file.
+        CheckpointError: no such file, a link in the run's folder, or a checkpoint of another configuration.
+        UntrustedFileError: the run's environment names a module to import, and neither ``env`` nor ``trust`` is given.
     """
     require(options.seed >= 0, "seed", options.seed, "0 or more")
     path, config = options.policy, None
     if path.is_dir():
-        config = RunConfig.of(read_config(path)["run"])
-        path = path / (BEST if options.which == "best" else CHECKPOINT)
+        record = read_config(path, options.trust or options.env is not None)["run"]
+        path = inside(path, BEST if options.which == "best" else CHECKPOINT)
+        if options.env is None:
+            config = RunConfig.of(record)
+            if path.is_file():
+                require_same_run(read_header(path)["extra"].get("run"), record, path)
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}: expected a run's folder or a checkpoint; check the path")
     env_id = options.env or (config.env if config else None)
     if env_id is None:
         raise ConfigError(f"env=None: expected a Gymnasium id to run {path} in; pass --env")
-    return path, RunConfig(env_id) if config is None or options.env else config
+    return path, config or RunConfig(env_id)
 
 
 def open_policy(options: PolicyOptions, render_mode: str | None = None) -> tuple[Any, Any, str]:

@@ -16,11 +16,11 @@ from agents.cli.arguments import (
     parse,
     preset_file,
     presets_of,
-    read_toml,
     say,
     write_resolved,
 )
 from agents.cli.paths import require_folder
+from agents.cli.tables import read_toml
 
 RECIPE = "asymmetric"
 """Whose presets this verb takes, and who takes what it finds."""

@@ -12,6 +12,7 @@ from agents.cli.names import agent_called
 from agents.loop.checkpoint import load_agent, read_header
 from agents.runs.log import BEST, CHECKPOINT
 from budget_wrappers.errors import CheckpointError
+from budget_wrappers.files import inside
 from budget_wrappers.integrations.sb3 import as_sub_policy, load
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies import AgentPolicy, register_loader
@@ -40,7 +41,7 @@ def _open(reference: str) -> AgentPolicy:
         UntrustedFileError: a zip without trust.
     """
     given = Path(reference)
-    path = given / CHECKPOINT if given.is_dir() else given
+    path = inside(given, CHECKPOINT) if given.is_dir() else given
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}: expected a run's folder or a checkpoint; check --sub-policies")
     if zipfile.is_zipfile(path):

@@ -38,7 +38,8 @@ class ResumeOptions:
     Attributes:
         resume: the run's folder.
         steps: train up to this step instead of the configured one.
-        trust: open sub-policies in a format that can run code when it is loaded.
+        trust: open sub-policies in a format that can run code when it is loaded, and import the module that the run's
+            environment names. Only for folders whose maker you trust.
     """
 
     resume: Path
@@ -79,8 +80,8 @@ def run(arguments: Sequence[str]) -> int:
 def resume(options: ResumeOptions) -> int:
     """Go on with a run."""
     open_sub_policies_with(options.trust)
-    agent_class = agent_called(read_config(options.resume)["agent"], str(options.resume))
-    with Run.resume(agent_class, options.resume, options.steps) as training:
+    agent_class = agent_called(read_config(options.resume, options.trust)["agent"], str(options.resume))
+    with Run.resume(agent_class, options.resume, options.steps, options.trust) as training:
         say(f"Resuming {options.resume} at step {training.agent.num_timesteps:,} of {training.config.steps:,}")
         return train(training)
 

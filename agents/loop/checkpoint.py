@@ -6,27 +6,33 @@ from one goes on to the same numbers, bit for bit, on the same machine and threa
 """
 
 import json
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import gymnasium as gym
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from agents.loop.divergence import require_converging, require_finite_tensors
-from agents.loop.files import replacing
-from agents.loop.header import COUNTERS, FORMAT, header_of, metadata_of
+from agents.loop.fitting import (
+    WithinReason,
+    capacities_of,
+    checked_settings,
+    entries_of,
+    require_spaces_within,
+    require_state,
+)
+from agents.loop.header import COUNTERS, FORMAT, TEXT, header_of
 from agents.loop.known_methods import methods_from, require_same_methods
 from agents.loop.rollback import unharmed
 from agents.loop.spaces import NoEnvironment, describe_space, space_of
 from agents.loop.structure import take_structure
 from agents.loop.versions import versions
 from agents.nets.moments import optimizer_state, require_moments
-from budget_wrappers.errors import CheckpointError, UntrustedFileError
+from budget_wrappers.errors import BudgetError, CheckpointError, UntrustedFileError
+from budget_wrappers.tensor_files import checksum, read_metadata, read_tensors, write_tensors
 
 SUFFIX = ".safetensors"
 CODE_RUNNING = {b"PK\x03\x04": "a zip archive, as torch.save and Stable-Baselines3 write", b"\x80": "a Python pickle"}
@@ -59,17 +65,13 @@ def save_agent(agent: Any, path: str | Path, replay: bool = False, extra: Mappin
     require_converging(agent)
     tensors, header = state_of_agent(agent, replay)
     header["extra"] = dict(extra or {})
-    header["crc32"] = {name: checksum(tensor) for name, tensor in tensors.items()}
     try:
-        metadata = metadata_of(header)
+        write_tensors(path, TEXT, header, tensors)
     except TypeError as error:
         raise CheckpointError(
             f"the state of {type(agent).__name__} is not plain data ({error}): expected numbers, strings, lists and "
             "dictionaries; return tensors through `modules` or plain data from plain_state"
         ) from error
-    try:
-        with replacing(path) as partial:
-            save_file(tensors, partial, metadata=metadata)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"cannot write the checkpoint {path} ({error}): expected a writable folder with space left; "
@@ -129,12 +131,6 @@ def state_of_agent(agent: Any, replay: bool) -> tuple[dict[str, Tensor], dict[st
     return tensors, header
 
 
-def checksum(tensor: Tensor) -> int:
-    """Return the CRC-32 of a contiguous CPU tensor's type, shape and bytes."""
-    start = zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), start) if tensor.numel() else start
-
-
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
@@ -158,34 +154,12 @@ def read(path: str | Path, tensors: bool = True, replay: bool = True) -> tuple[d
     """
     path = with_suffix(path)
     refuse_code(path)
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            header = header_of(path, file.metadata())
-            require_entries(path, set(file.keys()), set(header["crc32"]))
-            wanted = [name for name in file.keys() if tensors and (replay or not name.startswith("replay/"))]  # noqa: SIM118
-            content = {name: file.get_tensor(name) for name in wanted}
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{path} ({path.stat().st_size} bytes) is no whole safetensors file ({error}): expected a checkpoint as "
-            "`save` writes it; it was truncated or damaged on its way, take another copy"
-        ) from error
-    for name, tensor in content.items():
-        if checksum(tensor) != header["crc32"].get(name):
-            raise CheckpointError(
-                f"{path}: the entry {name!r} has the checksum {checksum(tensor)}: expected "
-                f"{header['crc32'].get(name)}; the file was damaged, take another copy"
-            )
-    return header, content
+    header = header_of(path, read_metadata(path))
 
+    def wanted(name: str) -> bool:
+        return tensors and (replay or not name.startswith("replay/"))
 
-def require_entries(path: Path, found: set[str], listed: set[str]) -> None:
-    """Raise unless the tensors of a file are those that its header lists."""
-    for what, names in (("lacks", listed - found), ("has the unlisted", found - listed)):
-        if names:
-            raise CheckpointError(
-                f"{path} {what} {', '.join(sorted(names)[:3])}: expected the tensors that its header lists; "
-                "the file was damaged, take another copy"
-            )
+    return header, read_tensors(path, header["crc32"], wanted)
 
 
 def refuse_code(path: Path) -> None:
@@ -229,12 +203,24 @@ def load_agent(
     """
     header, tensors = read(path, replay=replay)
     require_class(header, cls.__name__, path)
+    settings, numbers = checked_settings(cls, header["config"], path), entries_of(tensors)
     if env is None:
+        require_spaces_within(header["spaces"], numbers, path)
         env = NoEnvironment(*(space_of(header["spaces"][name], path) for name in ("observation", "action")))
     else:
         require_spaces(header, env, path)
     methods = {name: given for name, given in header.get("methods", {}).items() if name not in parts}
-    agent = cls(env, meter=meter, **header["config"], **methods_from(cls, methods, str(path)), **parts)
+    made = methods_from(cls, methods, str(path))
+    try:
+        with WithinReason(path, numbers, capacities_of(settings)):
+            agent = cls(env, meter=meter, **settings, **made, **parts)
+    except (RuntimeError, MemoryError, OverflowError, AssertionError) as error:
+        if isinstance(error, BudgetError):
+            raise
+        raise CheckpointError(
+            f"{path}: no {cls.__name__} can be made of its configuration ({error!r}): expected one that `save` wrote, "
+            "and the memory and device that it needs"
+        ) from error
     restore(agent, header, tensors, path)
     return agent
 
@@ -251,6 +237,11 @@ def restore_agent(agent: Any, path: str | Path) -> dict[str, Any]:
     own = json.loads(json.dumps(agent.config.to_dict()))
     # A key that a later version has added means its default, which does what was done before.
     stored = {**json.loads(json.dumps(type(agent.config)().to_dict())), **header["config"]}
+    if unknown := sorted(stored.keys() - own.keys()):
+        raise CheckpointError(
+            f"{path} was made with {', '.join(unknown)}, which {type(agent).__name__} does not have: expected the keys "
+            "of its configuration; take a file that `save` wrote"
+        )
     for key, value in own.items():
         if value != stored[key]:
             raise CheckpointError(
@@ -307,6 +298,7 @@ def _restore(agent: Any, header: Mapping[str, Any], tensors: Mapping[str, Tensor
         require_moments(name, optimizer, states[name], path)
     if "generator" not in tensors:
         raise CheckpointError(f"{path} lacks generator: expected the generator's state; take a file that `save` wrote")
+    require_state(agent, header, tensors, path)
     with torch.no_grad():
         # In place, because the numpy acting engine looks at the parameters' memory.
         for name, value in networks.items():
@@ -338,3 +330,16 @@ def require_same_tensors(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]
                 f"{path}: {name} is {stored[name].dtype} {tuple(stored[name].shape)}: expected {value.dtype} "
                 f"{tuple(value.shape)}; {remedy}"
             )
+
+
+__all__ = [
+    "checksum",
+    "load_agent",
+    "read",
+    "read_header",
+    "refuse_code",
+    "restore_agent",
+    "save_agent",
+    "state_of_agent",
+    "with_suffix",
+]

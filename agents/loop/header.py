@@ -1,11 +1,10 @@
 """The header of a checkpoint: JSON in the metadata of a safetensors file, with a checksum of its own beside it."""
 
-import json
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from budget_wrappers import tensor_files
 from budget_wrappers.errors import CheckpointError
 
 FORMAT = 2
@@ -36,8 +35,7 @@ PLAIN = ("agent", "replay")
 
 def metadata_of(header: Mapping[str, Any]) -> dict[str, str]:
     """Return the metadata that hold ``header``; raises ``TypeError`` for what is not plain data."""
-    text = json.dumps(header)
-    return {"format": "pt", TEXT: text, CHECKSUM: str(zlib.crc32(text.encode()))}
+    return tensor_files.metadata_of(TEXT, header)
 
 
 def header_of(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
@@ -58,19 +56,8 @@ def header_of(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
             f"{path} has no checksum of its header, as checkpoints of format 1 had none: expected format {FORMAT}; "
             "load it with the version of this package that wrote it, or take another copy"
         )
-    if stored != str(zlib.crc32(text.encode())):
-        raise CheckpointError(
-            f"{path}: the header has the checksum {zlib.crc32(text.encode())}: expected {stored}; the file was "
-            "damaged, take another copy"
-        )
-    try:
-        header = json.loads(text)
-        version = header["format"]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path}: the header is not the JSON of a checkpoint ({error!r}): expected a file that `save` wrote; "
-            "it was damaged, take another copy"
-        ) from error
+    header = tensor_files.header_text(path, TEXT, metadata)
+    version = header.get("format")
     if version != FORMAT:
         raise CheckpointError(
             f"{path} has the checkpoint format {version!r}: expected {FORMAT}; load it with the version of this "

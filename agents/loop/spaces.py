@@ -37,8 +37,18 @@ def space_of(description: dict[str, Any], path: str | Path) -> gym.Space:
     """Return the space that ``describe_space`` described.
 
     Raises:
-        CheckpointError: a kind of space that is stored by its text only.
+        CheckpointError: a kind of space that is stored by its text only, or data that describe no space.
     """
+    try:
+        return _space_of(description, path)
+    except (AssertionError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} describes the space {description!r} ({error!r}): expected what `describe_space` returned; take a "
+            "file that `save` wrote"
+        ) from error
+
+
+def _space_of(description: dict[str, Any], path: str | Path) -> gym.Space:
     kind = description["type"]
     if kind == "Box":
         dtype, shape = np.dtype(description["dtype"]), tuple(description["shape"])
@@ -47,7 +57,7 @@ def space_of(description: dict[str, Any], path: str | Path) -> gym.Space:
     if kind == "Discrete":
         return spaces.Discrete(description["n"], start=description["start"])
     if kind == "Dict":
-        return spaces.Dict({key: space_of(part, path) for key, part in description["spaces"].items()})
+        return spaces.Dict({key: _space_of(part, path) for key, part in description["spaces"].items()})
     raise CheckpointError(
         f"{path} is for the space {description.get('repr', kind)}: expected Box, Discrete or Dict to load without an "
         "environment; pass env=…"

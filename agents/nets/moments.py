@@ -1,5 +1,6 @@
 """Optimizers of a checkpoint: their ``state_dict`` from its flat entries, complete or refused."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,42 @@ def require_moments(name: str, optimizer: torch.optim.Optimizer, stored: Mapping
         if stored["state"]
     }
     shapes = {f"{i}/{key}": getattr(v, "shape", None) for i, kept in stored["state"].items() for key, v in kept.items()}
+    types = {
+        f"{index}/{key}": torch.float32 if key == "step" else parameters[index].dtype
+        for index, kept in stored["state"].items()
+        for key in kept
+        if index < len(parameters)
+    }
+    kinds = {f"{i}/{key}": getattr(v, "dtype", None) for i, kept in stored["state"].items() for key, v in kept.items()}
     places = [group.get("params") for group in stored["param_groups"]]
-    wrong = sorted(key for key in own.keys() | shapes.keys() if own.get(key) != shapes.get(key))
+    wrong = sorted(
+        key for key in own.keys() | shapes.keys() if own.get(key) != shapes.get(key) or types.get(key) != kinds.get(key)
+    )
     if wrong or places != expected:
         raise CheckpointError(
             f"{path}: the optimizer {name} has the parameters {places} and lacks {', '.join(wrong[:3]) or 'none'}: "
             f"expected the moments of {len(parameters)} parameters, in their shapes; take a file that `save` wrote"
         )
+    for group, mine in zip(stored["param_groups"], optimizer.state_dict()["param_groups"], strict=True):
+        _require_group(name, group, mine, path)
+
+
+def _require_group(name: str, stored: Mapping[str, Any], own: Mapping[str, Any], path: str | Path) -> None:
+    """Raise unless a group has numbers where the optimizer's own has numbers, and switches where it has switches."""
+    for key, value in own.items():
+        # An optimizer gives the keys that switch something off their defaults.
+        found = stored.get(key, value if not value else None)
+        if key != "params" and not _alike(value, found):
+            raise CheckpointError(
+                f"{path}: the optimizer {name} has {key}={found!r}: expected a value like {value!r}; take a file that "
+                "`save` wrote"
+            )
+
+
+def _alike(own: Any, stored: Any) -> bool:
+    """Tell whether ``stored`` is of the kind of ``own``; numbers are finite and not negative."""
+    if isinstance(own, tuple):
+        return isinstance(stored, tuple) and len(own) == len(stored) and all(map(_alike, own, stored))
+    if own is None or isinstance(own, (bool, str)):
+        return type(own) is type(stored)
+    return type(stored) in (int, float) and math.isfinite(stored) and stored >= 0

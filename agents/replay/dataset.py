@@ -23,7 +23,10 @@ from budget_wrappers.errors import DatasetError, MissingExtraError, NonFiniteErr
 from budget_wrappers.functional.finite import storable
 
 # What reading a damaged file raises, from the JSON of its metadata to HDF5.
-DAMAGED = (OSError, ValueError, KeyError, AssertionError, IndexError)
+DAMAGED = (
+    *(OSError, ValueError, KeyError, AssertionError, IndexError, TypeError, AttributeError, OverflowError),
+    *(RuntimeError, MemoryError),  # h5py's own, and RecursionError
+)
 
 
 @dataclass(frozen=True)
@@ -181,8 +184,8 @@ def arrays_of(
         if not storable(array):
             row = bad_row(array)
             raise NonFiniteError(
-                f"{name} of episode {number} is NaN or infinite (step {row}): expected finite numbers; drop that episode "
-                f"with MinariDataset.filter_episodes. In the file it is {array[row]!r}, a replay stores float32"
+                f"{name} of episode {number} is NaN or infinite (step {row}): expected finite numbers; drop that "
+                f"episode with MinariDataset.filter_episodes. In the file it is {array[row]!r}, a replay stores float32"
             )
     reward = reward.astype(np.float32, copy=False)
     # Collection may stop within an episode: what follows in the file follows nothing.

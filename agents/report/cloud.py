@@ -11,16 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from agents.loop.evaluate import REPORT_SEED, evaluate_policy
-from agents.loop.files import replacing
-from agents.report.pictures import BASELINE_COLOUR, DOTS_PER_INCH, FAINT_INK, INK, METHOD_COLOURS, row_label
+from agents.report.pictures import (
+    BASELINE_COLOUR,
+    DOTS_PER_INCH,
+    FAINT_INK,
+    INK,
+    METHOD_COLOURS,
+    PLAIN_TEXT,
+    row_label,
+)
 from agents.report.tradeoff import Row
 from budget_wrappers.errors import ConfigError
+from budget_wrappers.files import replacing
 
 BINS = 40
 MARKERS = ("s", "D", "^", "v", "P")
@@ -74,6 +83,7 @@ def scaled_episodes(row: Row, reference: Row, random: float) -> NDArray[np.float
     ).reshape(-1, 2)
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def plot_cloud(rows: Sequence[Row], random: float, path: Path, title: str) -> Path | None:
     """Draw every episode as a point, and histograms of cost and score; return ``path``, None without a scale.
 

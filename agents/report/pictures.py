@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,9 +18,9 @@ from matplotlib.offsetbox import AnnotationBbox, TextArea, VPacker
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from agents.loop.files import replacing
 from agents.report.labels import place_labels, spread
 from agents.report.tradeoff import Row, interval_note
+from budget_wrappers.files import replacing
 
 METHOD_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 BASELINE_COLOUR = "#444444"
@@ -28,10 +29,13 @@ INK = "#222222"
 FAINT_INK = "#6B6B6B"
 SIZE_INCHES = (9.0, 5.4)
 DOTS_PER_INCH = 200
+PLAIN_TEXT = {"text.parse_math": False}
+"""Names may hold a dollar sign, and are not formulas."""
 LOG_FROM = 6.0
 """Dearest over cheapest from which the FLOPs axis is logarithmic."""
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def plot_tradeoff(rows: Sequence[Row], path: Path, title: str, convention: str = "matmul") -> Path:
     """Draw return against acting FLOPs per control step, and return ``path``.
 
@@ -59,6 +63,7 @@ def plot_tradeoff(rows: Sequence[Row], path: Path, title: str, convention: str =
     return _save(figure, path)
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def plot_curves(rows: Sequence[Row], path: Path, title: str) -> Path | None:
     """Draw evaluation returns while training, mean and range over seeds, and return ``path``; None without curves."""
     drawn = [row for row in rows if all(point.curve for point in row.points)]

@@ -10,12 +10,13 @@ from html import escape
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
-from agents.loop.files import replacing
 from agents.report.cloud import plot_cloud
 from agents.report.pictures import compact, plot_curves, plot_tradeoff, row_label, saving
 from agents.report.tradeoff import Comparison, Row, interval_note, summarise
 from budget_wrappers.errors import ConfigError
+from budget_wrappers.files import write_text
 
 
 @dataclass(frozen=True)
@@ -62,23 +63,22 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Report:
     if random is not None and all(point.episodes for point in comparison.points):
         cloud = plot_cloud(rows, random, out / "cloud.png", f"Every episode on {comparison.env_id}")
     page = out / "report.html"
-    with replacing(page) as partial:
-        partial.write_text(render_page(comparison, rows, picture, curves, cloud), encoding="utf-8")
+    write_text(page, render_page(comparison, rows, picture, curves, cloud))
     return Report(picture, curves, cloud, page, tuple(rows))
 
 
 def terminal_table(rows: Sequence[Row], env_id: str, convention: str = "matmul") -> Table:
     """Return the table that ``budget tradeoff`` prints."""
     table = Table(
-        title=f"{env_id}: return against acting compute",
-        caption=f"{interval_note(rows)}; FLOPs of acting, {convention} convention. * Pareto front",
+        title=Text(f"{env_id}: return against acting compute"),  # not markup, which names may look like
+        caption=Text(f"{interval_note(rows)}; FLOPs of acting, {convention} convention. * Pareto front"),
         title_justify="left",
         caption_justify="left",
     )
     for index, name in enumerate(HEADINGS):
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in rows:
-        table.add_row(*cells(row), style="dim" if row.baseline else None)
+        table.add_row(*map(Text, cells(row)), style="dim" if row.baseline else None)
     return table
 
 

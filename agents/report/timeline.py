@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from agents.loop.files import replacing
-from agents.report.pictures import DOTS_PER_INCH, FAINT_INK, INK, METHOD_COLOURS
+from agents.report.pictures import DOTS_PER_INCH, FAINT_INK, INK, METHOD_COLOURS, PLAIN_TEXT
 from budget_wrappers.errors import ConfigError, SpaceError
+from budget_wrappers.files import replacing
 from budget_wrappers.wrappers import HELD, PrimitiveTransition, SubPolicyAction
 
 MOST_ROWS = 8
@@ -95,6 +96,7 @@ def record_timeline(master: Any, options: gym.Env, seed: int, deterministic: boo
     )
 
 
+@matplotlib.rc_context(PLAIN_TEXT)
 def plot_timeline(timeline: Timeline, path: Path, title: str) -> Path:
     """Draw the actions in the colour of the sub-policy that acted, the others' faintly, over a strip of the choices.
 

@@ -1,15 +1,15 @@
 """What a comparison measured: a point for each method and seed, a row for each method, the file that keeps them."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from agents.loop.files import replacing
+from agents.report.reading import checked_record
 from budget_wrappers.core import Convention
 from budget_wrappers.errors import CheckpointError, ConfigError, NonFiniteError
+from budget_wrappers.files import inside, read_text, sealed, unsealed, write_text
 from budget_wrappers.functional.intervals import bootstrap_interval
 
 FILE_NAME = "tradeoff.json"
@@ -108,8 +108,7 @@ class Comparison:
     def write(self, folder: Path) -> Path:
         """Write ``tradeoff.json`` into ``folder``, whole or not at all, and return its path."""
         path = folder / FILE_NAME
-        with replacing(path) as partial:
-            partial.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1, allow_nan=False) + "\n")
+        write_text(path, sealed({"format": FORMAT, **asdict(self)}))
         return path
 
     @classmethod
@@ -120,19 +119,20 @@ class Comparison:
             ConfigError: when there is none.
             CheckpointError: when the file is damaged or of another format.
         """
-        path = folder / FILE_NAME
+        path = inside(folder, FILE_NAME)
         if not path.is_file():
             raise ConfigError(f"{path} does not exist; expected a folder that `budget tradeoff` wrote: name that one")
         try:
-            record = json.loads(path.read_text())
+            record = unsealed(read_text(path))
             found = record.pop("format")
             if found != FORMAT:
                 raise CheckpointError(f"{path} has format {found!r}; expected {FORMAT}: make it anew with this version")
+            record = checked_record(record)
             points = [TradeoffPoint(**point) for point in record.pop("points")]
             return cls(points=points, **record)
         except (ConfigError, NonFiniteError):
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"{path} is not a comparison that this version wrote ({error}); expected the keys "
                 f"{', '.join(item.name for item in fields(cls))}: make it anew with `budget tradeoff`"

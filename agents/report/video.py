@@ -7,8 +7,8 @@ import gymnasium as gym
 import numpy as np
 
 from agents.loop.evaluate import handed_back
-from agents.loop.files import replacing
 from budget_wrappers.errors import ConfigError, MissingExtraError
+from budget_wrappers.files import replacing
 
 MAX_FRAMES, MAX_SIDE = 1_000, 320
 """A film is cut and its pictures are shrunk to this, as all of it is held in memory: 100 MB at most."""

@@ -5,7 +5,6 @@
 ``"clock"``, so that two runs can be compared without them.
 """
 
-import json
 import shlex
 import subprocess
 import sys
@@ -13,16 +12,26 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from agents.loop.files import replacing
 from agents.loop.versions import versions
+from agents.runs.records import (
+    CONFIG,
+    METRICS,
+    RUN,
+    line_of,
+    read_config,
+    read_json,
+    read_rows,
+    write_json,
+    write_sealed,
+)
 from budget_wrappers.errors import CheckpointError, ConfigError, MissingExtraError
+from budget_wrappers.files import appending, inside, remove_partials
 
 try:
     import fcntl
 except ImportError:  # not on Windows, where runs are not guarded against a second writer
     fcntl = None  # type: ignore[assignment]
 
-METRICS, CONFIG, RUN = "metrics.jsonl", "config.json", "run.json"
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 
 
@@ -48,33 +57,41 @@ class RunFolder:
     ) -> None:
         self.path = Path(path)
         if config is None:
-            self.config: dict[str, Any] = read_json(self.path / CONFIG)
-        else:
-            if (self.path / CONFIG).exists():
-                raise ConfigError(
-                    f"run={str(self.path)!r} holds a run already: expected a new folder; resume it with --resume "
-                    f"{self.path}, or choose another name"
-                )
-            self.config = dict(config)
-            write_json(self.path / CONFIG, self.config)
-            write_json(self.path / RUN, provenance(command))
+            read_json(self.path / CONFIG)  # raises where there is no run, before anything is made there
+        self.path.mkdir(parents=True, exist_ok=True)
+        # The lock comes first: of two processes that start a run here, one writes nothing at all.
+        self._metrics = appending(self.path / METRICS)
+        try:
+            claim(self._metrics, self.path)
+            if config is not None:
+                self._begin(config, command)
+            self.config: dict[str, Any] = read_json(self.path / CONFIG) if config is None else dict(config)
+        except BaseException:
+            self._metrics.close()
+            raise
         self.tensorboard = tensorboard
         self._events: Any = None
-        self._metrics = (self.path / METRICS).open("ab")
-        claim(self._metrics, self.path)
-        for left_over in self.path.glob("*.partial"):
-            # A killed process leaves the file behind that it was writing.
-            left_over.unlink()
+        remove_partials(self.path)
+
+    def _begin(self, config: Mapping[str, Any], command: str | None) -> None:
+        """Write what the run is made with, unless the folder holds a run."""
+        if (self.path / CONFIG).exists() or (self.path / CONFIG).is_symlink() or self._metrics.tell():
+            raise ConfigError(
+                f"run={str(self.path)!r} holds a run already: expected a new folder; resume it with --resume "
+                f"{self.path}, or choose another name"
+            )
+        write_sealed(self.path / RUN, provenance(command))
+        write_json(self.path / CONFIG, config)
 
     @property
     def checkpoint(self) -> Path:
-        """Path of the checkpoint that a resumed run starts from."""
-        return self.path / CHECKPOINT
+        """Path of the checkpoint that a resumed run starts from; raises ``CheckpointError`` for a link."""
+        return inside(self.path, CHECKPOINT)
 
     @property
     def best(self) -> Path:
-        """Path of the agent with the highest evaluation."""
-        return self.path / BEST
+        """Path of the agent with the highest evaluation; raises ``CheckpointError`` for a link."""
+        return inside(self.path, BEST)
 
     def write(self, row: Mapping[str, Any], **clock: float) -> None:
         """Append ``row`` to the metrics, with ``clock`` under that key.
@@ -83,8 +100,7 @@ class RunFolder:
             row: JSON-able; ``step`` is the environment step it belongs to.
             clock: numbers that differ from run to run.
         """
-        line = json.dumps({**row, "clock": clock}) + "\n"
-        self._metrics.write(line.encode())
+        self._metrics.write(line_of(row, clock))
         # Every row reaches the operating system at once: a killed process loses none, a reader sees all.
         self._metrics.flush()
         if self.tensorboard:
@@ -105,16 +121,18 @@ class RunFolder:
             step: environment step of the checkpoint; TensorBoard hides what follows it.
 
         Raises:
-            CheckpointError: the metrics are shorter than that.
+            CheckpointError: the metrics are shorter than that, or a row of them is damaged.
         """
-        present = (self.path / METRICS).stat().st_size
-        if present < size:
+        present = self._metrics.tell()
+        if type(size) is not int or not 0 <= size <= present:
             raise CheckpointError(
                 f"{self.path / METRICS} has {present} bytes: expected at least {size}, as many as it had when the "
                 "checkpoint was made; put the whole file back, or start a new run from the checkpoint with `load`"
             )
         self._metrics.truncate(size)
         self._metrics.seek(0, 2)
+        for _ in self.rows():
+            pass  # raises now, and not when the trained run is reported
         self._purge_from = step + 1
 
     def rows(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
@@ -138,7 +156,7 @@ class RunFolder:
 
     def _write_events(self, row: Mapping[str, Any], clock: Mapping[str, float]) -> None:
         if self._events is None:
-            self._events = summary_writer(self.path / "tensorboard", self._purge_from)
+            self._events = summary_writer(inside(self.path, "tensorboard"), self._purge_from)
         kind = row.get("kind", "training")
         for name, value in {**row, **{f"clock/{key}": value for key, value in clock.items()}}.items():
             if isinstance(value, int | float) and name != "step":
@@ -179,16 +197,6 @@ def summary_writer(folder: Path, purge_from: int | None) -> Any:
     return SummaryWriter(str(folder), purge_step=purge_from)
 
 
-def read_rows(folder: str | Path, kind: str | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a run folder's metrics; a last line that a killed process left half-written is not a row."""
-    with (Path(folder) / METRICS).open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                row = json.loads(line)
-                if kind is None or row.get("kind") == kind:
-                    yield row
-
-
 def provenance(command: str | None) -> dict[str, Any]:
     """Return the command, the versions and the commit."""
     return {"command": command or shlex.join(["budget", *sys.argv[1:]]), "versions": versions(), "commit": commit()}
@@ -209,41 +217,17 @@ def commit() -> str | None:
         return None
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return the ``config.json`` of a run folder: under ``"agent"`` a name, under ``"settings"`` and ``"run"`` tables.
-
-    ``"methods"`` holds the budget methods that the agent was given; where the file has none, an empty table.
-
-    Raises:
-        ConfigError: it is not there, not JSON, or lacks any of these.
-    """
-    config = {"methods": {}, **read_json(folder / CONFIG)}
-    for key, kind in (("agent", str), ("settings", dict), ("run", dict), ("methods", dict)):
-        if not isinstance(config.get(key), kind):
-            raise ConfigError(
-                f"{folder / CONFIG} has {key}={config.get(key)!r}: expected what `budget train` wrote; check the path"
-            )
-    return config
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a run folder's JSON file.
-
-    Raises:
-        ConfigError: it is not there, or no JSON object.
-    """
-    try:
-        data = json.loads(path.read_text())
-        if not isinstance(data, dict):
-            raise ValueError(f"a {type(data).__name__} where an object belongs")
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"cannot read {path} ({error}): expected a run folder as `budget train` makes it; check the path"
-        ) from error
-    return data
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write ``data`` to ``path``, whole or not at all."""
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(data, indent=1) + "\n")
+__all__ = [
+    "BEST",
+    "CHECKPOINT",
+    "CONFIG",
+    "METRICS",
+    "RUN",
+    "RunFolder",
+    "provenance",
+    "read_config",
+    "read_json",
+    "read_rows",
+    "write_json",
+    "write_sealed",
+]

@@ -144,7 +144,7 @@ class Evaluate(Callback):
         if self.best_return is None or result.mean > self.best_return:
             self.best_return = result.mean
             if self.best is not None:
-                save_agent(agent, self.best)
+                save_agent(agent, self.best, extra={} if self.log is None else {"run": self.log.config.get("run", {})})
 
     def state_dict(self) -> dict[str, Any]:
         return {"curve": self.curve, "best_return": self.best_return}
@@ -227,5 +227,5 @@ class Checkpoint(Callback):
         """Save now."""
         extra: dict[str, Any] = {"callbacks": state_of(self.alongside)}
         if self.log is not None:
-            extra["metrics_bytes"] = self.log.flush()
+            extra |= {"metrics_bytes": self.log.flush(), "run": self.log.config.get("run", {})}
         save_agent(agent, self.path, replay=self.replay, extra=extra)

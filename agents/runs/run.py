@@ -20,10 +20,12 @@ from agents.loop.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undis
 from agents.loop.known_methods import completed, methods_from, records_of, require_same_methods, title_of
 from agents.report.tradeoff import Comparison, TradeoffPoint
 from agents.runs.interrupt import interruptible
-from agents.runs.log import CONFIG, RUN, RunFolder, read_config, read_json
+from agents.runs.log import CONFIG, RunFolder, read_config
 from agents.runs.monitors import Checkpoint, Evaluate, Log, RecordVideo
-from agents.runs.run_config import RunConfig
-from budget_wrappers.errors import ConfigError
+from agents.runs.records import numbers_in, read_provenance
+from agents.runs.run_config import RunConfig, require_same_run
+from budget_wrappers.errors import BudgetError, CheckpointError, ConfigError
+from budget_wrappers.files import inside
 from budget_wrappers.metering import ComputeMeter
 
 
@@ -78,7 +80,7 @@ class Run:
             )
         if config.video_every:
             filmed = config.make_env(render_mode="rgb_array")
-            self.alongside.append(RecordVideo(filmed, self.folder.path / "videos", config.video_every))
+            self.alongside.append(RecordVideo(filmed, inside(self.folder.path, "videos"), config.video_every))
         self.checkpoint = Checkpoint(self.folder.checkpoint, config.checkpoint_every, self.alongside, self.folder)
 
     @classmethod
@@ -117,22 +119,26 @@ class Run:
         return run
 
     @classmethod
-    def resume(cls, agent_class: type, folder: str | Path, steps: int | None = None, **parts: Any) -> Self:
+    def resume(
+        cls, agent_class: type, folder: str | Path, steps: int | None = None, trust: bool = False, **parts: Any
+    ) -> Self:
         """Return the run of ``folder`` as it was at its last checkpoint, or at its start if it made none.
 
         Args:
             agent_class: the class that ``config.json`` names.
             folder: of the run.
             steps: train up to this step instead of the configured one.
+            trust: whether the record may name a module to import, as ``module:id`` of an environment does.
             parts: what the agent was given besides settings; budget methods of this package are made again from the
                 record where none are given.
 
         Raises:
             ConfigError: the folder holds no run's configuration.
             CheckpointError: a checkpoint or metrics that do not fit each other or the configuration, or other methods
-                than those of the record.
+                than those of the record; a link in the folder.
+            UntrustedFileError: an environment of a module that is not this package's, without ``trust``.
         """
-        methods = read_config(Path(folder))["methods"]  # raises for another program's
+        methods = read_config(Path(folder), trust)["methods"]  # raises for another program's
         parts |= methods_from(
             agent_class, {name: listed for name, listed in methods.items() if not parts.get(name)}, str(folder)
         )
@@ -148,13 +154,27 @@ class Run:
             require_same_methods(methods, agent.methods_given, str(folder))
             run = cls(agent, config, opened)
             if opened.checkpoint.exists():
-                extra = restore_agent(agent, opened.checkpoint)
-                load_state_of(run.alongside, extra["callbacks"])
-                opened.cut(extra["metrics_bytes"], agent.num_timesteps)
+                run._take_up()
             else:
                 opened.cut(0, 0)
             undo.pop_all()
         return run
+
+    def _take_up(self) -> None:
+        """Bring agent, callbacks and metrics to where they were at the checkpoint."""
+        path = self.folder.checkpoint
+        extra = restore_agent(self.agent, path)
+        require_same_run(extra.get("run"), self.folder.config["run"], path)
+        try:
+            load_state_of(self.alongside, extra["callbacks"])
+            self.folder.cut(extra["metrics_bytes"], self.agent.num_timesteps)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, BudgetError):
+                raise
+            raise CheckpointError(
+                f"{path} stores {sorted(extra)} beside the agent ({error!r}): expected the callbacks' state and the "
+                "length of the metrics; take the checkpoint of this run"
+            ) from error
 
     @classmethod
     def open(
@@ -180,7 +200,7 @@ class Run:
                     f"{folder} holds a run with {key}={theirs[key]!r}: expected {value!r}, as asked for now; choose "
                     "another folder, or delete this one to train anew"
                 )
-        return cls.resume(agent_class, folder, **parts)
+        return cls.resume(agent_class, folder, trust=True, **parts)  # the caller has named the same environment
 
     def train(self, progress_bar: bool = False) -> bool:
         """Train to the end, or to an interrupt; return whether the end was reached.
@@ -211,10 +231,10 @@ class Run:
         with undisturbed(agent, self.evaluation_env):
             result = evaluate_policy(agent, self.evaluation_env, episodes or config.eval_episodes, REPORT_SEED)
         name, seed = title_of(agent), agent.config.seed
-        curve = [(row["step"], row["raw_return"]) for row in self.folder.rows("evaluation")]
+        curve = numbers_in(self.folder.rows("evaluation"), "step", "raw_return")
         point = TradeoffPoint.from_episodes(name, name, seed, result.by_episode(), curve)
         settings = {"run": dataclasses.asdict(config), "settings": agent.config.to_dict(), **agent.methods_given}
-        record = read_json(self.folder.path / RUN)
+        record = read_provenance(self.folder.path)
         Comparison(config.env, [point], agent.meter.convention, record["command"], record["versions"], settings).write(
             self.folder.path
         )

@@ -1,22 +1,29 @@
 """What a training run is told besides its agent's configuration, and the environments that follow from it."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
-from typing import Any, Self
+from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.vector import VectorEnv
 
-from agents.config import require, unknown_key
-from budget_wrappers.errors import ConfigError
+from agents.config import Settings, check_types, require
+from budget_wrappers.errors import CheckpointError, ConfigError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.vector.modes import SAME_STEP, mode_arguments
 
+MOST_THREADS = 1_024
+"""Of torch: it does not survive a million."""
+MOST_ENVS = 100_000
+MOST_WORKERS = 1_024
+"""Processes of a study, one training each."""
+
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Settings):
     """What a run is told besides its agent's configuration.
 
     Attributes:
@@ -62,10 +69,15 @@ class RunConfig:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sub_policies", tuple(self.sub_policies))
-        if isinstance(self.sub_policy_hold, list | tuple):
-            held = tuple(self.sub_policy_hold)
-            object.__setattr__(self, "sub_policy_hold", held[0] if len(held) == 1 else held)
+        check_types(self)
+        held = self.sub_policy_hold
+        if isinstance(held, tuple) and len(held) == 1:
+            object.__setattr__(self, "sub_policy_hold", held[0])
+        require(held != (), "sub_policy_hold", held, "one duration at least")
+        require(min(np.atleast_1d(held)) >= 1, "sub_policy_hold", held, "durations of at least 1 step")
+        require(self.threads <= MOST_THREADS, "threads", self.threads, f"at most {MOST_THREADS}")
+        require(self.n_envs <= MOST_ENVS, "n_envs", self.n_envs, f"at most {MOST_ENVS}")
+        require(self.sub_policy_weight >= 0, "sub_policy_weight", self.sub_policy_weight, "a weight of 0 or more")
         for name in ("steps", "n_envs", "eval_episodes", "log_every", "checkpoint_every", "threads"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("eval_every", "video_every"):
@@ -77,19 +89,6 @@ class RunConfig:
         require(choices != 1, "sub_policies", self.sub_policies, "two at least to choose from, or none")
         together = not choices or self.n_envs == 1 or hold == 1
         require(together, "sub_policy_hold", hold, "1 with several environments, which end at different steps")
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Self:
-        """Return the configuration of ``settings``.
-
-        Raises:
-            ConfigError: an unknown key (the message names the nearest), or a value out of bounds.
-        """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for key in settings:
-            if key not in known:
-                raise unknown_key(key, known, cls.__name__)
-        return cls(**settings)
 
     def make_env(self, meter: ComputeMeter | None = None, render_mode: str | None = None) -> gym.Env:
         """Return one environment whose wrappers record what ``meter`` counts and take the penalty off the reward.
@@ -143,3 +142,31 @@ def made(make: Any, env_id: str, **settings: Any) -> Any:
             f"env={env_id!r} cannot be made ({error}): expected an id that gymnasium.make knows, with its packages "
             "installed; `python -c 'import gymnasium; gymnasium.pprint_registry()'` lists them"
         ) from error
+
+
+def require_same_run(stored: Any, wanted: Mapping[str, Any], path: str | Path) -> None:
+    """Raise unless a checkpoint was made by a run of the same configuration.
+
+    Args:
+        stored: what the checkpoint keeps of its run; ``None``, as earlier versions kept none, is not compared.
+        wanted: what the run's folder says.
+        path: of the checkpoint.
+
+    Raises:
+        CheckpointError: with the first key that differs.
+    """
+    if stored is None:
+        return
+    try:
+        theirs = vars(RunConfig.of(stored))
+    except (ConfigError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} stores {stored!r} as its run's configuration ({error}): expected that of `budget train`; take the "
+            "checkpoint of this run"
+        ) from error
+    for key, value in vars(RunConfig.of(wanted)).items():
+        if theirs[key] != value:
+            raise CheckpointError(
+                f"{path} was made by a run with {key}={theirs[key]!r}, the run's config.json has {key}={value!r}: "
+                f"expected the same; put {theirs[key]!r} back (to train for longer pass --steps), or start a new run"
+            )

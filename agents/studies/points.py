@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agents.loop.files import replacing
+from agents.report.reading import checked_point
 from agents.report.tradeoff import TradeoffPoint
 from budget_wrappers.errors import CheckpointError, ConfigError, NonFiniteError
+from budget_wrappers.files import inside, read_text, sealed, unsealed, write_text
 
 FOLDER = "points"
 
@@ -43,8 +44,7 @@ class Job:
 
 def write_point(folder: Path, job: Job, point: TradeoffPoint) -> None:
     """Keep ``point`` as the result of ``job``."""
-    with replacing(folder / FOLDER / job.file) as partial:
-        partial.write_text(json.dumps({"job": asdict(job), "point": asdict(point)}, indent=1, allow_nan=False) + "\n")
+    write_text(inside(folder, FOLDER, job.file), sealed({"job": asdict(job), "point": asdict(point)}))
 
 
 def read_points(folder: Path, jobs: Sequence[Job]) -> dict[Job, TradeoffPoint]:
@@ -52,16 +52,18 @@ def read_points(folder: Path, jobs: Sequence[Job]) -> dict[Job, TradeoffPoint]:
 
     Raises:
         ConfigError: a point of the same name with other settings.
-        CheckpointError: a damaged file.
+        CheckpointError: a damaged file, or a link.
     """
     found = {}
     for job in jobs:
-        path = folder / FOLDER / job.file
+        path = inside(folder, FOLDER, job.file)
         if not path.is_file():
             continue
         try:
-            record = json.loads(path.read_text())
-            stored, point = record["job"], TradeoffPoint(**record["point"])
+            record = unsealed(read_text(path))
+            if record.keys() != {"job", "point"} or not isinstance(record["job"], dict):
+                raise ValueError(f"the keys {sorted(record)}")
+            stored, point = record["job"], TradeoffPoint(**checked_point(record["point"]))
         except (ValueError, KeyError, TypeError, NonFiniteError) as error:
             raise CheckpointError(
                 f"{path} is not a point that this version wrote ({error}): expected a whole one; delete it, and it is "

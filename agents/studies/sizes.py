@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.config import Activation, require
+from agents.config import Activation, check_types, require
 from agents.report.cloud import random_return
 from agents.report.tradeoff import TradeoffPoint
-from agents.runs.run_config import RunConfig
+from agents.runs.run_config import MOST_WORKERS, RunConfig
 from agents.runs.workers import progress_bar, run_jobs
 from agents.sac import SAC
 from agents.studies.sizes_table import LAYERS, SizesStudy
@@ -78,9 +78,10 @@ class SizesConfig:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "widths"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_types(self)
         require(len(set(self.seeds)) == len(self.seeds) > 0, "seeds", self.seeds, "one seed at least, each once")
+        require(min(self.seeds) >= 0, "seeds", self.seeds, "whole numbers of 0 or more")
+        require(self.workers <= MOST_WORKERS, "workers", self.workers, f"at most {MOST_WORKERS}")
         for name in ("steps", "episodes", "workers"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for training in self.trainings(self.rule.criterion, ""):

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.loop.files import replacing
 from agents.report.report import number
 from agents.report.tradeoff import TradeoffPoint
-from agents.runs.log import provenance, write_json
+from agents.runs.log import provenance, write_sealed
 from agents.studies.sizing import Sizes, percent
+from budget_wrappers.files import write_text
 
 FILE_NAME, TABLE_NAME = "sizes.json", "sizes.md"
 FORMAT = 1
@@ -121,9 +121,8 @@ class SizesStudy:
 
     def write(self, folder: Path) -> None:
         """Write both files into ``folder``, each whole or not at all."""
-        write_json(folder / FILE_NAME, self.to_dict())
-        with replacing(folder / TABLE_NAME) as partial:
-            partial.write_text(self.markdown(), encoding="utf-8")
+        write_sealed(folder / FILE_NAME, self.to_dict())
+        write_text(folder / TABLE_NAME, self.markdown())
 
 
 def width_text(width: int | None) -> str:

@@ -61,7 +61,7 @@ def read_space(path: Path) -> dict[str, Draw]:
     """
     try:
         table = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"space={str(path)!r} cannot be read ({error}): expected a TOML file of draws") from error
     return space_of(table)
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agents.config import require
+from agents.config import check_types, require
 from agents.report.tradeoff import TradeoffPoint
-from agents.runs.run_config import RunConfig
+from agents.runs.run_config import MOST_WORKERS, RunConfig
 from agents.runs.workers import progress_bar, run_jobs
 from agents.studies.space import Draw, draw
 from agents.studies.sweep_table import SweepStudy
@@ -48,8 +48,9 @@ class SweepConfig:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seeds", tuple(self.seeds))
+        check_types(self)
         require(len(set(self.seeds)) == len(self.seeds) > 0, "seeds", self.seeds, "one seed at least, each once")
+        require(self.workers <= MOST_WORKERS, "workers", self.workers, f"at most {MOST_WORKERS}")
         require(min(self.seeds) >= 0, "seeds", self.seeds, "whole numbers of 0 or more")
         for name in ("steps", "configurations", "finalists", "eval_every", "eval_episodes", "episodes", "workers"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")

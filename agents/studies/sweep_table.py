@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from agents.loop.files import replacing
 from agents.report.report import number as shown
-from agents.runs.log import provenance, write_json
+from agents.runs.log import provenance, write_sealed
+from budget_wrappers.files import write_text
 from budget_wrappers.functional.intervals import bootstrap_interval, interquartile_mean
 
 FILE_NAME, TABLE_NAME = "sweep.json", "sweep.md"
@@ -88,9 +88,8 @@ class SweepStudy:
             "diverged": {str(number): error for number, error in sorted(self.diverged.items())},
             **provenance(None),
         }
-        write_json(folder / FILE_NAME, record)
-        with replacing(folder / TABLE_NAME) as partial:
-            partial.write_text(self.markdown())
+        write_sealed(folder / FILE_NAME, record)
+        write_text(folder / TABLE_NAME, self.markdown())
 
     def markdown(self, most: int = 20) -> str:
         """Return the best ``most`` configurations as a Markdown table."""

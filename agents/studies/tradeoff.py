@@ -13,14 +13,14 @@ from typing import Any
 
 import gymnasium as gym
 
-from agents.config import Activation, require
+from agents.config import Activation, check_types, require
 from agents.loop.evaluate import REPORT_SEED, Evaluation, evaluate_policy
 from agents.methods.asymmetric import Asymmetric, AsymmetricConfig
 from agents.report.cloud import random_return
 from agents.report.tradeoff import Comparison, TradeoffPoint
 from agents.runs.log import provenance
 from agents.runs.monitors import Evaluate
-from agents.runs.run_config import RunConfig
+from agents.runs.run_config import MOST_WORKERS, RunConfig
 from agents.runs.workers import Advance, Told, progress_bar, run_jobs
 from agents.sac import SAC
 from agents.studies.points import Job, read_points, write_point
@@ -67,9 +67,10 @@ class TradeoffConfig:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "weights", "small", "large"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_types(self)
         require(len(set(self.seeds)) == len(self.seeds) > 0, "seeds", self.seeds, "one seed at least, each once")
+        require(min(self.seeds) >= 0, "seeds", self.seeds, "whole numbers of 0 or more")
+        require(self.workers <= MOST_WORKERS, "workers", self.workers, f"at most {MOST_WORKERS}")
         require(len(set(self.weights)) == len(self.weights), "weights", self.weights, "each price once")
         for name in ("steps", "episodes", "eval_every", "workers"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")

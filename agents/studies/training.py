@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from agents.report.tradeoff import FILE_NAME, Comparison, TradeoffPoint
-from agents.runs.log import CONFIG, read_json, write_json
+from agents.runs.log import CONFIG, read_json, write_sealed
 from agents.runs.run import Run
 from agents.runs.run_config import RunConfig
 from agents.runs.workers import Advance, Told
 from agents.studies.points import require_same
-from budget_wrappers.errors import NonFiniteError
+from budget_wrappers.errors import CheckpointError, NonFiniteError
+from budget_wrappers.files import inside
 
 DIVERGED = "diverged.json"
 """In the run folder of a training that a search gave up, as its losses or weights were no numbers any more."""
@@ -47,8 +48,8 @@ class Training:
 
     @property
     def path(self) -> Path:
-        """Of its run folder."""
-        return Path(self.folder) / "runs" / self.name
+        """Of its run folder; raises ``CheckpointError`` for a link."""
+        return inside(self.folder, "runs", self.name)
 
     @property
     def config(self) -> Any:
@@ -131,7 +132,12 @@ def outcome(training: Training) -> TradeoffPoint | Diverged | None:
     """
     found = finished_point(training)
     if found is None and (training.path / DIVERGED).is_file():
-        return Diverged(str(read_json(training.path / DIVERGED)["error"]))
+        record = read_json(training.path / DIVERGED)
+        if record.keys() != {"error"} or not isinstance(record["error"], str):
+            raise CheckpointError(
+                f"{training.path / DIVERGED} holds {record}: expected an error, as a text; delete it to train again"
+            )
+        return Diverged(record["error"])
     return found
 
 
@@ -140,5 +146,5 @@ def try_training(training: Training, advance: Advance) -> TradeoffPoint | Diverg
     try:
         return train(training, advance)
     except NonFiniteError as error:
-        write_json(training.path / DIVERGED, {"error": str(error)})
+        write_sealed(training.path / DIVERGED, {"error": str(error)})
         return Diverged(str(error))

@@ -16,11 +16,11 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from agents.loop.files import replacing
 from agents.report.pictures import DOTS_PER_INCH, FAINT_INK, INK, METHOD_COLOURS, plot_curves, plot_tradeoff
 from agents.report.tradeoff import TradeoffPoint, summarise
 from benchmarks.bexa.study import FOLDER, PLAIN, TASKS, stored
 from benchmarks.card import store
+from budget_wrappers.files import replacing
 
 Run = dict[str, Any]
 

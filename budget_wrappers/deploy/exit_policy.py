@@ -1,20 +1,23 @@
 """A policy with early exits as a file and as something that acts: ``predict``, charged by exit, no training library.
 
-The file is safetensors with a JSON header: weights and what they mean, no code.
+The file is safetensors with a JSON header: weights and what they mean, no code. Each tensor and the header have a
+checksum.
 """
 
 import dataclasses
+import itertools
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import gymnasium as gym
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from budget_wrappers.deploy.exit_acting import ExitForward
 from budget_wrappers.errors import BudgetError, CheckpointError, ConfigError, SpaceError
@@ -24,8 +27,11 @@ from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.modules.weights import refuse_output, require_finite_weights
 from budget_wrappers.policies.outputs import ActionMap
 from budget_wrappers.policies.rows import Concatenation, checked_rows
+from budget_wrappers.tensor_files import header_text, read_metadata, read_tensors, write_tensors
 
-FORMAT = "budget_wrappers exit policy 1"
+FORMAT = "budget_wrappers exit policy 2"
+WITHOUT_CHECKSUMS = "budget_wrappers exit policy 1"
+"""The format of earlier versions: such a file is opened with a warning."""
 HEADER = "budget_wrappers_exit_policy"
 _REMEDY = (
     "pass what the environment that the policy was made for returns; for dictionaries of vectors make the policy with "
@@ -167,13 +173,7 @@ class BudgetedExitPolicy:
         tensors = {f"network/{name}": value.cpu().contiguous() for name, value in network.state_dict().items()}
         if self.normalisation is not None:
             tensors |= {f"normalisation/{n}": torch.as_tensor(getattr(self.normalisation, n)) for n in ("mean", "std")}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial")
-        try:
-            save_file(tensors, partial, metadata={HEADER: json.dumps(header)})
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_tensors(path, HEADER, header, tensors)
         return path
 
     @classmethod
@@ -185,8 +185,9 @@ class BudgetedExitPolicy:
         """
         path = Path(path)
         header = read_header(path)
+        tensors = _tensors_of(path, header)
         try:
-            tensors = load_file(path)
+            _require_widths(header, tensors)
             with torch.random.fork_rng(devices=[]):
                 network = EarlyExitNetwork(
                     header["inputs"],
@@ -219,9 +220,8 @@ class BudgetedExitPolicy:
 def is_exit_policy(path: Path) -> bool:
     """Tell whether a file is one that ``BudgetedExitPolicy.save`` wrote."""
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            return HEADER in (file.metadata() or {})
-    except (safetensors.SafetensorError, OSError):
+        return HEADER in read_metadata(path)
+    except CheckpointError:
         return False
 
 
@@ -229,18 +229,57 @@ def read_header(path: Path) -> Mapping[str, Any]:
     """Return the header of a saved policy.
 
     Raises:
-        CheckpointError: no such file, or one of something else.
+        CheckpointError: no such file, one of something else, or a header with another checksum than it says.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist: expected a file that BudgetedExitPolicy.save wrote")
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get(HEADER, "null"))
-    except (safetensors.SafetensorError, ValueError, OSError) as error:
+        metadata = read_metadata(path)
+    except CheckpointError as error:
         raise CheckpointError(f"{path} cannot be read ({error}): expected a whole safetensors file") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+    if HEADER not in metadata:
         raise CheckpointError(f"{path} holds no exit policy: expected the format {FORMAT!r}, as save writes it")
+    if len(metadata) == 1:
+        try:
+            header = json.loads(metadata[HEADER])
+        except (ValueError, RecursionError):
+            header = None
+        if isinstance(header, dict) and header.get("format") == WITHOUT_CHECKSUMS:
+            return header
+    header = header_text(path, HEADER, metadata)
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has the format {header.get('format')!r}: expected {FORMAT!r}, as save writes it")
     return header
+
+
+def _tensors_of(path: Path, header: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Return the weights, checked against their checksums where the format has any."""
+    if header["format"] == FORMAT:
+        checksums = header.get("crc32")
+        if not isinstance(checksums, dict):
+            raise CheckpointError(f"{path} is damaged: expected a checksum of each tensor; take another copy")
+        return read_tensors(path, checksums)
+    warnings.warn(
+        f"{path} has the format of earlier versions, which has no checksums: damage of its weights would not be "
+        "noticed. Load it once and save it again to give it checksums",
+        stacklevel=3,
+    )
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): expected a whole safetensors file") from error
+
+
+def _require_widths(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise ``ConfigError`` for layers of more weights than the file holds, before memory is asked for."""
+    widths = [header["inputs"], *header["hidden"]]
+    if not all(type(width) is int and width >= 1 for width in [*widths, header["outputs"]]):
+        raise ConfigError(
+            f"inputs, hidden and outputs of {widths} and {header['outputs']!r}: whole numbers of at least 1"
+        )
+    asked = sum(before * after for before, after in itertools.pairwise(widths)) + widths[-1] * header["outputs"]
+    if asked > sum(tensor.numel() for tensor in tensors.values()):
+        raise ConfigError(f"layers of {asked} weights, more than the file holds")
 
 
 __all__ = ["BudgetedExitPolicy", "Normalisation", "is_exit_policy", "read_header"]

@@ -49,14 +49,14 @@ def whole(value: Any, what: str, most: int | None = MOST_FLOPS, between: str = "
     number = as_whole(value)
     if number is None:
         raise CostError(
-            f"{what}{between}{value!r}; expected a whole number of at least 0, got {type(value).__name__}. Round it up; "
-            f"above {EXACT}, where floats are not exact, pass an int."
+            f"{what}{between}{value!r}; expected a whole number of at least 0, got {type(value).__name__}. Round it "
+            f"up; above {EXACT}, where floats are not exact, pass an int."
         )
     if number < 0:
         raise CostError(f"{what}{between}{number}; expected at least 0, as a policy cannot earn back what it spends.")
     if most is not None and number > most:
         raise CostError(
-            f"{what}{between}{number}; expected at most {most}, so that sums fit int64. Look for an overflow."
+            f"{what}{between}{number}; expected at most {most}, so that sums fit int64. Is it an overflow?"
         )
     return number
 

@@ -25,9 +25,9 @@ def storable(numbers: NDArray, largest: float = LARGEST) -> bool:
         largest: bound of the absolute value.
     """
     kind = numbers.dtype.kind
-    if kind == "f" and numbers.size != 1:
-        if float(np.vdot(numbers, numbers)) <= largest and largest >= 1.0:  # no element is above the bound's root
-            return True
+    several = kind == "f" and numbers.size != 1 and largest >= 1.0
+    if several and float(np.vdot(numbers, numbers)) <= largest:  # no element is above the bound's root
+        return True
     if kind in "iub":
         return largest >= LARGEST or not numbers.size or float(np.abs(numbers.astype(np.float64)).max()) <= largest
     if kind != "f":

@@ -2,13 +2,27 @@
 
 import importlib
 import inspect
-import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
-from budget_wrappers.errors import CheckpointError, ConfigError, MissingExtraError, UntrustedFileError
+from budget_wrappers.errors import BudgetError, CheckpointError, ConfigError, MissingExtraError, UntrustedFileError
+from budget_wrappers.files import json_of
 from budget_wrappers.modules.weights import listed, non_finite
+
+DAMAGES = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What reading a damaged zip raises."""
 
 
 def load(
@@ -121,19 +135,21 @@ def _existing(path: Path) -> Path:
 
 def _data_in(path: Path) -> dict[str, Any]:
     """Return what the zip's JSON says of the model, without running anything in it."""
-    with zipfile.ZipFile(path) as archive:
-        if "data" not in archive.namelist():
-            raise CheckpointError(
-                f"{path} holds {archive.namelist()[:5]}: expected an entry 'data', as a model's save writes"
-            )
-        try:
-            data = json.loads(archive.read("data"))
-            if not isinstance(data, dict):
-                raise TypeError(f"a {type(data).__name__}")
-        except (ValueError, TypeError, zipfile.BadZipFile) as error:
-            raise CheckpointError(
-                f"{path}: its entry 'data' is damaged ({error!r}); expected JSON, as a model's save writes it"
-            ) from error
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if "data" not in archive.namelist():
+                raise CheckpointError(
+                    f"{path} holds {archive.namelist()[:5]}: expected an entry 'data', as a model's save writes"
+                )
+            data = json_of(archive.read("data").decode("utf-8"))
+        if not isinstance(data, dict):
+            raise TypeError(f"a {type(data).__name__}")
+    except DAMAGES as error:
+        if isinstance(error, BudgetError):
+            raise
+        raise CheckpointError(
+            f"{path}: its entry 'data' is damaged ({error!r}); expected JSON, as a model's save writes it"
+        ) from error
     return data
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from budget_wrappers.core import Convention
 from budget_wrappers.errors import CheckpointError, ConfigError, UncountableError
+from budget_wrappers.files import require_types, sealed, unsealed, write_text
 from budget_wrappers.metering.checks import check_convention, whole
 from budget_wrappers.metering.evaluation import evaluating
 from budget_wrappers.metering.counting import count_flops
@@ -70,24 +71,23 @@ class Profile:
         """Return the profile that ``to_json`` wrote.
 
         Raises:
-            CheckpointError: text that is no JSON, or not a profile: missing or unknown keys.
+            CheckpointError: text that is no JSON, was damaged, or is not a profile: missing or unknown keys, values of
+                another type.
         """
         try:
-            data = json.loads(text)
+            data = unsealed(text)
+            require_types(cls, data)
             latency, energy = Latency(**data.pop("latency")), Energy(**data.pop("energy"))
             return cls(**data, latency=latency, energy=energy)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except ValueError as error:
             raise CheckpointError(
                 f"not a profile ({error}); expected the JSON of Profile.to_json() with the keys "
                 f"{', '.join(field.name for field in fields(cls))}"
             ) from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the profile to ``path``, whole or not at all."""
-        path = Path(path)
-        partial_path = path.with_name(f"{path.name}.partial")
-        partial_path.write_text(f"{self.to_json()}\n", encoding="utf-8")
-        partial_path.replace(path)
+        """Write the profile and its checksum to ``path``, whole or not at all."""
+        write_text(Path(path), sealed(asdict(self)))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from agents import SAC, TD3
-from agents.loop import files
 from agents.loop.agent import OffPolicyAgent
 from agents.loop.checkpoint import load_agent, read, read_header, restore_agent, save_agent
 from agents.loop.header import CHECKSUM, TEXT
 from agents.loop.spaces import describe_space, space_of
 from agents.nets.networks import Critic
 from agents.runs.monitors import Checkpoint
+from budget_wrappers import files
 from budget_wrappers.errors import CheckpointError, UntrustedFileError
 from tests.agents.small import CASES, make_agent, make_env, make_vector
 
@@ -267,7 +267,7 @@ def with_checksum(text: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("text", "match"),
-    [("{", "not the JSON of a checkpoint"), ("[]", "not the JSON"), ('{"format": 9}', "format 9: expected 2")],
+    [("{", "not a JSON object"), ("[]", "not a JSON object"), ('{"format": 9}', "format 9: expected 2")],
 )
 def test_headers_of_another_format_are_refused(text: str, match: str, tmp_path: Path) -> None:
     path = tmp_path / "odd.safetensors"

@@ -18,7 +18,7 @@ def test_folder_says_what_made_it(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["command"] == "budget train sac"
     assert {"python", "torch", "mujoco"} <= record["versions"].keys()
-    assert record.keys() == {"command", "versions", "commit"}
+    assert record.keys() == {"command", "versions", "commit", "crc32"}
 
 
 def test_commit_is_a_hash_or_nothing() -> None:

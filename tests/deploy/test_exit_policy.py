@@ -17,6 +17,7 @@ from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.policies.outputs import ActionMap
 from budget_wrappers.policies.rows import Concatenation
+from budget_wrappers.tensor_files import metadata_of
 from budget_wrappers.wrappers import RecordComputeStatistics
 
 NORMALISATION = Normalisation(np.array([1.0, 0.0, -1.0]), np.array([2.0, 1.0, 0.5]), 5.0)
@@ -149,7 +150,7 @@ def test_a_header_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str,
     path = made().save(tmp_path / "policy")
     with safetensors.safe_open(path, "pt") as file:
         header = json.loads(file.metadata()[HEADER])
-    save_file(load_file(path), path, metadata={HEADER: json.dumps(header | change)})
+    save_file(load_file(path), path, metadata=metadata_of(HEADER, header | change))
     with pytest.raises(CheckpointError, match="damaged"):
         BudgetedExitPolicy.load(path)
 
@@ -162,7 +163,7 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path, monkeypatch: py
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("budget_wrappers.deploy.exit_policy.save_file", fail)
+    monkeypatch.setattr("budget_wrappers.tensor_files.save_file", fail)
     with pytest.raises(OSError, match="no space"):
         policy.save(path)
     assert path.read_bytes() == before
