@@ -79,6 +79,9 @@ class StepAccount(MeterHandle):
         """
         meter = self.meter
         flops = meter.take_flops() if len(self._names) < 2 else self._take_by_name()
+        if flops:  # whole and positive: a meter takes no other charge
+            self.total += flops  # before what follows may raise: it has run
+            self._steps += 1
         if meter.last_rows > 1:
             raise MeterError(
                 f"Meter {meter.name!r} was charged for a batch of {meter.last_rows} observations, and this wrapper "
@@ -87,9 +90,6 @@ class StepAccount(MeterHandle):
                 "budget_wrappers.wrappers.vector. If the batch was an update with gradients off: run updates inside "
                 "meter.phase('learn')."
             )
-        if flops:  # whole and positive: a meter takes no other charge
-            self.total += flops
-            self._steps += 1
         return self.total
 
     def _take_by_name(self) -> int:

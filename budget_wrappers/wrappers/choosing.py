@@ -1,7 +1,7 @@
 """What all wrappers that run one of K sub-policies inside ``step`` share: the ``core.Chooser`` that a limit meets."""
 
 import operator
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -25,12 +25,18 @@ class ChooserWrapper(gym.Wrapper):
         durations: primitive steps that a choice can last at most, ascending. With several the selector picks one, too:
             action ``d·K + k`` is sub-policy ``k`` for the ``d``-th of them.
         selector_flops: FLOPs that one choice costs outside at most.
+        resets: how often episodes have begun by ``reset``.
+        steps_run: primitive steps that have run, in all episodes.
+        steps_held: those of them that repeated the last action.
+        expected: the call that a limit outside is making; another one in between raises. None outside of both.
     """
 
     choice_names: tuple[str, ...]
     choice_flops: NDArray[np.int64]
     durations: tuple[int, ...]
     selector_flops: int
+    resets = steps_run = steps_held = 0
+    expected: Literal["step", "reset"] | None = None
 
     def open_choices(
         self,
@@ -69,7 +75,7 @@ class ChooserWrapper(gym.Wrapper):
     def restrict(self, allowance: Allowance, steps: int | None = None, fallback: Fallback = "cheapest") -> None:
         """Let sub-policies spend at most ``allowance`` until the next call, see ``core.Chooser``."""
         self._allowance, self._max_steps, self._fallback = allowance, steps, fallback
-        self._promised = self._taken = 0
+        self._promised = self._taken = self._held = 0
 
     def hold_last_action(self, steps: int) -> None:
         """Make the next ``step`` repeat the last primitive action for ``steps`` steps, running no sub-policy.
@@ -89,29 +95,53 @@ class ChooserWrapper(gym.Wrapper):
         Args:
             total: FLOPs of the episode; what no sub-policy has spent is the selector's.
         """
-        ran = zip(self.choice_names, self.choice_counts, self.choice_flops, self.choice_unspent, strict=False)
-        flops = {name: count * int(cost) - unspent for name, count, cost, unspent in ran}
+        flops = dict(zip(self.choice_names, self.choice_spent, strict=True))
         flops["selector"] = total - sum(flops.values())
         steps = dict(zip((*self.choice_names, "hold"), self.choice_counts, strict=True))
         return flops, steps, sum(self.choice_counts)
 
     def start_choices(self) -> None:
-        """Forget the last episode: no restriction and no held action survives a reset."""
-        self.last_action: Any = None
-        self._held = 0
+        """Forget the last episode: no restriction and no held action survives a reset.
+
+        Raises:
+            WrapperOrderError: a wrapper outside resets within the ``step`` of a limit further out.
+        """
+        self._require_expected("reset")
+        self.resets += 1
         self._allowance: Allowance | None = None
+        self._held = 0
         self._promised = self._taken = 0  # FLOPs and steps of the choices that have run under this allowance
         self._max_steps: int | None = None
         self._fallback: Fallback = "cheapest"
+        self.start_episode()
+
+    def start_episode(self) -> None:
+        """Begin the counts of an episode, whether or not a reset has told so; a limit's restriction stays."""
+        self.last_action: Any = None
         self.choice_counts = [0] * (len(self.choice_names) + 1)  # primitive steps of each; HELD is −1, the last
-        self.choice_unspent = [0] * len(self.choice_names)  # FLOPs that calls of each cost less than they may
+        self.choice_spent = [0] * len(self.choice_names)  # FLOPs that calls of each have cost, failed ones too
+
+    def _require_expected(self, call: Literal["step", "reset"]) -> None:
+        if self.expected not in (None, call):
+            does, lost = (
+                ("resets within its step()", "restarts an episode that the limit goes on with")
+                if call == "reset"
+                else ("acts within its reset()", "spends what no episode pays for")
+            )
+            raise WrapperOrderError(
+                f"A wrapper between {self.class_name()} and the ComputeLimit outside {does}, which {lost}. Put that "
+                f"wrapper inside {self.class_name()}, around the environment, or outside of ComputeLimit."
+            )
 
     def choose(self, action: Any) -> tuple[int, int]:
         """Return the choice that runs, or ``HELD``, and for how many steps at most.
 
         Raises:
             SpaceError: ``action`` is no index of a choice.
+            WrapperOrderError: a wrapper outside acts within the ``reset`` of a limit further out.
         """
+        if self.expected == "reset":
+            self._require_expected("step")
         if self._held:
             steps, self._held = self._held, 0
             return HELD, steps
@@ -130,6 +160,31 @@ class ChooserWrapper(gym.Wrapper):
                 return index, length
         self.hold_last_action(steps)
         return self.choose(action)
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Return the choices that the present allowance lets run as they are, ``(K·D,)`` booleans: all without a limit.
+
+        The environment's own mask is of primitive actions, which the sub-policies choose.
+        """
+        return self.runnable(self._allowance, self._max_steps, (self._promised, self._taken))
+
+    def runnable(
+        self, allowance: Allowance | None, steps: int | None, ran: tuple[int, int] = (0, 0)
+    ) -> NDArray[np.bool_]:
+        """Return the choices that an allowance lets run, ``(K·D,)`` booleans.
+
+        Args:
+            allowance: see ``restrict``; None for no limit.
+            steps: primitive steps that choices may last under it; None for any.
+            ran: FLOPs and primitive steps of the choices that have run under it.
+        """
+        if allowance is None:
+            return np.ones(len(self.choice_names) * len(self.durations), bool)
+        promised, taken = ran
+        most = self.durations[-1] if steps is None else max(1, steps - taken)
+        lasting = [min(duration, most) for duration in self.durations]
+        rows = [promised + length * self.choice_flops <= allowance(taken + length) for length in lasting]
+        return np.concatenate(rows)
 
     def choice_of(self, action: Any) -> tuple[int, int]:
         """Return the sub-policy and the duration that an action asks for.

@@ -3,17 +3,22 @@
 Both rules answer the same questions of ``ComputeLimit``, which therefore has no case distinction of its own.
 """
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.wrappers import TimeLimit
+from gymnasium.wrappers import Autoreset
+from numpy.typing import NDArray
 
 from budget_wrappers.core import Chooser
 from budget_wrappers.errors import ConfigError, CostError, WrapperOrderError
 from budget_wrappers.functional.options import affordable_flops, decision_flops
 from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.wrappers.choosing import HELD, ChooserWrapper, wrappers_of
+from budget_wrappers.wrappers.horizon import Horizon
 from budget_wrappers.wrappers.reading import find_chooser, finite_reward, finite_reward_parts
 
 OnExhausted = Literal["cheapest", "hold", "truncate", "terminate"]
@@ -29,16 +34,21 @@ class EpisodeBudget:
         spent: FLOPs that it has spent.
         steps: primitive steps that it has lasted.
         held_steps: those of them that a limit ran by itself, repeating the last action.
+        failed: whether the last step raised, so that what follows a step was not done.
+        ended_inside: whether the environment has ended it, and not only the limit.
     """
 
     limit: int
     spent: int = 0
     steps: int = 0
     held_steps: int = 0
+    failed: bool = False
+    ended_inside: bool = False
 
-    def left(self, horizon: int | None) -> int | None:
-        """Return how many primitive steps may follow; None when nothing bounds them."""
-        return None if horizon is None else max(horizon - self.steps, 0)
+    @property
+    def remaining(self) -> int:
+        """FLOPs that are left, negative where the limit was passed."""
+        return self.limit - self.spent
 
 
 @dataclass(frozen=True)
@@ -67,22 +77,42 @@ class Left:
 class Rule(Protocol):
     """How a limit is kept."""
 
-    horizon: int | None
+    horizon: Horizon
 
     def first_decision(self) -> int:
         """Return the least that an episode spends before control comes back."""
         ...
 
-    def before(self, budget: EpisodeBudget, collected: int) -> None:
-        """Prepare a step; ``collected`` is what has been spent up to now, the selector's call included."""
+    def resetting(self) -> AbstractContextManager[None]:
+        """While this lasts, the limit resets the episode."""
+        ...
+
+    def begin(self) -> None:
+        """Begin an episode."""
+        ...
+
+    def before(self, budget: EpisodeBudget, selector: int) -> None:
+        """Prepare a step; ``selector`` is what has been spent since the last one, and is in the budget already."""
+        ...
+
+    def settle(self, budget: EpisodeBudget) -> None:
+        """Count the primitive steps that have run, also those of a step that has raised."""
         ...
 
     def after(self, budget: EpisodeBudget, transition: Transition) -> Transition:
-        """Count what a step has run and check its reward; return it with Python flags, truncated at the horizon."""
+        """Settle a step and check its reward; return it with Python flags, truncated at the horizon."""
         ...
 
     def exhausted(self, budget: EpisodeBudget) -> bool:
         """Return whether control must not come back to the policy."""
+        ...
+
+    def stuck(self, budget: EpisodeBudget) -> bool:
+        """Return, for the step after one that has raised, whether no choice can run any more."""
+        ...
+
+    def can_hold(self, budget: EpisodeBudget) -> bool:
+        """Return whether there is an action to hold, and time to hold it."""
         ...
 
     def hold(self, env: gym.Env, action: Any, budget: EpisodeBudget) -> Transition:
@@ -105,29 +135,52 @@ class OpaqueRule:
                 f"{env} has none: its policy has acted before step() is called. Use 'truncate', 'terminate' or 'hold', "
                 "or give the sub-policies to SubPolicyAction."
             )
-        self.horizon = horizon if horizon is not None else _time_limit(env)
-        _require_horizon(env, on_exhausted, self.horizon)
+        self.horizon = Horizon(env, None, horizon)
+        _require_horizon(env, on_exhausted, self.horizon.most)
 
     def first_decision(self) -> int:
         """Return 0: what the policy will cost is not known."""
         return 0
 
-    def before(self, budget: EpisodeBudget, collected: int) -> None:
+    @contextmanager
+    def resetting(self) -> Iterator[None]:
+        """Do nothing: the limit itself counts what is charged meanwhile."""
+        yield
+
+    def begin(self) -> None:
+        """Do nothing."""
+
+    def before(self, budget: EpisodeBudget, selector: int) -> None:
         """Do nothing: the policy has acted."""
+        self.horizon.open_step()
+
+    def settle(self, budget: EpisodeBudget) -> None:
+        """Do nothing: a step that has raised was none."""
 
     def after(self, budget: EpisodeBudget, transition: Transition) -> Transition:
         """Count one step."""
-        return _counted(budget, transition, 1, self.horizon)
+        budget.steps += 1
+        self.horizon.close_step(1)
+        return checked(budget, transition, self.horizon)
 
     def exhausted(self, budget: EpisodeBudget) -> bool:
         """Return whether everything is spent."""
-        return budget.spent >= budget.limit
+        return budget.remaining <= 0
+
+    def stuck(self, budget: EpisodeBudget) -> bool:
+        """Return whether the episode has lasted as long as it may."""
+        return self.horizon.left(budget.steps) == 0
+
+    def can_hold(self, budget: EpisodeBudget) -> bool:
+        """Return False: where no step is left, none can be held."""
+        return False
 
     def hold(self, env: gym.Env, action: Any, budget: EpisodeBudget) -> Transition:
-        """Step with the same action until the episode ends or has lasted ``horizon`` steps."""
+        """Step with the same action until the episode ends or has lasted as long as it may."""
         total: Any = 0.0
         terminated = truncated = False
         while not (terminated or truncated):
+            self.horizon.open_step()
             obs, reward, terminated, truncated, info = self.after(budget, env.step(action))
             total = total + reward
             budget.held_steps += 1
@@ -144,10 +197,13 @@ class ChooserRule:
             ConfigError: a horizon is needed and unknown.
         """
         self._chooser = chooser
+        # Another package's chooser has the protocol only: what it ran stands in info, and its resets go unseen.
+        self._ours = chooser if isinstance(chooser, ChooserWrapper) else None
         self._keeps_path = on_exhausted == "cheapest"
         self._fallback: Literal["cheapest", "hold"] = "hold" if on_exhausted == "hold" else "cheapest"
-        self.horizon = horizon if horizon is not None else _primitive_horizon(env, chooser)
-        _require_horizon(env, on_exhausted, self.horizon)
+        self.horizon = Horizon(env, chooser, horizon)
+        _require_horizon(env, on_exhausted, self.horizon.most)
+        self.begin()
 
     def _decision(self, steps_left: int | None) -> int:
         chooser = self._chooser
@@ -155,45 +211,114 @@ class ChooserRule:
 
     def first_decision(self) -> int:
         """Return what one selector call and the cheapest choice cost, for the shortest duration."""
-        return self._decision(self.horizon)
+        return self._decision(self.horizon.most)
 
-    def before(self, budget: EpisodeBudget, collected: int) -> None:
+    @contextmanager
+    def resetting(self) -> Iterator[None]:
+        """Let no sub-policy run: a wrapper between that acts in ``reset`` would spend what no episode pays for."""
+        self._expect("reset")
+        try:
+            yield
+        finally:
+            self._expect(None)
+
+    def _expect(self, call: Literal["step", "reset"] | None) -> None:
+        if self._ours is not None:
+            self._ours.expected = call
+
+    def begin(self) -> None:
+        """Note where the chooser stands when the episode begins."""
+        if self._ours is not None:
+            self._resets, self._ran, self._held = self._ours.resets, self._ours.steps_run, self._ours.steps_held
+
+    def before(self, budget: EpisodeBudget, selector: int) -> None:
         """Check the selector's charge and tell the chooser what its choice may spend.
 
         Raises:
             CostError: the selector has cost more than it declares, so no promise about it can be kept.
+            WrapperOrderError: the chooser was reset or stepped, and not through this limit.
         """
         chooser = self._chooser
-        selector = collected - budget.spent
+        if self._ours is not None:
+            self._require_untouched(self._ours)
         if selector > chooser.selector_flops:
             raise CostError(
                 f"The selector was charged {selector} FLOPs for one choice and {chooser.selector_flops} are declared; "
                 "a hard limit has to know them beforehand. Pass selector_flops= to the wrapper that chooses, or call "
-                "its set_selector_flops: the most that one choice costs."
+                "its set_selector_flops: the most that one choice costs. Where the selector ran twice, as its first "
+                "call or a wrapper outside has raised, call step() again: all of it is in the account now."
             )
-        budget.spent = collected
-        remaining, left = budget.limit - collected, budget.left(self.horizon)
-        hold, cheapest = chooser.durations[-1], int(chooser.choice_flops[0])
+        left = self.horizon.left(budget.steps)
+        chooser.restrict(self._allowance(budget.remaining, left), left, self._fallback)
+        self._open_step()
+
+    def _open_step(self) -> None:
+        self._expect("step")
+        self.horizon.open_step()
+
+    def _require_untouched(self, chooser: ChooserWrapper) -> None:
+        stepped, self._ran = chooser.steps_run != self._ran, chooser.steps_run
+        self._held = chooser.steps_held
+        if chooser.resets != self._resets or stepped:
+            did, call = ("reset", "reset()") if chooser.resets != self._resets else ("stepped", "step()")
+            raise WrapperOrderError(
+                f"{chooser.class_name()} was {did} since the last step, and not through the ComputeLimit outside of "
+                f"it, whose account therefore belongs to no episode. Call {call} of the limit, or of a wrapper outside "
+                "of it, only; after a reset that has failed call reset() again."
+            )
+
+    def _allowance(self, remaining: int, left: int | None) -> Left:
+        chooser = self._chooser
         kept = left if self._keeps_path else None
-        chooser.restrict(Left(remaining, kept, hold, cheapest, chooser.selector_flops), left, self._fallback)
+        return Left(remaining, kept, chooser.durations[-1], int(chooser.choice_flops[0]), chooser.selector_flops)
+
+    def masks(self, budget: EpisodeBudget) -> NDArray[np.bool_]:
+        """Return the choices that the next step will run as they are, ``(K·D,)``, once its selector has been paid."""
+        left = self.horizon.left(budget.steps)
+        allowance = self._allowance(budget.remaining - self._chooser.selector_flops, left)
+        return self._chooser.runnable(allowance, left)
+
+    def settle(self, budget: EpisodeBudget) -> None:
+        """Count the primitive steps that the chooser has made since it was asked last."""
+        self._expect(None)
+        chooser = self._ours
+        if chooser is not None:
+            ran, held = chooser.steps_run - self._ran, chooser.steps_held - self._held
+            self._ran, self._held = chooser.steps_run, chooser.steps_held
+            budget.steps += ran
+            budget.held_steps += held
 
     def after(self, budget: EpisodeBudget, transition: Transition) -> Transition:
         """Count the primitive steps of a choice."""
-        info = transition[4]
-        duration = int(info.get("duration", 1))
-        if info.get("option", 0) < 0:  # nothing was affordable: the chooser has repeated the last action
-            budget.held_steps += duration
-        return _counted(budget, transition, duration, self.horizon)
+        before = budget.steps
+        if self._ours is None:
+            info = transition[4]
+            budget.steps += int(info.get("duration", 1))
+            if info.get("option", 0) == HELD:
+                budget.held_steps += budget.steps - before
+        self.settle(budget)
+        self.horizon.close_step(budget.steps - before)
+        return checked(budget, transition, self.horizon)
 
     def exhausted(self, budget: EpisodeBudget) -> bool:
         """Return whether the next selector call and the cheapest choice after it can't be paid."""
-        return budget.limit - budget.spent < self._decision(budget.left(self.horizon))
+        return budget.remaining < self._decision(self.horizon.left(budget.steps))
+
+    def stuck(self, budget: EpisodeBudget) -> bool:
+        """Return whether no step is left, or not even the cheapest choice can be paid; its selector was already."""
+        left = self.horizon.left(budget.steps)
+        return left == 0 or budget.remaining < self._decision(left) - self._chooser.selector_flops
+
+    def can_hold(self, budget: EpisodeBudget) -> bool:
+        """Return whether a sub-policy has acted in this episode, and a step is left."""
+        return getattr(self._chooser, "last_action", None) is not None and self.horizon.left(budget.steps) != 0
 
     def hold(self, env: gym.Env, action: Any, budget: EpisodeBudget) -> Transition:
         """Let the chooser repeat its last primitive action; wrappers between see one more long step."""
-        left = budget.left(self.horizon) or 0
+        left = self.horizon.left(budget.steps) or 0
         self._chooser.restrict(Left(0), 1, "hold")  # should a wrapper between step the chooser more often than once
         self._chooser.hold_last_action(left)
+        self._open_step()
         obs, reward, terminated, truncated, info = self.after(budget, env.step(action))
         return obs, reward, terminated, truncated or not terminated, info
 
@@ -214,8 +339,13 @@ def make_rule(env: gym.Env, meter: ComputeMeter, on_exhausted: OnExhausted, hori
 
     Raises:
         ConfigError: the limit cannot be kept like this.
-        WrapperOrderError: the layer that chooses charges another meter.
+        WrapperOrderError: the layer that chooses charges another meter, or a layer inside resets by itself.
     """
+    if any(isinstance(layer, Autoreset) for layer in wrappers_of(env)):
+        raise WrapperOrderError(
+            f"Autoreset inside ComputeLimit would begin episodes that the limit does not know of, and go on with those "
+            f"that it ends: {env}. Put it outside: Autoreset(ComputeLimit(env, …))."
+        )
     chooser = find_chooser(env)
     if chooser is None:
         return OpaqueRule(env, on_exhausted, horizon)
@@ -228,36 +358,17 @@ def make_rule(env: gym.Env, meter: ComputeMeter, on_exhausted: OnExhausted, hori
     return ChooserRule(env, chooser, on_exhausted, horizon)
 
 
-def _counted(budget: EpisodeBudget, transition: Transition, steps: int, horizon: int | None) -> Transition:
+def checked(budget: EpisodeBudget, transition: Transition, horizon: Horizon) -> Transition:
+    """Return a transition with Python flags, truncated where no step is left; raises NonFiniteError, SpaceError."""
     obs, reward, terminated, truncated, info = transition
-    budget.steps += steps
     # The reward itself goes on as it came.
     if isinstance(reward, np.ndarray) and reward.ndim == 1:
         finite_reward_parts(reward, budget.steps)
     else:
         finite_reward(reward, budget.steps)
-    return obs, reward, bool(terminated), bool(truncated) or budget.left(horizon) == 0, info
-
-
-def _time_limit(env: gym.Env) -> int | None:
-    """Return after how many of its steps ``env`` truncates; an environment without a spec may have the wrapper."""
-    if env.spec is not None and env.spec.max_episode_steps is not None:
-        return env.spec.max_episode_steps
-    layer = env
-    while isinstance(layer, gym.Wrapper):
-        if isinstance(layer, TimeLimit):
-            return layer._max_episode_steps
-        layer = layer.env
-    return None
-
-
-def _primitive_horizon(env: gym.Env, chooser: Chooser) -> int | None:
-    """Return the chooser's own time limit, or that of a wrapper around it, which counts decisions."""
-    inside = _time_limit(getattr(chooser, "env", chooser))
-    if inside is not None:
-        return inside
-    outside = _time_limit(env)
-    return None if outside is None else outside * chooser.durations[-1]
+    terminated, truncated = bool(terminated), bool(truncated)
+    budget.ended_inside = terminated or truncated
+    return obs, reward, terminated, truncated or horizon.left(budget.steps) == 0, info
 
 
 def _require_horizon(env: gym.Env, on_exhausted: OnExhausted, horizon: int | None) -> None:
@@ -266,13 +377,6 @@ def _require_horizon(env: gym.Env, on_exhausted: OnExhausted, horizon: int | Non
             f"on_exhausted={on_exhausted!r} needs to know how many steps an episode can last, and {env} has no time "
             "limit. Pass horizon=, or make the environment with max_episode_steps=."
         )
-    require_whole_horizon(horizon)
-
-
-def require_whole_horizon(horizon: int | None) -> None:
-    """Check a number of steps, or ``None`` for no such end; raises ConfigError."""
-    if horizon is not None and (not isinstance(horizon, int) or isinstance(horizon, bool) or horizon < 1):
-        raise ConfigError(f"horizon={horizon!r}; expected a whole number of steps >= 1.")
 
 
 __all__ = [
@@ -282,7 +386,7 @@ __all__ = [
     "OpaqueRule",
     "Rule",
     "Transition",
+    "checked",
     "make_rule",
     "merge_infos",
-    "require_whole_horizon",
 ]

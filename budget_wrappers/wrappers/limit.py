@@ -1,16 +1,27 @@
 """Wrapper that limits what an episode may spend: ``ComputeLimit``."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, get_args
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
+from numpy.typing import NDArray
 
-from budget_wrappers.errors import ConfigError, InfeasibleBudgetError, WrapperOrderError
+from budget_wrappers.errors import ConfigError, InfeasibleBudgetError, MeterError, WrapperOrderError
 from budget_wrappers.functional.costs import MOST_FLOPS, as_whole
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.wrappers.exhaustion import EpisodeBudget, OnExhausted, Transition, make_rule, merge_infos
-from budget_wrappers.wrappers.reading import CostReader, plain, require_options
+from budget_wrappers.wrappers.choosing import HELD
+from budget_wrappers.wrappers.exhaustion import (
+    ChooserRule,
+    EpisodeBudget,
+    OnExhausted,
+    Transition,
+    make_rule,
+    merge_infos,
+)
+from budget_wrappers.wrappers.reading import CostReader, plain, require_options, reward_space_of
 
 
 class ComputeLimit(CostReader, RecordConstructorArgs):
@@ -84,6 +95,7 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
         self.set_budget(max_flops)
         self.budget_unit = self.max_flops
         self.episode = EpisodeBudget(self.max_flops)
+        self._over, self._observation = False, None
 
     @property
     def remaining(self) -> int:
@@ -104,37 +116,121 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
         """
         self.max_flops = feasible_limit(flops, self._rule.first_decision())
 
+    @property
+    def action_masks(self) -> Callable[[], NDArray[np.bool_]]:
+        """A method that returns the choices which the next ``step`` runs as they are, ``(K·D,)`` booleans.
+
+        It counts on the most that the selector's call may cost. Around an opaque policy there is none: what the
+        environment says of its actions goes on as it is.
+        """
+        if not isinstance(self._rule, ChooserRule):
+            raise AttributeError("action_masks")
+        return partial(self._rule.masks, self.episode)
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset; ``options["budget"]``, which is passed on too, is the same as ``set_budget`` just before."""
         require_options(options)
         self.set_budget(self.max_flops if options is None else options.get("budget", self.max_flops))
-        obs, info = super().reset(seed=seed, options=options)
-        self.episode = EpisodeBudget(self.max_flops)
-        return obs, self.amend(info, ended=False)
+        executed = self.meter.totals["act"]
+        with self._rule.resetting():
+            self._observation, info = super().reset(seed=seed, options=options)
+        self._begin(self.meter.totals["act"] - executed)
+        return self._observation, self.amend(info, ended=False)
+
+    def _begin(self, spent: int) -> None:
+        """Begin an episode that has spent FLOPs already: what a wrapper inside ran in its reset is not free."""
+        self.episode, self._over = EpisodeBudget(self.max_flops, spent), False
+        self._rule.begin()
 
     def step(self, action: Any) -> Transition:
         """Step within the limit, and to the end of the episode where it is exhausted.
+
+        After an exception inside, what has run until then is in the account, and the next ``step`` goes on from there.
+        The selector need not run again for it: where it does it is charged again, so compare ``remaining`` with its
+        cost before. A ``step`` after the environment's own end begins an episode, as the environment has.
 
         Raises:
             CostError: the selector has cost more than it declares.
             NonFiniteError: the environment's reward is NaN or infinite.
             SpaceError: it is no number, nor a vector of them.
             MeterError: the episode has ended and the meter was never used, or it was charged for a batch.
+            WrapperOrderError: the limit had ended the episode, or a wrapper inside resets in its ``step``.
         """
+        if self._over:
+            self._begin_after_end()
         episode, rule = self.episode, self._rule
-        rule.before(episode, self._account.collect())
-        transition = rule.after(episode, self.env.step(action))
-        self.read_cost()
-        episode.spent = self._seen
-        if not (transition[2] or transition[3]) and rule.exhausted(episode):
-            if self._ends_as is None:
-                transition = merge(transition, rule.hold(self.env, action, episode), self._summed)
-            else:
-                transition = (*transition[:2], *self._ends_as, transition[4])
-        ended = transition[2] or transition[3]
+        failed, episode.failed = episode.failed, True
+        rule.before(episode, self._spend())
+        try:
+            transition = self._run(action, failed)
+        except BaseException as error:
+            self._account_for(error)
+            raise
+        episode.failed, self._observation = False, transition[0]
+        self._over = ended = transition[2] or transition[3]
         if ended:
             self._account.require_use()
         return *transition[:4], self.amend(transition[4], ended)
+
+    def _run(self, action: Any, failed: bool) -> Transition:
+        """Step, and hold or end the episode where the limit is exhausted.
+
+        Args:
+            action: of the policy or selector.
+            failed: the step before has raised, so that it could do neither.
+        """
+        episode, rule = self.episode, self._rule
+        if failed and rule.stuck(episode):
+            return self._hold(action) if rule.can_hold(episode) and self._ends_as is None else self._end_here()
+        transition = rule.after(episode, self.env.step(action))
+        self._spend()
+        if transition[2] or transition[3] or not rule.exhausted(episode):
+            return transition
+        if self._ends_as is None:
+            return merge(transition, self._hold(action), self._summed)
+        return *transition[:2], *self._ends_as, transition[4]
+
+    def _hold(self, action: Any) -> Transition:
+        transition = self._rule.hold(self.env, action, self.episode)
+        self._spend()
+        return transition
+
+    def _end_here(self) -> Transition:
+        """Return an end at the last observation: nothing more can run."""
+        space = reward_space_of(self.env)
+        reward = 0.0 if space is None else np.zeros(space.shape, space.dtype)
+        info = {key: np.float64(0) for key in self._summed} | {"option": np.float64(HELD)}
+        return self._observation, reward, *(self._ends_as or (False, True)), info
+
+    def _spend(self) -> int:
+        """Return what has run since the last call, which the episode pays for."""
+        total, seen = self._account.collect(), self._seen
+        self._seen = total
+        cost = total - seen if total >= seen else total  # a wrapper inside may have begun the account anew
+        self.episode.spent += cost
+        return cost
+
+    def _account_for(self, error: BaseException) -> None:
+        """Book what ran until ``error``, and tell whoever catches it where nothing is left for another choice."""
+        episode, rule = self.episode, self._rule
+        rule.settle(episode)
+        try:
+            self._spend()
+        except MeterError as second:  # as the other one is on its way already
+            error.add_note(str(second))
+        if rule.exhausted(episode):
+            error.add_note(
+                f"ComputeLimit: {self.remaining} of {episode.limit} FLOPs are left, too few for another choice. Call "
+                "step() again without asking the policy or selector again, which ends the episode, or reset()."
+            )
+
+    def _begin_after_end(self) -> None:
+        if not self.episode.ended_inside:
+            raise WrapperOrderError(
+                "The limit has ended this episode and step() was called without a reset(): the environment inside "
+                "would go on with it. Call reset(); a wrapper that resets by itself belongs outside of ComputeLimit."
+            )
+        self._begin(0)
 
     def limit_report(self) -> dict[str, np.float64]:
         """Return what ``info["compute"]`` says about the limit."""

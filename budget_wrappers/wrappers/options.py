@@ -129,7 +129,7 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         self.raw_return = RawReturn()
         self._subscribers: list[Subscriber] = []
         self._observation: Any = None
-        self._started = False
+        self._started = self._ended = False
 
     def set_weight(self, weight: float) -> None:
         """Change the penalty's weight from the next option on; raises ConfigError and CostError."""
@@ -146,24 +146,32 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         self._observation, info = self.env.reset(seed=seed, options=options)
         self.start_choices()
         self.raw_return.value = 0.0
-        self._started, self._over = True, False
+        self._started, self._over, self._ended = True, False, False
         self.actors.begin()
         return self._observation, self.write_choice(info, 0, HELD)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Run one option; after an exception in it the next ``step`` begins a new one from the latest observation."""
+        """Run one option; after an exception in it the next ``step`` begins a new one from the latest observation.
+
+        A ``step`` after an end begins an episode: an environment that resets by itself has begun one.
+        """
         if not self._started:
             raise ResetNeeded("Call reset() before step().")
+        if self._ended:
+            self._ended, self.raw_return.value = False, 0.0
+            self.start_episode()
         index, steps = self.choose(action)
-        total, taken, terminated, truncated, unspent = 0.0, 0, False, False, sum(self.choice_unspent)
+        total, taken, terminated, truncated, spent = 0.0, 0, False, False, sum(self.choice_spent)
         while taken < steps and not (terminated or truncated):
             reward, terminated, truncated, info = self._primitive_step(index)
             total += reward
             taken += 1
         self.raw_return.value += total
         cost = 0.0 if index == HELD else float(self.costs[index])
-        if self.weight and (unspent := sum(self.choice_unspent) - unspent):
-            cost -= unspent / (taken * int(self.choice_flops[0]))
+        if self.weight and index != HELD:
+            unspent = taken * int(self.choice_flops[index]) - (sum(self.choice_spent) - spent)
+            if unspent:
+                cost -= unspent / (taken * int(self.choice_flops[0]))
         reward = option_reward(total, taken, cost, self.weight)
         return self._observation, reward, terminated, truncated, self.write_choice(info, taken, index)
 
@@ -173,8 +181,13 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
             self.last_action = charged_action(self, index, before)
         self._observation, reward, terminated, truncated, info = self.env.step(self.last_action)
         self.choice_counts[index] += 1
+        self.steps_run += 1
+        self.steps_held += index == HELD
+        self._ended = bool(terminated or truncated)
         step = finite_reward(reward, sum(self.choice_counts)), bool(terminated), bool(truncated)
-        if step[1] or step[2] or self._over:  # an environment that is stepped on has begun an episode, some a step later
+        if (
+            step[1] or step[2] or self._over
+        ):  # an environment that is stepped on has begun an episode, some a step later
             if step[1] or step[2] or self._autoresets:
                 self.actors.begin()
             self._over = step[1] or step[2]
@@ -202,12 +215,13 @@ def charged_action(wrapper: Any, index: int, observation: Any) -> Any:
     spent = most  # of a call that fails, too: it has run
     try:
         with meter.paused():
-            action = checked_action(wrapper.env.action_space, wrapper.actors[index](observation), policy.name)
+            action = wrapper.actors[index](observation)
         spent = spent_by(policy, most)
+        require_declared(policy, spent, most)
+        return checked_action(wrapper.env.action_space, action, policy.name)
     finally:
         meter.add(spent, policy.name)
-    wrapper.choice_unspent[index] += most - spent
-    return action
+        wrapper.choice_spent[index] += spent
 
 
 def durations_of(hold: int | Sequence[int]) -> tuple[int, ...]:
@@ -231,17 +245,23 @@ def spent_by(policy: Any, most: int) -> int:
     """Return what the last call of a sub-policy cost: its ``flops_of_last_call`` where it has one, else ``most``.
 
     Raises:
-        CostError: more than it declares.
+        CostError: it is not a whole number.
     """
     spent = getattr(policy, "flops_of_last_call", most)
-    if type(spent) is not int:
-        spent = whole(spent, f"flops_of_last_call of sub-policy {policy.name!r}")
+    return spent if type(spent) is int else whole(spent, f"flops_of_last_call of sub-policy {policy.name!r}")
+
+
+def require_declared(policy: Any, spent: int, most: int) -> None:
+    """Check what the last call of a sub-policy says that it cost.
+
+    Raises:
+        CostError: more than it declares.
+    """
     if spent > most:
         raise CostError(
             f"Sub-policy {policy.name!r} ran {spent} FLOPs in one call and declares {most}: expected the most that one "
             "call can cost. After its network has changed call recount()."
         )
-    return spent
 
 
 def checked_action(space: gym.Space, action: Any, name: str) -> Any:

@@ -68,6 +68,13 @@ class VectorChooser(VectorCostReader):
         choices = choices.astype(np.int64)
         return choices if resetting is None else np.where(resetting, HELD, choices)
 
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Return the choices that each environment may run, ``(n, K)`` booleans: all, as nothing here restricts them.
+
+        The environments' own masks are of primitive actions, which the sub-policies choose.
+        """
+        return np.ones((self._n, len(self.choice_names)), bool)
+
     def write_choices(self, infos: dict[str, Any], choices: np.ndarray) -> dict[str, Any]:
         """Count what ran in the step just closed, ``(n,)``; return its ``infos`` with that.
 

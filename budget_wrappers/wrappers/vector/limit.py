@@ -8,7 +8,7 @@ from gymnasium.vector import VectorEnv
 
 from budget_wrappers.errors import ConfigError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.wrappers.exhaustion import require_whole_horizon
+from budget_wrappers.wrappers.horizon import require_whole_horizon
 from budget_wrappers.wrappers.reading import plain, require_options
 from budget_wrappers.wrappers.vector.ending import EpisodeEnder
 from budget_wrappers.wrappers.vector.limits import EpisodeLimits
