@@ -10,6 +10,7 @@ from agents.loop.divergence import require_converging
 from agents.loop.spaces import NoEnvironment
 from agents.replay.buffers import ReplayBuffer
 from agents.replay.dataset import Transitions, open_dataset, read_transitions
+from budget_wrappers.arguments import refuse
 from budget_wrappers.errors import ConfigError, DatasetError
 
 
@@ -50,6 +51,8 @@ def environment_for(env: Any, dataset: Any) -> Any:
         DatasetError: the data set cannot be opened.
     """
     if env is not None:
+        if not hasattr(env, "action_space"):
+            refuse("env", env, "a Gymnasium environment or vector environment")
         return env
     if dataset is None:
         raise ConfigError("env=None and dataset=None: expected one of them, for the spaces; pass dataset=…")

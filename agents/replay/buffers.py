@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from budget_wrappers.arguments import a_count, a_flag, a_number, an_instance
 from budget_wrappers.errors import ConfigError, NonFiniteError
 from budget_wrappers.functional.finite import LARGEST, storable
+from budget_wrappers.metering.latency import as_device
 
 
 class Batch(NamedTuple):
@@ -68,17 +70,31 @@ class ReplayBuffer:
         reward_scale: float = 1.0,
         device: str = "cpu",
     ) -> None:
+        a_count("buffer_size", capacity, 1, 2**40)
+        a_count("n_step", n_step, 1)
+        a_number("gamma", gamma, "a discount in [0, 1]", lambda share: 0 <= share <= 1)
+        a_number("reward_scale", reward_scale, "a factor above 0", lambda factor: factor > 0)
+        discrete = a_flag("discrete", discrete)
+        for name, shape in (("observation_shape", observation_shape), ("action_shape", action_shape)):
+            for size in an_instance(name, shape, tuple | list, "a tuple of sizes"):
+                a_count(name, size)
         if n_step > capacity:
             raise ConfigError(
                 f"buffer_size={capacity} holds no window of n_step={n_step}; raise buffer_size or lower n_step"
             )
-        self.capacity, self.gamma, self.n_step, self.device = capacity, gamma, n_step, torch.device(device)
+        self.capacity, self.gamma, self.n_step, self.device = capacity, gamma, n_step, as_device(device)
         self.largest_reward = LARGEST / (n_step * max(reward_scale, 1.0))
         # torch.empty leaves the pages of a large buffer untouched until they are written.
         action_dtype = torch.int64 if discrete else torch.float32
-        self.observation = torch.empty((capacity, *observation_shape), dtype=observation_dtype, device=device)
-        self.next_observation = torch.empty_like(self.observation)
-        self.action = torch.empty((capacity, *action_shape), dtype=action_dtype, device=device)
+        try:
+            self.observation = torch.empty((capacity, *observation_shape), dtype=observation_dtype, device=device)
+            self.next_observation = torch.empty_like(self.observation)
+            self.action = torch.empty((capacity, *action_shape), dtype=action_dtype, device=device)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"buffer_size={capacity} observations {tuple(observation_shape)} do not fit the memory of {device!r} "
+                f"({str(error).splitlines()[0]}): expected a replay that does; lower buffer_size"
+            ) from error
         self.reward = torch.empty(capacity, device=device)
         self.terminated = torch.empty(capacity, dtype=torch.bool, device=device)
         self.follower = torch.empty(capacity, dtype=torch.int64, device=device)

@@ -16,6 +16,7 @@ from gymnasium.wrappers import NormalizeReward
 from torch import Tensor
 
 from agents.replay.buffers import Batch, ReplayBuffer, require_storable
+from budget_wrappers.arguments import a_count, a_function, an_instance
 from budget_wrappers.errors import ConfigError, SpaceError
 
 GoalReward = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -119,6 +120,9 @@ class HindsightReplay(ReplayBuffer):
         relabelled: int = 4,
         **settings: Any,
     ) -> None:
+        an_instance("goals", goals, GoalSlices, "GoalSlices")
+        a_function("reward_of", reward_of)
+        a_count("relabelled", relabelled)
         super().__init__(capacity, observation_shape, action_shape, **settings)
         self.goals, self.reward_of = goals, reward_of
         self.share = relabelled / (relabelled + 1)

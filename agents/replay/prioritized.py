@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from agents.replay.buffers import Batch, ReplayBuffer
+from budget_wrappers.arguments import a_number
 from budget_wrappers.errors import NonFiniteError
 
 
@@ -92,6 +93,8 @@ class PrioritizedReplay(ReplayBuffer):
         floor: float = 1e-6,
         **settings: Any,
     ) -> None:
+        for name, value in (("alpha", alpha), ("beta", beta), ("floor", floor)):
+            a_number(name, value, "a number of at least 0", lambda number: number >= 0)
         super().__init__(capacity, observation_shape, action_shape, **settings)
         self.alpha, self.beta, self.floor = alpha, beta, floor
         self.tree, self.highest = SumTree(capacity), 1.0

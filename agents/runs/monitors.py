@@ -18,6 +18,7 @@ from agents.loop.divergence import require_converging, require_finite_metrics
 from agents.loop.evaluate import EVALUATION_SEED, evaluate_policy, undisturbed
 from agents.report.video import record_episode
 from agents.runs.log import RunFolder
+from budget_wrappers.arguments import a_count, a_flag, an_instance
 
 
 class Log(Callback):
@@ -113,6 +114,9 @@ class Evaluate(Callback):
         best: str | Path | None = None,
         log: RunFolder | None = None,
     ) -> None:
+        an_instance("env", env, gym.Env, "a Gymnasium environment of its own")
+        a_count("episodes", episodes, 1)
+        a_count("seed", seed)
         self.env, self.episodes, self.seed, self.best, self.log = env, episodes, seed, best, log
         self.clock = Every(every)
         self.curve: list[dict[str, Any]] = []
@@ -203,7 +207,7 @@ class Checkpoint(Callback):
         log: RunFolder | None = None,
         replay: bool = True,
     ) -> None:
-        self.path, self.alongside, self.log, self.replay = Path(path), alongside, log, replay
+        self.path, self.alongside, self.log, self.replay = Path(path), alongside, log, a_flag("replay", replay)
         self.clock = Every(every)
         self.at_end = False
 

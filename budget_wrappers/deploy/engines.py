@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from budget_wrappers.arguments import an_instance
 from budget_wrappers.deploy.numpy_engine import NumpyPerceptron
 from budget_wrappers.deploy.onnx_engine import OnnxPerceptron
 from budget_wrappers.errors import ConfigError
@@ -63,8 +64,10 @@ class EnginePolicy:
     """
 
     def __init__(self, actor: TrainedActor, engine: Engine, meter: ComputeMeter | None = None) -> None:
-        if engine not in ENGINES:
+        if not isinstance(engine, str) or engine not in ENGINES:
             raise ConfigError(f"engine={engine!r}: expected one of {', '.join(ENGINES)}")
+        an_instance("actor", actor, TrainedActor, "a TrainedActor")
+        an_instance("meter", meter, ComputeMeter, "a ComputeMeter", optional=True)
         require_finite_weights(nn.ModuleList(actor.layers), "the actor")
         self.actor, self.engine, self.meter = actor, engine, meter if meter is not None else ComputeMeter()
         self.flops = sum(2 * layer.in_features * layer.out_features for layer in actor.layers)

@@ -16,8 +16,6 @@ from budget_wrappers.errors import CostError
 
 MOST_FLOPS = 2**62 - 1
 """The most FLOPs that one charge, one declared cost or one limit may be: the sum of two still fits int64."""
-MOST_STEPS = 2**31 - 1
-"""The most steps that a choice may last or an episode may have."""
 EXACT = 2**53
 """Up to here every whole number is a float64; a float beyond it stands for several."""
 
@@ -55,9 +53,7 @@ def whole(value: Any, what: str, most: int | None = MOST_FLOPS, between: str = "
     if number < 0:
         raise CostError(f"{what}{between}{number}; expected at least 0, as a policy cannot earn back what it spends.")
     if most is not None and number > most:
-        raise CostError(
-            f"{what}{between}{number}; expected at most {most}, so that sums fit int64. Is it an overflow?"
-        )
+        raise CostError(f"{what}{between}{number}; expected at most {most}, so that sums fit int64. Is it an overflow?")
     return number
 
 
@@ -164,7 +160,6 @@ def penalised_reward(reward: Any, cost: Any, weight: float, floor: float | None 
 
 __all__ = [
     "MOST_FLOPS",
-    "MOST_STEPS",
     "as_whole",
     "cost_shares",
     "exit_costs",

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from budget_wrappers.core import Convention, Phase, Spend
-from budget_wrappers.errors import MeterError
+from budget_wrappers.errors import ConfigError, MeterError
 from budget_wrappers.metering.checks import MOST_FLOPS, check_convention, check_name, whole
 from budget_wrappers.metering.phases import aside, in_mode, in_phase, uncharging
 from budget_wrappers.metering.processes import check_home, refuse_pickling
@@ -99,6 +99,8 @@ class ComputeMeter(MeterState):
         """
         if name is not None:
             check_name(name, "name")
+        if not isinstance(shared, bool) or not isinstance(static, bool | None):
+            raise ConfigError(f"static={static!r}, shared={shared!r}; expected True or False, static also None")
         watch = install(self, self._watches, module, self.name if name is None else name, static, shared)
         self.used, self._foreign = True, False
         return watch

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from budget_wrappers.arguments import a_number, a_text, an_instance
 from budget_wrappers.core import Convention
 from budget_wrappers.errors import CheckpointError, ConfigError, UncountableError
 from budget_wrappers.files import require_types, sealed, unsealed, write_text
 from budget_wrappers.metering.checks import check_convention, whole
-from budget_wrappers.metering.evaluation import evaluating
 from budget_wrappers.metering.counting import count_flops
 from budget_wrappers.metering.energy import Energy, measure_energy
+from budget_wrappers.metering.evaluation import evaluating
 from budget_wrappers.metering.latency import Latency, measure_latency
 from budget_wrappers.metering.meter import ComputeMeter
 from budget_wrappers.metering.quiet import all_quiet
@@ -161,8 +162,11 @@ def profile(
         (16, 10, True)
     """
     check_convention(convention)
-    if hz is not None and not hz > 0:
-        raise ConfigError(f"hz={hz}; expected a control rate above 0")
+    if hz is not None:
+        hz = a_number("hz", hz, "a control rate above 0", lambda rate: rate > 0)
+    if name is not None:
+        a_text("name", name)
+    an_instance("module", module, nn.Module, "a torch.nn.Module", optional=True)
     call, flops, acting = _acting(policy, obs, module, convention)
     parameters = [parameter for part in acting for parameter in part.parameters()]
     device = str(parameters[0].device) if parameters else "cpu"

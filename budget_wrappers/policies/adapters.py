@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from budget_wrappers.arguments import a_flag, a_function, a_text
 from budget_wrappers.core import Convention
 from budget_wrappers.errors import ConfigError, SpaceError
 from budget_wrappers.functional.costs import validate_flops
@@ -75,9 +76,11 @@ class FunctionPolicy:
 
         Raises:
             CostError: ``flops`` is NaN, negative or not whole.
-            ConfigError: ``convention`` is unknown, ``reset`` cannot be called without arguments.
+            ConfigError: ``function`` cannot be called, ``name`` is not text, ``convention`` is unknown, ``reset``
+                cannot be called without arguments.
         """
-        self.name = name if name is not None else getattr(function, "__name__", type(function).__name__)
+        a_function("function", function)
+        self.name = a_text("name", getattr(function, "__name__", type(function).__name__) if name is None else name)
         self.flops, self.convention = whole_flops(flops, self.name), check_convention(convention)
         self._function = function
         if (forget := reset_of(function, reset, self.name)) is not None:
@@ -125,15 +128,16 @@ class AgentPolicy:
             convention: what ``flops`` counts; that of the meter that pays for it.
 
         Raises:
-            ConfigError: ``agent`` has no ``predict``, or ``convention`` is unknown.
+            ConfigError: ``agent`` has no ``predict``, ``name`` is not text, ``deterministic`` or ``batched`` is not a
+                bool, or ``convention`` is unknown.
             CostError: ``flops`` is NaN, negative or not whole.
         """
         if not callable(getattr(agent, "predict", None)):
             raise ConfigError(f"{agent!r} has no predict(observation, deterministic=…); use FunctionPolicy.")
         self.agent = agent
-        self.name = name if name is not None else type(agent).__name__
+        self.name = type(agent).__name__ if name is None else a_text("name", name)
         self.flops, self.convention = whole_flops(flops, self.name), check_convention(convention)
-        self.deterministic = deterministic
+        self.deterministic, batched = a_flag("deterministic", deterministic), a_flag("batched", batched)
         self._forget = reset_of(agent, None, self.name)
         self.batched = batched and self._forget is None
         self.remembers = False

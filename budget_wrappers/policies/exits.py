@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from budget_wrappers.arguments import a_function
 from budget_wrappers.core import Convention
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering import count_flops
@@ -98,6 +99,9 @@ class ExitPolicy:
             raise ConfigError(
                 f"network={network!r}; expected an EarlyExitNetwork. Of an agent with exits make agent.exit_policy()."
             )
+        a_function("act", act)
+        a_function("to_array", to_array, optional=True)
+        a_function("at", at, optional=True)
         require_finite_weights(network, "the network with exits")
         self.network, self.convention = network, check_convention(convention)
         self._act, self._to_array, self._at = act, to_array, at

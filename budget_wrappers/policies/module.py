@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
+from budget_wrappers.arguments import a_function, a_text, an_instance
 from budget_wrappers.core import Convention
-from budget_wrappers.errors import ConfigError, CostError, SpaceError, UncountableError
+from budget_wrappers.errors import CostError, SpaceError, UncountableError
 from budget_wrappers.metering import CountingMode, count_flops
 from budget_wrappers.metering.counting import eagerly, original
 from budget_wrappers.metering.evaluation import evaluating, mode_dependent
@@ -70,13 +71,13 @@ class ModulePolicy:
             NonFiniteError: weights of ``module`` are not finite.
             SpaceError: ``act`` cannot act on the example, which the message describes.
             UncountableError: ``module`` is scripted, or the FLOPs of something in it cannot be counted.
-            ConfigError: ``convention`` is unknown, ``reset`` cannot be called without arguments.
+            ConfigError: ``module`` is not a module, ``act`` cannot be called, ``convention`` is unknown, ``reset`` cannot be called without arguments.
         """
-        if not isinstance(module, torch.nn.Module):
-            raise ConfigError(f"module={module!r}; expected a torch.nn.Module. For a function use FunctionPolicy.")
+        an_instance("module", module, torch.nn.Module, "a torch.nn.Module; for a function use FunctionPolicy")
+        a_function("act", act)
         require_finite_weights(module, f"the module {type(module).__name__}")
         self.module, self._act = module, act
-        self.name = name if name is not None else type(module).__name__
+        self.name = type(module).__name__ if name is None else a_text("name", name)
         self.convention, self._like = convention, floating_of(module)
         self._layout = layout_of(example)
         if (forget := reset_of(module, reset, self.name)) is not None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from budget_wrappers.arguments import a_function, a_text
 from budget_wrappers.core import SubPolicy
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.costs import relative_costs, validate_flops
@@ -174,7 +175,7 @@ def load_registered(reference: str) -> Any:
     Raises:
         ConfigError: nobody registered it.
     """
-    scheme, colon, rest = reference.partition(":")
+    scheme, colon, rest = a_text("reference", reference).partition(":")
     if reference in _named:
         return _named[reference]()
     if colon and scheme in _loaders:
@@ -206,7 +207,8 @@ def require_sub_policy(candidate: Any) -> SubPolicy:
 
 
 def _register(registry: dict[str, Any], key: str, value: Any, kind: str) -> None:
-    if not key or ":" in key:
+    a_function(f"the factory of the {kind}", value)
+    if not isinstance(key, str) or not key or ":" in key:
         raise ConfigError(f"{kind} {key!r}: expected a name without a colon.")
     if registry.get(key, value) is not value:
         raise ConfigError(f"The {kind} {key!r} is registered already, as {registry[key]!r}; choose another name.")

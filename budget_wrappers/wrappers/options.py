@@ -8,9 +8,10 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
 
+from budget_wrappers.arguments import MOST_STEPS
 from budget_wrappers.core import SubPolicy
 from budget_wrappers.errors import ConfigError, CostError, NonFiniteError, SpaceError
-from budget_wrappers.functional.costs import MOST_STEPS, whole
+from budget_wrappers.functional.costs import whole
 from budget_wrappers.functional.options import option_reward
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies.memory import Actors

@@ -7,6 +7,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
+from budget_wrappers.arguments import MOST_STEPS
 from budget_wrappers.errors import ConfigError, InfeasibleBudgetError, WrapperOrderError
 from budget_wrappers.wrappers.exhaustion import OnExhausted
 from budget_wrappers.wrappers.limit import feasible_limit
@@ -83,7 +84,7 @@ class TeamLimits:
                 "'terminate', or give the sub-policies to SubPolicyAction."
             )
         found = horizon if horizon is not None else getattr(env.unwrapped, "max_cycles", None)
-        if found is not None and (not isinstance(found, int) or isinstance(found, bool) or found < 1):
+        if found is not None and (type(found) is not int or not 1 <= found <= MOST_STEPS):
             raise ConfigError(f"horizon={found!r}; expected a whole number of decisions an agent, >= 1.")
         calls = self.choices is not None and any(self.choices.selector_flops.values())
         if found is None and (self._mode == "cheapest" or (self._mode == "hold" and calls)):

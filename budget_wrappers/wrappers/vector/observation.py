@@ -10,6 +10,7 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space, iterate
 
+from budget_wrappers.arguments import a_flag, a_text
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.wrappers.observation import (
     GivenShare,
@@ -72,8 +73,9 @@ class BudgetAwareObservation(VectorWrapper, RecordConstructorArgs):
             SpaceError: ``dict_key`` is taken, the observation cannot be flattened, or ``env`` is no vector one.
             WrapperOrderError: ``remaining`` (or ``scale``) without a ``ComputeLimit`` inside.
         """
-        if what not in get_args(What):
+        if not isinstance(what, str) or what not in get_args(What):
             raise ConfigError(f"what={what!r}; expected one of {', '.join(get_args(What))}.")
+        flatten, dict_key = a_flag("flatten", flatten), a_text("dict_key", dict_key)
         RecordConstructorArgs.__init__(
             self, what=what, flatten=plain(flatten), scale=plain(scale), draw=plain(draw), dict_key=dict_key
         )
