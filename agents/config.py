@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from budget_wrappers.errors import ConfigError
+from budget_wrappers.functional.finite import LARGEST
 
 Activation = Literal["relu", "tanh"]
 """Between the layers of every perceptron."""
@@ -286,7 +287,7 @@ class OffPolicyConfig(Settings):
         require(0 <= self.gamma <= 1, "gamma", self.gamma, "a discount in [0, 1]")
         require(1 <= self.train_freq < 2**31, "train_freq", self.train_freq, "at least 1 step, below 2**31")
         require(-1 <= self.gradient_steps < 2**31, "gradient_steps", self.gradient_steps, "-1, or 0 or more updates")
-        require(self.reward_scale > 0, "reward_scale", self.reward_scale, "a factor above 0")
+        require(0 < self.reward_scale <= LARGEST, "reward_scale", self.reward_scale, "a factor above 0 in float32")
         require(self.n_step >= 1, "n_step", self.n_step, "at least 1 step")
         require(self.hindsight >= 0, "hindsight", self.hindsight, "0 or more relabelled transitions for each real one")
         require(all(width >= 1 for width in self.net_arch), "net_arch", self.net_arch, "widths of at least 1")

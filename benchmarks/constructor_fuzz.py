@@ -116,6 +116,7 @@ def run(calls: int, seed: int, only: list[str], seconds: int) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     faults: list[dict[str, str]] = []
     accepted: dict[str, Counter[str]] = defaultdict(Counter)
+    sensible: dict[str, dict[str, str]] = defaultdict(dict)
     labels = list(NONSENSE)
     for place in range(calls):
         name = list(known)[place % len(known)]
@@ -137,7 +138,7 @@ def run(calls: int, seed: int, only: list[str], seconds: int) -> dict[str, Any]:
                 if reason is None:
                     accepted[f"{name}({key}=)"][chosen[key]] += 1
                 else:
-                    counts["accepted with a reason"] += 1
+                    sensible[f"{name}({key}=)"][chosen[key]] = reason
         elif outcome not in ("project", "TypeError", "ValueError"):
             faults.append({"target": name, "arguments": str(chosen), "error": message[:300]})
     return {
@@ -146,6 +147,7 @@ def run(calls: int, seed: int, only: list[str], seconds: int) -> dict[str, Any]:
         "targets": len(known),
         "counts": dict(counts.most_common()),
         "faults": faults,
+        "accepted": {key: dict(sorted(values.items())) for key, values in sorted(sensible.items())},
         "accepted_without_reason": {key: dict(values) for key, values in sorted(accepted.items())},
     }
 

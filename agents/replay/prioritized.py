@@ -93,8 +93,9 @@ class PrioritizedReplay(ReplayBuffer):
         floor: float = 1e-6,
         **settings: Any,
     ) -> None:
-        for name, value in (("alpha", alpha), ("beta", beta), ("floor", floor)):
-            a_number(name, value, "a number of at least 0", lambda number: number >= 0)
+        for name, value in (("alpha", alpha), ("beta", beta)):
+            a_number(name, value, "an exponent in [0, 1]", lambda number: 0 <= number <= 1)
+        a_number("floor", floor, "a number of at least 0", lambda number: number >= 0)
         super().__init__(capacity, observation_shape, action_shape, **settings)
         self.alpha, self.beta, self.floor = alpha, beta, floor
         self.tree, self.highest = SumTree(capacity), 1.0

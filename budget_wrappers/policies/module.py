@@ -71,7 +71,8 @@ class ModulePolicy:
             NonFiniteError: weights of ``module`` are not finite.
             SpaceError: ``act`` cannot act on the example, which the message describes.
             UncountableError: ``module`` is scripted, or the FLOPs of something in it cannot be counted.
-            ConfigError: ``module`` is not a module, ``act`` cannot be called, ``convention`` is unknown, ``reset`` cannot be called without arguments.
+            ConfigError: ``module`` is not a module, ``act`` cannot be called, ``convention`` is unknown, ``reset``
+                cannot be called without arguments.
         """
         an_instance("module", module, torch.nn.Module, "a torch.nn.Module; for a function use FunctionPolicy")
         a_function("act", act)
