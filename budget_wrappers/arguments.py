@@ -21,7 +21,7 @@ def refuse(name: str, value: Any, expected: str) -> NoReturn:
     """Raise ConfigError for an argument."""
     said = repr(value)
     said = said if len(said) <= 200 else f"{said[:200]}…"
-    raise ConfigError(f"{name}={said} of type {type(value).__name__}: expected {expected}")
+    raise ConfigError(f"{name}={said}: expected {expected}")
 
 
 def a_flag(name: str, value: Any) -> bool:
@@ -80,7 +80,7 @@ def a_number(
 def a_count(name: str, value: Any, least: int = 0, most: int = MOST_STEPS) -> int:
     """Return a whole number of at least ``least`` and at most ``most`` as an int."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Integral) or not least <= value <= most:
-        refuse(name, value, f"a whole number of at least {least}" + (f" and at most {most}" if most else ""))
+        refuse(name, value, f"at least {least} and at most {most}, a whole number")
     return int(value)
 
 

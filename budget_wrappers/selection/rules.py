@@ -56,7 +56,7 @@ class GreedyByCostRule:
             InfeasibleBudgetError: it is below the cheapest, or NaN.
         """
         if not (isinstance(budget, float) and budget != budget):  # NaN is below every cost
-            budget = a_number("budget", budget, "a finite number of FLOPs")
+            a_number("budget", budget, "a finite number of FLOPs")
         if not budget >= self._flops.min():
             raise InfeasibleBudgetError(
                 f"A budget of {budget!r} FLOPs a step is below the {int(self._flops.min())} of the cheapest "
