@@ -55,8 +55,13 @@ class PolynomialSchedule:
     def __post_init__(self) -> None:
         if not isinstance(self.prefix, str):
             refuse("prefix", self.prefix, "text")
-        for name in ("start", "end", "final", "power"):
-            a_number(f"{self.prefix}{name}", getattr(self, name))
+        for name, expected in (
+            ("start", "a share of the run"),
+            ("end", "a share of the run"),
+            ("final", "a share of the weights in [0, 1)"),
+            ("power", "an exponent above 0"),
+        ):
+            a_number(f"{self.prefix}{name}", getattr(self, name), expected)
         for holds, name, expected in (
             (0 <= self.final < 1, "final", "a share of the weights in [0, 1)"),
             (

@@ -40,7 +40,7 @@ def keep_units(layer: nn.Linear, following: nn.Linear | Sequence[nn.Linear], kee
     for consumer in consumers:
         an_instance("following", consumer, nn.Linear, "the torch.nn.Linear layers that read it")
     units = layer.out_features
-    an_instance("keep", keep, Tensor | list | tuple | np.ndarray, "ascending indices, or a boolean for each unit")
+    an_instance("keep", keep, Tensor | Sequence | np.ndarray, "ascending indices, or a boolean for each unit")
     try:
         index = _indices(torch.as_tensor(keep, device=layer.weight.device), units)
     except (TypeError, ValueError, RuntimeError, OverflowError):

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from budget_wrappers.arguments import a_count, a_number, an_instance
+from budget_wrappers.arguments import MOST_STEPS, a_number, an_instance
 from budget_wrappers.core import Choice
-from budget_wrappers.errors import InfeasibleBudgetError
+from budget_wrappers.errors import ConfigError, InfeasibleBudgetError
 from budget_wrappers.functional.costs import validate_flops
 
 
@@ -111,7 +111,8 @@ def greedy_by_cost(flops: ArrayLike, budget: float, duration: int = 1) -> Greedy
 
 
 def _require(name: str, value: int, least: int) -> None:
-    a_count(name, value, least)
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= MOST_STEPS:
+        raise ConfigError(f"{name}={value!r}; expected a whole number >= {least}, and at most {MOST_STEPS}.")
 
 
 __all__ = ["FixedRule", "GreedyByCostRule", "RandomRule", "fixed", "greedy_by_cost", "random"]

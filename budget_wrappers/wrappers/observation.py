@@ -75,9 +75,7 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
             SpaceError: ``dict_key`` is taken, or the observation cannot be flattened.
             WrapperOrderError: ``remaining`` (or ``scale``) without a ``ComputeLimit`` inside.
         """
-        if not isinstance(what, str) or what not in get_args(What):
-            raise ConfigError(f"what={what!r}; expected one of {', '.join(get_args(What))}.")
-        flatten, dict_key = a_flag("flatten", flatten), a_text("dict_key", dict_key)
+        flatten = require_arguments(what, flatten, dict_key)
         RecordConstructorArgs.__init__(
             self, what=what, flatten=plain(flatten), scale=plain(scale), draw=plain(draw), dict_key=dict_key
         )
@@ -148,6 +146,18 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
         if self._flatten:
             return flat_with(self._inner_space, observation, share, self.observation_space.dtype)
         return nested_with(self._inner_space, observation, share, self._key)
+
+
+def require_arguments(what: Any, flatten: Any, dict_key: Any) -> bool:
+    """Check the arguments of ``BudgetAwareObservation`` that stand for themselves, and return ``flatten``.
+
+    Raises:
+        ConfigError: an unknown ``what``, a ``flatten`` that is not a bool, a ``dict_key`` that is not text.
+    """
+    if not isinstance(what, str) or what not in get_args(What):
+        raise ConfigError(f"what={what!r}; expected one of {', '.join(get_args(What))}.")
+    a_text("dict_key", dict_key)
+    return a_flag("flatten", flatten)
 
 
 def require_sense(env: gym.Env, what: What, scale: Any, draw: Any, limited: bool) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -10,7 +10,6 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space, iterate
 
-from budget_wrappers.arguments import a_flag, a_text
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.wrappers.observation import (
     GivenShare,
@@ -20,6 +19,7 @@ from budget_wrappers.wrappers.observation import (
     flat_with,
     nested_space,
     nested_with,
+    require_arguments,
     require_sense,
 )
 from budget_wrappers.wrappers.reading import plain
@@ -73,9 +73,7 @@ class BudgetAwareObservation(VectorWrapper, RecordConstructorArgs):
             SpaceError: ``dict_key`` is taken, the observation cannot be flattened, or ``env`` is no vector one.
             WrapperOrderError: ``remaining`` (or ``scale``) without a ``ComputeLimit`` inside.
         """
-        if not isinstance(what, str) or what not in get_args(What):
-            raise ConfigError(f"what={what!r}; expected one of {', '.join(get_args(What))}.")
-        flatten, dict_key = a_flag("flatten", flatten), a_text("dict_key", dict_key)
+        flatten = require_arguments(what, flatten, dict_key)
         RecordConstructorArgs.__init__(
             self, what=what, flatten=plain(flatten), scale=plain(scale), draw=plain(draw), dict_key=dict_key
         )
