@@ -14,7 +14,6 @@ from agents.loop.callbacks import Every, StopOnReturn
 from agents.loop.evaluate import evaluate_policy
 from agents.replay.buffers import ReplayBuffer
 from agents.replay.prioritized import PrioritizedReplay
-from benchmarks import constructor_fuzz, constructor_targets
 from budget_wrappers.deploy.engines import EnginePolicy
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy
 from budget_wrappers.errors import BudgetError
@@ -136,38 +135,3 @@ def test_what_is_no_mask_is_refused(make: Any, mask: Any) -> None:
     envs.reset(seed=0)
     with pytest.raises(BudgetError, match=r"reset_mask.*expected a boolean for each environment"):
         envs.reset(options={"reset_mask": mask})
-
-
-# ---- the fuzz itself ------------------------------------------------------------------------------------------------
-
-
-def test_each_target_of_the_fuzz_accepts_its_own_arguments() -> None:
-    refused = {"load_sub_policy"}  # there is no sub-policy that is always registered
-    for name, (call, arguments) in constructor_targets.targets().items():
-        if name not in refused:
-            call(**arguments())
-
-
-def test_fuzz_lists_others_errors_and_what_is_accepted_without_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    def careless(number: Any) -> Any:
-        return number.missing if number is None else number
-
-    monkeypatch.setattr(constructor_fuzz, "targets", lambda: {"careless": (careless, lambda: {"number": 1})})
-    result = constructor_fuzz.run(200, seed=0, only=[], seconds=5)
-    assert {fault["error"].split(":")[0] for fault in result["faults"]} == {"AttributeError"}
-    assert "nan" in result["accepted_without_reason"]["careless(number=)"]
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_few_hundred_calls_of_the_fuzz_find_no_fault() -> None:
-    quick = [
-        "FunctionPolicy",
-        "ComputeMeter.add",
-        "ExitPolicy",
-        "ReplayBuffer",
-        "GateTeacher",
-        "solve_exit_lp",
-        "Every",
-    ]
-    result = constructor_fuzz.run(420, seed=7, only=quick, seconds=5)
-    assert (result["faults"], result["accepted_without_reason"]) == ([], {})
