@@ -161,10 +161,14 @@ class ReplayBuffer:
         Raises:
             NonFiniteError: with the number of the transition.
         """
-        given = {"observation": observation, "action": action, "next observation": next_observation}
-        for name, value in given.items():
-            require_storable(name, np.asarray(value), f"of transition {self._added}")
-        require_storable("reward", np.asarray(reward), f"of transition {self._added}", self.largest_reward)
+        reward, largest = np.asarray(reward), self.largest_reward
+        given = np.asarray(observation), np.asarray(action), np.asarray(next_observation)
+        if storable(reward, largest) and storable(given[0]) and storable(given[1]) and storable(given[2]):
+            return
+        where = f"of transition {self._added}"
+        for name, value in zip(("observation", "action", "next observation"), given, strict=True):
+            require_storable(name, value, where)
+        require_storable("reward", reward, where, largest)
 
     def note_acting(self, acted_by: np.ndarray) -> None:
         """Remember who chose the actions of the transitions added last: a sub-policy's index, −1 for none.

@@ -25,15 +25,15 @@ def storable(numbers: NDArray, largest: float = LARGEST) -> bool:
         largest: bound of the absolute value.
     """
     kind = numbers.dtype.kind
-    several = kind == "f" and numbers.size != 1 and largest >= 1.0
-    if several and float(np.vdot(numbers, numbers)) <= largest:  # no element is above the bound's root
-        return True
+    if kind == "f":
+        if numbers.size == 1:
+            return -largest <= numbers.item() <= largest  # a comparison with NaN is false
+        if largest >= 1.0 and np.vdot(numbers, numbers) <= largest:  # no element is above the bound's root
+            return True
+        return bool((np.abs(numbers) <= largest).all())
     if kind in "iub":
         return largest >= LARGEST or not numbers.size or float(np.abs(numbers.astype(np.float64)).max()) <= largest
-    if kind != "f":
-        return False
-    # A comparison with NaN is false.
-    return bool((np.abs(numbers) <= largest).all()) if numbers.size != 1 else -largest <= numbers.item() <= largest
+    return False
 
 
 __all__ = ["LARGEST", "finite", "storable"]

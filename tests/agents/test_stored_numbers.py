@@ -20,6 +20,8 @@ from budget_wrappers.errors import NonFiniteError
 from tests.agents.test_hindsight import GOALS, Line
 from tests.gymnasium_versions import AutoresetMode, sync
 
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value")
+
 BEYOND = 1e39
 """A finite float64 number; float32 ends at 3.4e38 and holds infinity in its place."""
 
