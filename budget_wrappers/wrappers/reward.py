@@ -127,7 +127,10 @@ def validate_weight(weight: float) -> float:
     Raises:
         ConfigError: it is no number, NaN, infinite or negative.
     """
-    return a_number("weight", weight, "a finite number >= 0 (0 turns the penalty off)", lambda number: number >= 0)
+    try:
+        return a_number("weight", weight, fits=lambda number: number >= 0)
+    except ConfigError as error:
+        raise ConfigError(f"weight={weight!r}; expected a finite number >= 0 (0 turns the penalty off).") from error
 
 
 def checked_floor(floor: Any) -> float | None:
