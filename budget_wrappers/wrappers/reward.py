@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
 from budget_wrappers.arguments import a_number
+from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.costs import penalised_reward
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.account import RawReturn, find_attribute
