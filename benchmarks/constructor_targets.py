@@ -154,7 +154,8 @@ def metering() -> Iterator[tuple[str, Target]]:
         (
             profile,
             lambda: (
-                {"policy": rules()[0], "obs": np.zeros(2, np.float32), "hz": 50.0, "samples": 2, "warmup": 1, "threads": 1}
+                {"policy": rules()[0], "obs": np.zeros(2, np.float32), "hz": 50.0, "samples": 2, "warmup": 1}
+                | {"threads": 1}
                 | {"watts": 5.0, "energy_seconds": 1e-4, "name": "a", "convention": "matmul"}
             ),
         ),
