@@ -93,7 +93,8 @@ class BehaviourCloning(OffPolicyAgent):
 
     def act(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
         output = self.acted(observation, deterministic)
-        output = self._torch_forward(observation).cpu().numpy() if output is None else output
+        if output is None:
+            output = self.require_finite_output(self._torch_forward(observation).cpu().numpy())
         if not self.discrete:
             return np.tanh(output)
         if deterministic:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from budget_wrappers.errors import ConfigError
+from budget_wrappers.functional.finite import LARGEST
 
 Activation = Literal["relu", "tanh"]
 """Between the layers of every perceptron."""
@@ -283,13 +284,13 @@ class OffPolicyConfig(Settings):
         # Those of the children too, which may rely on it in what they require.
         check_types(self)
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
-        require(self.buffer_size >= 1, "buffer_size", self.buffer_size, "at least 1 transition")
-        require(self.learning_starts >= 0, "learning_starts", self.learning_starts, "0 or more steps")
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1 transition")
+        require(1 <= self.buffer_size <= 2**40, "buffer_size", self.buffer_size, "at least 1 transition, at most 2**40")
+        require(0 <= self.learning_starts < 2**63, "learning_starts", self.learning_starts, "0 or more steps")
+        require(1 <= self.batch_size < 2**31, "batch_size", self.batch_size, "at least 1 transition, below 2**31")
         require(0 <= self.gamma <= 1, "gamma", self.gamma, "a discount in [0, 1]")
-        require(self.train_freq >= 1, "train_freq", self.train_freq, "at least 1 step")
-        require(self.gradient_steps >= -1, "gradient_steps", self.gradient_steps, "-1, or 0 or more updates")
-        require(self.reward_scale > 0, "reward_scale", self.reward_scale, "a factor above 0")
+        require(1 <= self.train_freq < 2**31, "train_freq", self.train_freq, "at least 1 step, below 2**31")
+        require(-1 <= self.gradient_steps < 2**31, "gradient_steps", self.gradient_steps, "-1, or 0 or more updates")
+        require(0 < self.reward_scale <= LARGEST, "reward_scale", self.reward_scale, "a factor above 0 in float32")
         require(self.n_step >= 1, "n_step", self.n_step, "at least 1 step")
         require(self.hindsight >= 0, "hindsight", self.hindsight, "0 or more relabelled transitions for each real one")
         require(all(width >= 1 for width in self.net_arch), "net_arch", self.net_arch, "widths of at least 1")

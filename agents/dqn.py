@@ -185,6 +185,7 @@ class DQN(OffPolicyAgent):
             discrete=True,
             gamma=config.gamma,
             n_step=config.n_step,
+            reward_scale=config.reward_scale,
             device=config.device,
         )
 
@@ -314,7 +315,7 @@ class DQN(OffPolicyAgent):
             deterministic: whether whatever else is drawn is to be as certain as it can be.
         """
         if (said := self.acted(observation, deterministic)) is None:
-            return output_of(self._torch_forward(observation))[-1].cpu().numpy()
+            return self.require_finite_output(output_of(self._torch_forward(observation))[-1].cpu().numpy())
         if said.ndim > observation.ndim:  # of several sub-policies at once
             return said.mean(0)
         return said[:, -int(self.action_space.n) :]

@@ -249,7 +249,8 @@ class SAC(OffPolicyAgent):
             mean, log_std = np.split(said, 2, axis=-1)
             return mean, log_std
         moments = Moments.of(self._torch_forward(observation))
-        return moments.mean[-1].cpu().numpy(), moments.log_std[-1].cpu().numpy()
+        mean, log_std = moments.mean[-1].cpu().numpy(), moments.log_std[-1].cpu().numpy()
+        return self.require_finite_output(mean), self.require_finite_output(log_std)
 
 
 def textbook_actor(observation_size: int, action_size: int, config: OffPolicyConfig) -> GaussianActor:

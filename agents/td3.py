@@ -194,7 +194,7 @@ class TD3(OffPolicyAgent):
     def _mean(self, observation: np.ndarray, deterministic: bool) -> np.ndarray:
         """Return the action of the sub-policy that acts, ``(n, A)``, to which noise is added unless deterministic."""
         if (said := self.acted(observation, deterministic)) is None:
-            return squashed(self._torch_forward(observation))[-1].cpu().numpy()
+            return self.require_finite_output(squashed(self._torch_forward(observation))[-1].cpu().numpy())
         action = np.tanh(said)
         return action if action.ndim == observation.ndim else action.mean(0)  # of several sub-policies at once
 

@@ -79,7 +79,10 @@ class SubPolicy(Protocol):
 
     Attributes:
         name: unique among its siblings; metering reports it.
-        flops: FLOPs of one call at most, in the ``matmul`` convention.
+        flops: FLOPs of one call at most, in the ``matmul`` convention unless it has an attribute ``convention``, which
+            has to be that of the meter that pays.
+
+    One that keeps a memory in itself has ``reset()``, which whoever chooses calls as an episode begins.
     """
 
     name: str
@@ -102,6 +105,15 @@ class BatchSubPolicy(SubPolicy, Protocol):
 
     def batch(self, observations: Sequence[Any]) -> Sequence[Any]:
         """Return an action for each of ``observations``, at the cost of as many calls."""
+        ...
+
+
+@runtime_checkable
+class RecurrentSubPolicy(SubPolicy, Protocol):
+    """A sub-policy that hands its memory back, so that whoever chooses keeps one for each environment's episode."""
+
+    def act_with_memory(self, observation: Any, memory: Any) -> tuple[Any, Any]:
+        """Return the action for ``observation`` and the memory after it; ``memory`` is None as an episode begins."""
         ...
 
 
@@ -169,6 +181,7 @@ __all__ = [
     "Fallback",
     "Meter",
     "Phase",
+    "RecurrentSubPolicy",
     "Selector",
     "Spend",
     "SubPolicy",

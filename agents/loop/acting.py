@@ -7,6 +7,7 @@ from torch import nn
 from agents.nets.mlp import MLP
 from budget_wrappers.deploy.numpy_engine import NumpyPerceptron
 from budget_wrappers.metering import ComputeMeter, count_flops
+from budget_wrappers.metering.evaluation import evaluating
 
 
 class NumpyForward:
@@ -34,7 +35,8 @@ class NumpyForward:
         self._engine = NumpyPerceptron(linears, self._net.activation)
         self._seen = self._net.parts
         example = linears[0].weight.new_zeros(1, linears[0].in_features)
-        self.flops = int(count_flops(self._actor, example, convention=self._meter.convention))
+        with evaluating(self._actor):
+            self.flops = int(count_flops(self._actor, example, convention=self._meter.convention))
 
     def fits(self) -> bool:
         """Tell whether the actor consists of nothing but what is evaluated here; it is asked at every action."""

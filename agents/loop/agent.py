@@ -22,6 +22,7 @@ from agents.loop.callbacks import Callback, callbacks_of
 from agents.loop.checkpoint import load_agent, save_agent
 from agents.loop.collect import RunningEpisodes, Step, collector_of
 from agents.loop.conversion import Conversion
+from agents.loop.divergence import require_converging
 from agents.loop.host import MethodHost
 from agents.loop.interface import meter_for, require_meter, require_same_spaces, require_spaces
 from agents.loop.method import Method, Says
@@ -160,7 +161,8 @@ class OffPolicyAgent(MethodHost, Conversion, ABC):
             progress_bar: show one.
 
         Raises:
-            NonFiniteError: NaN or infinity in an observation or reward; nothing of that step is stored.
+            NonFiniteError: a number that is not finite in float32 in an observation or reward (nothing of that step is
+                stored), or training has diverged.
         """
         callbacks = callbacks_of(callback, progress_bar, total_timesteps)
         collector, end = self.collector(), self.num_timesteps + total_timesteps
@@ -190,6 +192,7 @@ class OffPolicyAgent(MethodHost, Conversion, ABC):
                 if self._restart or (over and collector.num_envs == 1 and self.num_timesteps < end):
                     self._reset(collector)
                     episodes.restart()
+            require_converging(self)
         finally:
             callbacks.on_training_end(self)
         return self
@@ -205,7 +208,7 @@ class OffPolicyAgent(MethodHost, Conversion, ABC):
 
         Raises:
             SpaceError: an observation of another shape than the space's.
-            NonFiniteError: an observation with NaN or infinity.
+            NonFiniteError: an observation with NaN or infinity, or an output of the network with them.
         """
         rows, batched = self.observation_rows(observation)
         action = self.to_env_action(self.act(rows, deterministic))
@@ -295,6 +298,7 @@ class OffPolicyAgent(MethodHost, Conversion, ABC):
         config = self.config
         action_shape = () if self.discrete else self.action_space.shape
         settings = {"discrete": self.discrete, "gamma": config.gamma, "device": config.device}
+        settings["reward_scale"] = config.reward_scale
         shapes = config.buffer_size, self.observation_shape, action_shape
         if config.hindsight:
             goals = goal_slices(self.observation_space, config.n_step)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from budget_wrappers.arguments import a_count, a_number
 from budget_wrappers.errors import ConfigError
 
 
@@ -146,9 +147,7 @@ class Every:
     __slots__ = ("due", "every")
 
     def __init__(self, every: int) -> None:
-        if every < 1:
-            raise ConfigError(f"every={every}: expected at least 1 environment step; pass every=… above 0")
-        self.every, self.due = every, every
+        self.every = self.due = a_count("every", every, 1)
 
     def restart(self, steps: int) -> None:
         """Set the next event to the first multiple after ``steps``."""
@@ -205,7 +204,7 @@ class StopOnReturn(Callback):
     """
 
     def __init__(self, threshold: float, episodes: int = 10) -> None:
-        self.threshold, self.episodes = threshold, episodes
+        self.threshold, self.episodes = a_number("threshold", threshold), a_count("episodes", episodes, 1)
         self.returns: list[float] = []
         self.reached = False
 

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from agents.loop.divergence import require_converging, require_finite_tensors
 from agents.loop.fitting import (
     WithinReason,
     capacities_of,
@@ -58,8 +59,10 @@ def save_agent(agent: Any, path: str | Path, replay: bool = False, extra: Mappin
 
     Raises:
         CheckpointError: the file cannot be written, or a state that is neither tensors nor JSON-able.
+        NonFiniteError: training has diverged; an earlier file of that name stays.
     """
     path = with_suffix(path)
+    require_converging(agent)
     tensors, header = state_of_agent(agent, replay)
     header["extra"] = dict(extra or {})
     try:
@@ -284,6 +287,7 @@ def _restore(agent: Any, header: Mapping[str, Any], tensors: Mapping[str, Tensor
         for key, value in module.state_dict().items()
     }
     require_same_tensors(networks, {n: t for n, t in tensors.items() if n.startswith("module/")}, path)
+    require_finite_tensors(networks, tensors, path)
     if set(header["optimizers"]) != set(agent.optimizers):
         raise CheckpointError(
             f"{path} holds the optimizers {sorted(header['optimizers'])}: expected {sorted(agent.optimizers)}; "

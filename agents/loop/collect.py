@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from budget_wrappers.errors import NonFiniteError, SpaceError
+from budget_wrappers.functional.finite import LARGEST, storable
 from budget_wrappers.wrappers.vector.infos import reported
 from budget_wrappers.wrappers.vector.modes import DISABLED, NEXT_STEP, SAME_STEP, autoreset_mode
 
@@ -47,14 +48,16 @@ class Step:
 
 
 def require_finite(name: str, value: Any, step: int) -> None:
-    """Raise ``NonFiniteError`` if ``value`` holds NaN or infinity.
-
-    The sum of finite float64 numbers is finite, and NaN and infinity survive a sum: one pass decides.
-    """
-    if not np.isfinite(np.add.reduce(value, axis=None, dtype=np.float64)):
+    """Raise ``NonFiniteError`` if ``value`` holds a number that is not finite in float32, in which replays store it."""
+    array = np.asarray(value)
+    if not storable(array):
+        beyond = array.dtype.kind == "f" and bool(np.isfinite(array).all())
         raise NonFiniteError(
-            f"{name} at environment step {step} is {value!r}: expected finite numbers; "
-            "mend the environment or wrap it, the transition was not stored"
+            f"{name} at environment step {step} is {value!r}: expected finite numbers"
+            + (f" in float32, the precision in which a replay stores them (at most {LARGEST:.3g})" if beyond else "")
+            + "; mend the environment or wrap it"
+            + (", for example with gymnasium.wrappers.RescaleObservation or TransformReward" if beyond else "")
+            + "; the transition was not stored"
         )
 
 
@@ -153,8 +156,10 @@ class VectorCollector:
             after = next_observation.copy()
             for row in np.flatnonzero(over):
                 after[row] = self.to_array(infos["final_obs"][row])
+            require_finite("the last observation of an episode", after, self.steps)
         elif self.mode == DISABLED and over.any():
             fresh = self.to_array(self.env.reset(options={"reset_mask": over.copy()})[0])
+            require_finite("the observation of reset", fresh[over], self.steps)
             next_observation = np.where(over.reshape(-1, *[1] * (after.ndim - 1)), fresh, after)
         if self.mode == NEXT_STEP:
             self._resetting = over

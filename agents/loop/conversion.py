@@ -7,6 +7,7 @@ from gymnasium import spaces
 
 from agents.loop.interface import joined
 from budget_wrappers.errors import NonFiniteError, SpaceError
+from budget_wrappers.functional.finite import finite
 from budget_wrappers.metering import ComputeMeter
 
 
@@ -57,7 +58,7 @@ class Conversion:
                 f"an observation of shape {array.shape}: expected {shape} or (n, {', '.join(map(str, shape))}); "
                 "pass what env.reset and env.step return"
             )
-        if not np.isfinite(array).all():
+        if not finite(array):
             raise NonFiniteError(f"the observation {array!r} is not finite: expected finite numbers; mend its source")
         return (array if batched else array[None]), batched
 

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from budget_wrappers.errors import ConfigError
+from budget_wrappers.arguments import a_count, a_flag, an_instance, refuse
 
 EVALUATION_SEED, REPORT_SEED = 10_000, 20_000
 """Seeds of the first episode of evaluations while training, which may pick a best agent, and of those afterwards."""
@@ -102,8 +102,12 @@ def evaluate_policy(
     Raises:
         ConfigError: fewer than one episode.
     """
-    if episodes < 1:
-        raise ConfigError(f"episodes={episodes}: expected at least 1; pass a positive number of episodes")
+    a_count("episodes", episodes, 1)
+    a_count("seed", seed)
+    deterministic = a_flag("deterministic", deterministic)
+    an_instance("env", env, gym.Env, "a single Gymnasium environment")
+    if not callable(getattr(policy, "predict", None)):
+        refuse("policy", policy, "an object with predict(observation, state, episode_start, deterministic)")
     meters, read = meters_of(policy, env), meters_of(None, env)
     result = Evaluation()
     with contextlib.ExitStack() as stack:

@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv, VectorWrapper
 
+from budget_wrappers.arguments import an_instance, refuse
 from budget_wrappers.errors import MeterError, SpaceError
 from budget_wrappers.metering import ComputeMeter, get_meter
 from budget_wrappers.wrappers.account import StepAccount
@@ -15,7 +16,14 @@ from budget_wrappers.wrappers.vector.modes import find_in_vector
 
 
 def meter_for(env: gym.Env | VectorEnv | None, meter: ComputeMeter | str | None) -> ComputeMeter:
-    """Return the meter given, else the one that the environment's wrappers read, else a new one."""
+    """Return the meter given, else the one that the environment's wrappers read, else a new one.
+
+    Raises:
+        ConfigError: ``env`` has no spaces, ``meter`` is no meter.
+    """
+    if not all(hasattr(env, name) for name in ("observation_space", "action_space")):
+        refuse("env", env, "a Gymnasium environment or vector environment")
+    an_instance("meter", meter, ComputeMeter | str, "a ComputeMeter or its name", optional=True)
     if isinstance(meter, str):
         return get_meter(meter)
     if meter is not None:

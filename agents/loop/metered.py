@@ -9,9 +9,12 @@ import torch
 from torch import nn
 
 from agents.loop.acting import NumpyForward
+from agents.loop.divergence import refuse_output
 from agents.loop.method import Method
 from budget_wrappers.errors import ConfigError
+from budget_wrappers.functional.finite import finite
 from budget_wrappers.metering import ComputeMeter, count_flops
+from budget_wrappers.metering.evaluation import evaluating
 
 
 class MeteredActor:
@@ -57,7 +60,8 @@ class MeteredActor:
 
     def _count_action(self) -> int:
         example = torch.zeros((1, *self.observation_shape), device=self.device)
-        return int(count_flops(self.actor, example, convention=self.meter.convention))
+        with evaluating(self.actor):
+            return int(count_flops(self.actor, example, convention=self.meter.convention))
 
     def engine(self) -> NumpyForward | None:
         """Return the numpy engine, ``None`` where the actor is not or no longer the perceptron that it evaluates."""
@@ -79,12 +83,25 @@ class MeteredActor:
 
         Returns:
             ``(n, outputs)``, ``(K, n, outputs)`` of several sub-policies; ``None`` where torch has to run the actor.
+
+        Raises:
+            NonFiniteError: the output is not finite.
         """
         self.meter.acts_for(self._stands_for_us)
         if self._substitute is not None:
-            return self._substitute.act(self, observation, deterministic)
+            return self.require_finite_output(self._substitute.act(self, observation, deterministic))
         engine = self.engine()
-        return None if engine is None else engine(observation)
+        return None if engine is None else self.require_finite_output(engine(observation))
+
+    def require_finite_output(self, output: np.ndarray) -> np.ndarray:
+        """Return what the actor computed for an observation.
+
+        Raises:
+            NonFiniteError: it holds NaN or infinity; the message says whether the weights do.
+        """
+        if not finite(output):
+            refuse_output(self, output)
+        return output
 
     def flops_spent(self, rows: int = 1) -> int:
         """Return what the last action cost, which was one on ``rows`` observations."""

@@ -223,6 +223,8 @@ def checked_methods(methods: Sequence[Method]) -> tuple[Method, ...]:
     Raises:
         ConfigError: one is not a method, or two have the same name.
     """
+    if not isinstance(methods, Method | list | tuple):
+        raise ConfigError(f"methods={methods!r}: expected a list of methods, such as [PolyPrune(final=0.9)]")
     methods = (methods,) if isinstance(methods, Method) else tuple(methods)
     for method in methods:
         if not isinstance(method, Method):

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from agents.loop.callbacks import callbacks_of
+from agents.loop.divergence import require_converging
 from agents.loop.spaces import NoEnvironment
 from agents.replay.buffers import ReplayBuffer
 from agents.replay.dataset import Transitions, open_dataset, read_transitions
+from budget_wrappers.arguments import refuse
 from budget_wrappers.errors import ConfigError, DatasetError
 
 
@@ -49,6 +51,8 @@ def environment_for(env: Any, dataset: Any) -> Any:
         DatasetError: the data set cannot be opened.
     """
     if env is not None:
+        if not hasattr(env, "action_space"):
+            refuse("env", env, "a Gymnasium environment or vector environment")
         return env
     if dataset is None:
         raise ConfigError("env=None and dataset=None: expected one of them, for the spaces; pass dataset=…")
@@ -65,6 +69,7 @@ def replay_of(agent: Any, dataset: Any) -> ReplayBuffer:
     """
     config = agent.config
     settings = {"discrete": agent.discrete, "gamma": config.gamma, "n_step": config.n_step, "device": config.device}
+    settings["reward_scale"] = config.reward_scale
     if config.hindsight:
         raise ConfigError(f"hindsight={config.hindsight} offline: expected 0, as no environment pays for other goals")
     if dataset is None:
@@ -99,6 +104,7 @@ def learn_offline(agent: Any, gradient_steps: int, callback: Any, progress_bar: 
             agent.train(1)
             if not callbacks.on_step(agent):
                 break
+        require_converging(agent)
     finally:
         callbacks.on_training_end(agent)
     return agent

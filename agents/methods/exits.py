@@ -291,6 +291,7 @@ class Exits(ExitReports):
             lambda output: agent.to_env_action(self.kind.certain(output[None]))[0],
             agent.to_array,
             self.exits.at,
+            convention=agent.meter.convention,
         )
 
     def structure_changed(self, agent: Any, kept: Kept | None = None) -> None:

@@ -8,7 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from budget_wrappers.errors import ConfigError
+from budget_wrappers.arguments import a_count, a_flag, a_number, an_instance
+from budget_wrappers.errors import ConfigError, NonFiniteError
+from budget_wrappers.functional.finite import LARGEST, storable
+from budget_wrappers.metering.latency import as_device
 
 
 class Batch(NamedTuple):
@@ -67,9 +70,12 @@ class ReplayBuffer:
         discrete: whether actions are int64.
         gamma: discount γ.
         n_step: window of the returns. A window ends early at the end of an episode.
+        reward_scale: what the agent multiplies sampled rewards by: it only bounds what can be stored.
         device: of the storage and of what is sampled.
 
     Attributes:
+        largest_reward: the largest absolute reward that is stored: above it the sum of a window, times the agent's
+            ``reward_scale``, is not finite in float32.
         acted_by: ``(capacity,)`` int16, which sub-policy or exit chose each action, −1 for none; ``None`` until
             ``note_acting`` is called.
     """
@@ -84,13 +90,23 @@ class ReplayBuffer:
         discrete: bool = False,
         gamma: float = 0.99,
         n_step: int = 1,
+        reward_scale: float = 1.0,
         device: str = "cpu",
     ) -> None:
+        a_count("buffer_size", capacity, 1, 2**40)
+        a_count("n_step", n_step, 1)
+        a_number("gamma", gamma, "a discount in [0, 1]", lambda share: 0 <= share <= 1)
+        a_number("reward_scale", reward_scale, "a factor above 0", lambda factor: factor > 0)
+        discrete = a_flag("discrete", discrete)
+        for name, shape in (("observation_shape", observation_shape), ("action_shape", action_shape)):
+            for size in an_instance(name, shape, tuple | list, "a tuple of sizes"):
+                a_count(name, size)
         if n_step > capacity:
             raise ConfigError(
                 f"buffer_size={capacity} holds no window of n_step={n_step}; raise buffer_size or lower n_step"
             )
-        self.capacity, self.gamma, self.n_step, self.device = capacity, gamma, n_step, torch.device(device)
+        self.capacity, self.gamma, self.n_step, self.device = capacity, gamma, n_step, as_device(device)
+        self.largest_reward = LARGEST / (n_step * max(reward_scale, 1.0))
         # torch.empty leaves the pages of a large buffer untouched until they are written.
         action_dtype = torch.int64 if discrete else torch.float32
         require_room(capacity)
@@ -135,7 +151,11 @@ class ReplayBuffer:
             terminated: ``(n,)``, cuts the bootstrap.
             truncated: ``(n,)``, ends the episode without cutting it.
             streams: which environment each comes from, so that windows follow one environment's episode.
+
+        Raises:
+            NonFiniteError: a number that is not finite as it is stored; none of the transitions is stored then.
         """
+        self.require_storable(observation, action, reward, next_observation)
         for row, stream in enumerate(streams):
             place, write = self.position, self._written
             write["observation"][place] = observation[row]
@@ -156,6 +176,21 @@ class ReplayBuffer:
             self.position = (place + 1) % self.capacity
             self.size = min(self.size + 1, self.capacity)
 
+    def require_storable(self, observation: Any, action: Any, reward: Any, next_observation: Any) -> None:
+        """Raise unless transitions are finite as they are stored; see ``add``.
+
+        Raises:
+            NonFiniteError: with the number of the transition.
+        """
+        reward, largest = np.asarray(reward), self.largest_reward
+        given = np.asarray(observation), np.asarray(action), np.asarray(next_observation)
+        if storable(reward, largest) and storable(given[0]) and storable(given[1]) and storable(given[2]):
+            return
+        where = f"of transition {self._added}"
+        for name, value in zip(("observation", "action", "next observation"), given, strict=True):
+            require_storable(name, value, where)
+        require_storable("reward", reward, where, largest)
+
     def note_acting(self, acted_by: np.ndarray) -> None:
         """Remember who chose the actions of the transitions added last: a sub-policy's index, −1 for none.
 
@@ -172,7 +207,13 @@ class ReplayBuffer:
 
         Args:
             transitions: has the attributes of ``agents.replay.dataset.Transitions``.
+
+        Raises:
+            NonFiniteError: a number that is not finite as it is stored.
         """
+        self.require_storable(
+            transitions.observation, transitions.action, transitions.reward, transitions.next_observation
+        )
         count = len(transitions.reward)
         for name in ("observation", "next_observation", "action", "reward", "terminated"):
             getattr(self, name)[:count] = torch.as_tensor(getattr(transitions, name))
@@ -254,6 +295,27 @@ class ReplayBuffer:
             self.acted_by = torch.full((self.capacity,), -1, dtype=torch.int16, device=self.device)
             self.acted_by[: self.size] = state["acted_by"]
         self.forget_unfinished()
+
+
+def require_storable(name: str, value: np.ndarray, where: str, largest: float = LARGEST) -> None:
+    """Raise unless every number of ``value`` is finite in float32 and at most ``largest``.
+
+    Args:
+        name: what the numbers are, for the message.
+        value: of any real type.
+        where: which step or transition they belong to, for the message.
+        largest: bound of the absolute value.
+
+    Raises:
+        NonFiniteError: with the value, the precision and the remedy.
+    """
+    if not storable(value, largest):
+        lower = "" if largest >= LARGEST else ", lower n_step or reward_scale"
+        raise NonFiniteError(
+            f"the {name} {where} is {value!r}: expected finite numbers in float32, the precision in which a replay "
+            f"stores them, of at most {largest:.3g}; mend the environment, scale its {name} (for example with "
+            f"gymnasium.wrappers.RescaleObservation or TransformReward){lower}; the transition was not stored"
+        )
 
 
 class _TensorWriter:

@@ -9,7 +9,7 @@ import importlib
 import itertools
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +21,7 @@ from gymnasium import spaces
 
 from agents.replay.checksums import require_checksums, write_checksums
 from budget_wrappers.errors import DatasetError, MissingExtraError, NonFiniteError
+from budget_wrappers.functional.finite import storable
 
 # What reading a damaged file raises, from the JSON of its metadata to HDF5.
 DAMAGED = (
@@ -170,7 +171,7 @@ def arrays_of(
 ) -> tuple[Any, ...]:
     """Return the columns of one episode and its return."""
     observation = to_array(episode.observations)
-    reward = np.asarray(episode.rewards, dtype=np.float32)
+    reward = np.asarray(episode.rewards)
     steps = len(reward)
     action = np.asarray(episode.actions)
     terminated, truncated = (np.array(flags, dtype=bool) for flags in (episode.terminations, episode.truncations))
@@ -182,11 +183,13 @@ def arrays_of(
                 "one more than steps); write the data set again"
             )
     for name, array in (("an observation", observation), ("an action", action), ("a reward", reward)):
-        if not np.isfinite(array).all():
+        if not storable(array):
+            row = bad_row(array)
             raise NonFiniteError(
-                f"{name} of episode {number} is NaN or infinite (step {bad_row(array)}): expected finite numbers; "
-                "drop that episode with MinariDataset.filter_episodes"
+                f"{name} of episode {number} is NaN or infinite (step {row}): expected finite numbers; drop that "
+                f"episode with MinariDataset.filter_episodes. In the file it is {array[row]!r}, a replay stores float32"
             )
+    reward = reward.astype(np.float32, copy=False)
     # Collection may stop within an episode: what follows in the file follows nothing.
     truncated[-1] |= not terminated[-1]
     stored = from_env_action(action)
@@ -195,8 +198,8 @@ def arrays_of(
 
 
 def bad_row(array: np.ndarray) -> int:
-    """Return the first row that holds something not finite."""
-    return int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(1))[0])
+    """Return the first row that holds a number which is not finite in float32."""
+    return next(row for row, one in enumerate(array) if not storable(np.asarray(one)))
 
 
 def require_same_space(name: str, found: gym.Space, wanted: gym.Space) -> None:
@@ -311,6 +314,7 @@ def roll_out(policy: Any, env: gym.Env, seed: int, longest: int | None, determin
         taken = copy.deepcopy(action)
         observation, reward, terminated, truncated, _ = env.step(action)
         cut = len(rewards) + 1 == longest
+        require_recordable(observation, taken, reward, len(rewards) + 1, seed)
         observations.append(copy.deepcopy(observation))
         actions.append(taken)
         rewards.append(float(reward))
@@ -325,6 +329,22 @@ def roll_out(policy: Any, env: gym.Env, seed: int, longest: int | None, determin
         terminations=terminations,
         truncations=truncations,
     )
+
+
+def require_recordable(observation: Any, action: Any, reward: Any, step: int, seed: int) -> None:
+    """Raise unless a step can be read back into a replay, which holds float32.
+
+    Raises:
+        NonFiniteError: it names the number, the step and the seed of the episode.
+    """
+    parts = observation.values() if isinstance(observation, Mapping) else [observation]
+    for name, value in (*(("observation", part) for part in parts), ("action", action), ("reward", reward)):
+        array = np.asarray(value)
+        if array.dtype.kind == "f" and not storable(array):
+            raise NonFiniteError(
+                f"the {name} of step {step} of the episode with seed {seed} is {value!r}: expected finite numbers in "
+                "float32, as agents read them; mend the environment or the policy, nothing was written"
+            )
 
 
 def columns_of(observations: list[Any], space: gym.Space) -> Any:

@@ -15,7 +15,8 @@ from gymnasium import spaces
 from gymnasium.wrappers import NormalizeReward
 from torch import Tensor
 
-from agents.replay.buffers import Batch, ReplayBuffer
+from agents.replay.buffers import Batch, ReplayBuffer, require_storable
+from budget_wrappers.arguments import a_count, a_function, an_instance
 from budget_wrappers.errors import ConfigError, SpaceError
 
 GoalReward = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -61,6 +62,8 @@ def goal_slices(space: gym.Space, n_step: int = 1) -> GoalSlices:
 def goal_reward(env: Any) -> GoalReward:
     """Return the environment's ``compute_reward`` as a function of achieved and desired goals ``(n, G)``.
 
+    The function raises NonFiniteError for a reward that is not finite in float32.
+
     Raises:
         ConfigError: an environment without one, or with a wrapper around it that changes rewards.
     """
@@ -81,7 +84,13 @@ def goal_reward(env: Any) -> GoalReward:
             "compute_reward(achieved_goal, desired_goal, info) of batches; add it or set hindsight=0 (a vector "
             "environment must be a SyncVectorEnv)"
         )
-    return lambda achieved, desired: np.asarray(compute(achieved, desired, {}), dtype=np.float32)
+
+    def rewards(achieved: np.ndarray, desired: np.ndarray) -> np.ndarray:
+        paid = np.asarray(compute(achieved, desired, {}))
+        require_storable("reward", paid, "that compute_reward returns for other goals")
+        return paid.astype(np.float32, copy=False)
+
+    return rewards
 
 
 class HindsightReplay(ReplayBuffer):
@@ -111,6 +120,9 @@ class HindsightReplay(ReplayBuffer):
         relabelled: int = 4,
         **settings: Any,
     ) -> None:
+        an_instance("goals", goals, GoalSlices, "GoalSlices")
+        a_function("reward_of", reward_of)
+        a_count("relabelled", relabelled)
         super().__init__(capacity, observation_shape, action_shape, **settings)
         self.goals, self.reward_of = goals, reward_of
         self.share = relabelled / (relabelled + 1)
@@ -138,6 +150,7 @@ class HindsightReplay(ReplayBuffer):
         streams: Sequence[int] = (0,),
     ) -> None:
         """Store ``n`` transitions; see ``ReplayBuffer.add``."""
+        self.require_storable(observation, action, reward, next_observation)
         for row, stream in enumerate(streams):
             place = (self.position + row) % self.capacity
             self._finished -= int(self.rank[place] >= 0)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agents.replay.buffers import require_storable
 from agents.replay.hindsight import HindsightReplay
 from budget_wrappers.wrappers.options import PrimitiveTransition
 
@@ -69,6 +70,10 @@ class HindsightOptions(HindsightReplay):
     def add(self, observation: np.ndarray, action: np.ndarray, reward: np.ndarray, *rest: Any) -> None:
         """Store the option that the trace has followed; see ``ReplayBuffer.add``."""
         reached, earned = self.trace.take()
+        where = f"of transition {self._added}"
+        require_storable("goal achieved", reached, where)
+        require_storable("price of compute", np.array([earned - float(reward[0])]), where)
+        self.require_storable(observation, action, reward, rest[0])
         place = self.position
         self.reached[place, : len(reached)] = torch.from_numpy(reached)
         self.lasted[place] = len(reached)

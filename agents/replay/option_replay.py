@@ -48,8 +48,9 @@ class OptionReplay:
         duration: int,
     ) -> None:
         """Store one option, which really lasted ``duration`` steps; otherwise see ``ReplayBuffer.add``."""
-        self.duration[self.replay.position] = duration
+        place = self.replay.position
         self.replay.add(observation, option, reward, next_observation, terminated, truncated)
+        self.duration[place] = duration
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Return ``batch_size`` options; ``discount`` is ``γⁿ·(1 − terminated)``, or with γ where so configured."""

@@ -5,6 +5,7 @@ array: node ``n`` has the children ``2n`` and ``2n + 1``, the leaves are the pla
 walk all rows of a batch down or up one level at a time.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from agents.replay.buffers import Batch, ReplayBuffer
+from budget_wrappers.arguments import a_number
+from budget_wrappers.errors import NonFiniteError
 
 
 class SumTree:
@@ -90,6 +93,9 @@ class PrioritizedReplay(ReplayBuffer):
         floor: float = 1e-6,
         **settings: Any,
     ) -> None:
+        for name, value in (("alpha", alpha), ("beta", beta)):
+            a_number(name, value, "an exponent in [0, 1]", lambda number: 0 <= number <= 1)
+        a_number("floor", floor, "a number of at least 0", lambda number: number >= 0)
         super().__init__(capacity, observation_shape, action_shape, **settings)
         self.alpha, self.beta, self.floor = alpha, beta, floor
         self.tree, self.highest = SumTree(capacity), 1.0
@@ -105,10 +111,11 @@ class PrioritizedReplay(ReplayBuffer):
         streams: Sequence[int] = (0,),
     ) -> None:
         """Store ``n`` transitions; see ``ReplayBuffer.add``."""
+        first = self.position
+        super().add(observation, action, reward, next_observation, terminated, truncated, streams)
         priority = self.highest**self.alpha
         for row in range(len(streams)):
-            self.tree.set_one((self.position + row) % self.capacity, priority)
-        super().add(observation, action, reward, next_observation, terminated, truncated, streams)
+            self.tree.set_one((first + row) % self.capacity, priority)
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
         """Return ``batch_size`` transitions with their importance weights."""
@@ -119,9 +126,19 @@ class PrioritizedReplay(ReplayBuffer):
         return self.gather(torch.from_numpy(place).to(self.device), weight)
 
     def update_priorities(self, index: Tensor, error: Tensor) -> None:
-        """Set the priorities of the transitions at ``index`` from their errors, both ``(B,)``."""
+        """Set the priorities of the transitions at ``index`` from their errors, both ``(B,)``.
+
+        Raises:
+            NonFiniteError: an error that is NaN or infinite, which would make every later draw the same.
+        """
         priority = error.detach().abs().double().cpu().numpy() + self.floor
-        self.highest = max(self.highest, float(priority.max()))
+        highest = float(priority.max())
+        if not math.isfinite(highest):
+            raise NonFiniteError(
+                f"a temporal-difference error is {highest}: expected finite numbers. Training has diverged: lower "
+                "learning_rate or reward_scale, and go on from an earlier checkpoint"
+            )
+        self.highest = max(self.highest, highest)
         self.tree.set(index.cpu().numpy(), priority**self.alpha)
 
     def state_dict(self) -> dict[str, Tensor]:

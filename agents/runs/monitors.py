@@ -14,9 +14,11 @@ import numpy as np
 
 from agents.loop.callbacks import Callback, Every, resumable_anywhere, state_of
 from agents.loop.checkpoint import save_agent
+from agents.loop.divergence import require_converging, require_finite_metrics
 from agents.loop.evaluate import EVALUATION_SEED, evaluate_policy, undisturbed
 from agents.report.video import record_episode
 from agents.runs.log import RunFolder
+from budget_wrappers.arguments import a_count, a_flag, an_instance
 
 
 class Log(Callback):
@@ -67,7 +69,9 @@ class Log(Callback):
             row |= {"return": float(np.mean(self.returns)), "length": float(np.mean(self.lengths))}
             keys = set.intersection(*(set(report) for report in self.compute))
             row |= {f"compute/{key}": float(np.mean([r[key] for r in self.compute])) for key in sorted(keys)}
-        row |= {f"loss/{name}": float(value) for name, value in agent.logged().items()}
+        losses = {name: float(value) for name, value in agent.logged().items()}
+        require_finite_metrics(agent, losses)
+        row |= {f"loss/{name}": value for name, value in losses.items()}
         seconds = now - self.since
         rate = (agent.num_timesteps - self.from_step) / seconds if seconds > 0 else 0.0
         self.log.write(row, seconds=seconds, steps_per_second=rate)
@@ -110,6 +114,9 @@ class Evaluate(Callback):
         best: str | Path | None = None,
         log: RunFolder | None = None,
     ) -> None:
+        an_instance("env", env, gym.Env, "a Gymnasium environment of its own")
+        a_count("episodes", episodes, 1)
+        a_count("seed", seed)
         self.env, self.episodes, self.seed, self.best, self.log = env, episodes, seed, best, log
         self.clock = Every(every)
         self.curve: list[dict[str, Any]] = []
@@ -125,8 +132,13 @@ class Evaluate(Callback):
         return True
 
     def evaluate(self, agent: Any) -> None:
-        """Evaluate now."""
+        """Evaluate now.
+
+        Raises:
+            NonFiniteError: training has diverged.
+        """
         before = time.perf_counter()
+        require_converging(agent)
         with undisturbed(agent, self.env):
             result = evaluate_policy(agent, self.env, self.episodes, self.seed)
         point = {"step": agent.num_timesteps, **result.summary(), **agent.spending(result.shares)}
@@ -195,7 +207,7 @@ class Checkpoint(Callback):
         log: RunFolder | None = None,
         replay: bool = True,
     ) -> None:
-        self.path, self.alongside, self.log, self.replay = Path(path), alongside, log, replay
+        self.path, self.alongside, self.log, self.replay = Path(path), alongside, log, a_flag("replay", replay)
         self.clock = Every(every)
         self.at_end = False
 

@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from budget_wrappers.arguments import an_instance
 from budget_wrappers.deploy.numpy_engine import NumpyPerceptron
 from budget_wrappers.deploy.onnx_engine import OnnxPerceptron
 from budget_wrappers.errors import ConfigError
+from budget_wrappers.functional.finite import finite
 from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.modules.weights import refuse_output, require_finite_weights
 from budget_wrappers.policies.retrofit import TrainedActor
 from budget_wrappers.policies.rows import checked_rows
 
@@ -56,12 +59,16 @@ class EnginePolicy:
 
     Raises:
         ConfigError: an unknown engine.
+        NonFiniteError: weights that are not finite.
         MissingExtraError: an engine that is not installed.
     """
 
     def __init__(self, actor: TrainedActor, engine: Engine, meter: ComputeMeter | None = None) -> None:
-        if engine not in ENGINES:
+        if not isinstance(engine, str) or engine not in ENGINES:
             raise ConfigError(f"engine={engine!r}: expected one of {', '.join(ENGINES)}")
+        an_instance("actor", actor, TrainedActor, "a TrainedActor")
+        an_instance("meter", meter, ComputeMeter, "a ComputeMeter", optional=True)
+        require_finite_weights(nn.ModuleList(actor.layers), "the actor")
         self.actor, self.engine, self.meter = actor, engine, meter if meter is not None else ComputeMeter()
         self.flops = sum(2 * layer.in_features * layer.out_features for layer in actor.layers)
         self.name = f"{engine} engine"
@@ -74,11 +81,14 @@ class EnginePolicy:
 
         Raises:
             SpaceError: an observation of another shape than the network's input.
-            NonFiniteError: one with NaN or infinity.
+            NonFiniteError: one with NaN or infinity, or an output of the network with them.
         """
         rows, batched = checked_rows(self.actor.to_array(observation), self.actor.layers[0].in_features)
         self.meter.add(self.flops * len(rows), "actor", len(rows))
-        actions = self.actor.action_map.actions(self._forward(rows))
+        output = self._forward(rows)
+        if not finite(output):
+            refuse_output(nn.ModuleList(self.actor.layers), output)
+        actions = self.actor.action_map.actions(output)
         return (actions if batched else actions[0]), state
 
 

@@ -10,6 +10,7 @@ import torch
 from budget_wrappers.core import Convention
 from budget_wrappers.deploy.numpy_exits import NumpyExits
 from budget_wrappers.metering import ComputeMeter, count_flops
+from budget_wrappers.metering.evaluation import evaluating
 from budget_wrappers.modules.exits import EarlyExitNetwork
 
 Acting = Literal["early_exit", "backbone", "ensemble"]
@@ -65,7 +66,8 @@ class ExitForward:
             "backbone": lambda: self.network.last(x),
             "ensemble": lambda: self.network.every(x),
         }[self.acting]
-        return int(count_flops(act, convention=convention))
+        with evaluating(self.network):
+            return int(count_flops(act, convention=convention))
 
     def _draws_to(self, way: int | None) -> np.ndarray:
         """Return draws, ``(K − 1,)``, with which every row leaves at exit ``way``."""

@@ -19,10 +19,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from budget_wrappers.arguments import a_count, a_number, an_instance
 from budget_wrappers.deploy.exit_acting import ExitForward
 from budget_wrappers.errors import BudgetError, CheckpointError, ConfigError, SpaceError
+from budget_wrappers.functional.finite import finite
 from budget_wrappers.metering import ComputeMeter, get_meter
 from budget_wrappers.modules.exits import EarlyExitNetwork
+from budget_wrappers.modules.weights import refuse_output, require_finite_weights
 from budget_wrappers.policies.outputs import ActionMap
 from budget_wrappers.policies.rows import Concatenation, checked_rows
 from budget_wrappers.tensor_files import header_text, read_metadata, read_tensors, write_tensors
@@ -57,7 +60,7 @@ class Normalisation:
     def __post_init__(self) -> None:
         mean, std = np.asarray(self.mean), np.asarray(self.std)
         numbers = np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()
-        bounded = isinstance(self.bound, int | float) and 0 < self.bound < math.inf
+        bounded = isinstance(self.bound, int | float) and not isinstance(self.bound, bool) and 0 < self.bound < math.inf
         if mean.ndim != 1 or mean.shape != std.shape or not numbers or not bounded:
             raise ConfigError(
                 f"a normalisation by mean {mean}, std {std} and bound {self.bound!r}: expected vectors of one length, "
@@ -100,9 +103,17 @@ class BudgetedExitPolicy:
         seed: int = 0,
         concatenation: Concatenation | None = None,
     ) -> None:
+        an_instance("network", network, EarlyExitNetwork, "an EarlyExitNetwork")
+        an_instance("action_map", action_map, ActionMap, "an ActionMap")
+        an_instance("normalisation", normalisation, Normalisation, "a Normalisation", optional=True)
+        an_instance("concatenation", concatenation, Concatenation, "a Concatenation", optional=True)
+        an_instance("meter", meter, ComputeMeter | str, "a ComputeMeter or its name", optional=True)
+        budget = a_number("budget", budget, "a share of 0 or more", lambda share: share >= 0)
+        a_count("seed", seed, most=2**63 - 1)
         self.concatenation = concatenation
         self.network, self.action_map, self.budget, self.normalisation = network, action_map, budget, normalisation
         self.meter = get_meter(meter) if isinstance(meter, str) else meter if meter is not None else ComputeMeter()
+        require_finite_weights(network, "the network with exits")
         self.exits = ExitForward(network, self.meter)
         self.rng = np.random.default_rng(seed)
 
@@ -118,12 +129,15 @@ class BudgetedExitPolicy:
 
         Raises:
             SpaceError: an observation of another shape than the network's input.
-            NonFiniteError: one with NaN or infinity.
+            NonFiniteError: one with NaN or infinity, or an output of the network with them.
         """
         given = observation if self.concatenation is None else self.concatenation(observation)
         rows, batched = checked_rows(given, self.network.inputs, remedy=_REMEDY)
         rows = rows if self.normalisation is None else self.normalisation(rows)
-        actions = self.action_map.actions(self.exits(rows, self.rng))
+        output = self.exits(rows, self.rng)
+        if not finite(output):
+            refuse_output(self.network, output)
+        actions = self.action_map.actions(output)
         return (actions if batched else actions[0]), state
 
     def require_spaces(self, observation: gym.Space, action: gym.Space) -> None:

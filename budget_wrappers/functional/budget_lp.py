@@ -8,13 +8,15 @@ over a batch the same program moves budget from states where little depends on i
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from budget_wrappers.arguments import an_instance, refuse
 from budget_wrappers.errors import InfeasibleBudgetError, NonFiniteError, SpaceError
 from budget_wrappers.functional.costs import validate_cost
 from budget_wrappers.functional.hull import buy
@@ -127,7 +129,7 @@ def solve_batch_lp(values: Tensor, costs: Tensor | Sequence[float], budget: floa
     one = isinstance(budget, int | float | np.number) or (isinstance(budget, Tensor | np.ndarray) and not budget.ndim)
     if not one:
         raise SpaceError(f"budget={budget!r}: expected one number, the mean over the batch; solve_exit_lp takes (B,)")
-    limit = _checked_budget(float(budget), listed, values)
+    limit = _checked_budget(one_budget(budget), listed, values)
     limit = math.inf if limit >= max(listed) else limit  # or sums of rounded costs might leave something to want
     require_finite_values(values, values)
     left = len(values) * (limit - min(listed))
@@ -165,8 +167,12 @@ def solve_lp_cvxpy(values: ArrayLike, costs: ArrayLike, budget: float, per_state
 
 def _checked(values: Tensor, costs: Tensor | Sequence[float]) -> tuple[Tensor, tuple[float, ...]]:
     """Return values and costs in the precision that is solved in, so that a budget equal to a cost stays equal."""
+    an_instance("values", values, Tensor, "a tensor (B, K)")
     values = values if values.dtype == torch.float64 else values.float()
-    listed = _rounded(tuple(costs.tolist() if isinstance(costs, Tensor) else costs), values.dtype)
+    numbers = costs.tolist() if isinstance(costs, Tensor) else costs
+    if not isinstance(numbers, list | tuple | np.ndarray):
+        refuse("costs", costs, "K numbers")
+    listed = _rounded(tuple(numbers), values.dtype)
     if values.dim() != 2 or values.shape[1] != len(listed) or not listed:
         raise SpaceError(
             f"values of shape {tuple(values.shape)} with {len(listed)} costs: expected (B, K) with K ≥ 1 costs; "
@@ -190,9 +196,25 @@ def _checked_budget(budget: float | Tensor, costs: tuple[float, ...], values: Te
         each = budget.to(values)[:, None]
         _require_feasible(float(each.min()) if len(each) else math.inf, costs)
         return each.clamp(max=max(costs))
-    number = float(budget) if values.dtype == torch.float64 else float(np.float32(float(budget)))
+    number = one_budget(budget)
+    number = number if values.dtype == torch.float64 else float(np.float32(number))
     _require_feasible(number, costs)
     return min(number, max(costs))
+
+
+def one_budget(budget: Any) -> float:
+    """Return a budget as a float; NaN is below every cost, and infinity above.
+
+    Raises:
+        SpaceError: it is not one number that float64 holds.
+    """
+    given = budget.item() if isinstance(budget, Tensor | np.ndarray) and not budget.ndim else budget
+    if isinstance(given, Real) and not isinstance(given, bool | np.bool_):
+        try:
+            return float(given)
+        except OverflowError:
+            given = "an int beyond float64"
+    raise SpaceError(f"budget={given!r}: expected one number, in the unit of the costs")
 
 
 def _require_feasible(budget: float, costs: tuple[float, ...]) -> None:
@@ -216,4 +238,4 @@ def require_finite_values(values: Tensor, judged: Tensor) -> None:
         raise NonFiniteError(f"{which}: expected finite numbers whose differences are finite; look at the critic")
 
 
-__all__ = ["solve_batch_lp", "solve_exit_lp", "solve_lp_cvxpy"]
+__all__ = ["one_budget", "solve_batch_lp", "solve_exit_lp", "solve_lp_cvxpy"]

@@ -6,12 +6,55 @@ penalty weight); ``exit`` (0 for the cheapest, 1 for the dearest, the unit of an
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from budget_wrappers.errors import CostError
+
+MOST_FLOPS = 2**62 - 1
+"""The most FLOPs that one charge, one declared cost or one limit may be: the sum of two still fits int64."""
+EXACT = 2**53
+"""Up to here every whole number is a float64; a float beyond it stands for several."""
+
+
+def as_whole(value: Any) -> int | None:
+    """Return ``value`` as an ``int``, or ``None`` if it is no whole number.
+
+    A bool and text are no numbers. A float is taken where it stands for one whole number only, up to ``EXACT``.
+    """
+    if isinstance(value, Integral):
+        return None if isinstance(value, bool) else int(value)
+    if isinstance(value, float | np.floating) and abs(value) <= EXACT and value == int(value):
+        return int(value)
+    return None
+
+
+def whole(value: Any, what: str, most: int | None = MOST_FLOPS, between: str = "=") -> int:
+    """Return ``value`` as an ``int`` of at least 0: the check of every count of FLOPs, rows and steps.
+
+    Args:
+        value: an int, an integer of NumPy, or a float that is whole.
+        what: its name in the message.
+        between: stands between name and value in the message.
+        most: upper bound; ``None`` for sums of many charges, which Python's integers hold however large they are.
+
+    Raises:
+        CostError: it is anything else, below 0, or above ``most``.
+    """
+    number = as_whole(value)
+    if number is None:
+        raise CostError(
+            f"{what}{between}{value!r}; expected a whole number of at least 0, got {type(value).__name__}. Round it "
+            f"up; above {EXACT}, where floats are not exact, pass an int."
+        )
+    if number < 0:
+        raise CostError(f"{what}{between}{number}; expected at least 0, as a policy cannot earn back what it spends.")
+    if most is not None and number > most:
+        raise CostError(f"{what}{between}{number}; expected at most {most}, so that sums fit int64. Is it an overflow?")
+    return number
 
 
 def validate_cost(cost: float, name: str = "cost") -> float:
@@ -22,9 +65,10 @@ def validate_cost(cost: float, name: str = "cost") -> float:
         name: what the error message calls it.
 
     Raises:
-        CostError: ``cost`` is NaN, infinite or negative.
+        CostError: ``cost`` is NaN, infinite, negative or no number.
     """
-    if not math.isfinite(cost) or cost < 0:
+    number = isinstance(cost, int | float | np.integer | np.floating) and not isinstance(cost, bool)
+    if not number or not 0 <= cost < math.inf:
         raise CostError(
             f"{name} is {cost!r}; expected a finite number >= 0. A policy cannot earn back what it spends: "
             "look for an uncounted module, an overflow, or a subtraction where the charge is made."
@@ -40,17 +84,14 @@ def validate_flops(flops: Sequence[int] | ArrayLike, name: str = "flops") -> NDA
         name: what the error message calls them.
 
     Raises:
-        CostError: there is none, or one is NaN, infinite, negative or not whole.
+        CostError: there is none, or one is NaN, infinite, negative, not whole or above ``MOST_FLOPS``.
     """
-    values = np.asarray(flops, dtype=np.float64)
+    values = np.asarray(flops, dtype=object)  # the numbers themselves: float64 is exact up to 2**53 only
     if values.ndim != 1 or values.size == 0:
         raise CostError(f"{name} has shape {values.shape}; expected (K,) with K >= 1, one number a sub-policy.")
-    for index, value in enumerate(values):
-        validate_cost(float(value), f"{name}[{index}]")
-        if value != math.floor(value):
-            raise CostError(f"{name}[{index}] is {float(value)!r}; expected a whole number of FLOPs. Round it up.")
-    # from the original numbers: float64 holds integers exactly only up to 2**53
-    return np.asarray([int(value) for value in np.asarray(flops).tolist()], dtype=np.int64)
+    return np.array(
+        [whole(value, f"{name}[{index}]", between=" is ") for index, value in enumerate(values)], dtype=np.int64
+    )
 
 
 def relative_costs(flops: ArrayLike) -> NDArray[np.float64]:
@@ -117,4 +158,14 @@ def penalised_reward(reward: Any, cost: Any, weight: float, floor: float | None 
     return penalised if floor is None else np.maximum(penalised, np.minimum(reward, floor))
 
 
-__all__ = ["cost_shares", "exit_costs", "penalised_reward", "relative_costs", "validate_cost", "validate_flops"]
+__all__ = [
+    "MOST_FLOPS",
+    "as_whole",
+    "cost_shares",
+    "exit_costs",
+    "penalised_reward",
+    "relative_costs",
+    "validate_cost",
+    "validate_flops",
+    "whole",
+]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from budget_wrappers.arguments import a_count, a_number
 from budget_wrappers.errors import ConfigError, NonFiniteError
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -58,16 +59,18 @@ def bootstrap_interval(
         ConfigError: for an empty or wrongly shaped ``scores``, or ``level`` or ``resamples`` out of bounds.
         NonFiniteError: for NaN or infinite scores.
     """
-    table = np.asarray(scores, dtype=np.float64)
+    try:
+        table = np.asarray(scores, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"scores={scores!r} ({error}): expected numbers of shape (runs,) or (runs, tasks)") from error
     if table.ndim not in (1, 2) or table.size == 0:
         raise ConfigError(f"scores has shape {table.shape}; expected (runs,) or (runs, tasks), none of them 0")
     if not np.isfinite(table).all():
         count = int(np.count_nonzero(~np.isfinite(table)))
         raise NonFiniteError(f"scores holds {count} NaN or infinite of {table.size} values; drop or repair these runs")
-    if not 0 < level < 1:
-        raise ConfigError(f"level={level!r}: expected a coverage in (0, 1), such as 0.95")
-    if resamples < 1:
-        raise ConfigError(f"resamples={resamples!r}: expected at least 1; 10000 gives stable ends")
+    a_number("level", level, "a coverage in (0, 1), such as 0.95", lambda share: 0 < share < 1)
+    a_count("resamples", resamples, 1, 10**7)
+    a_count("seed", seed, most=2**63 - 1)
     table = table.reshape(table.shape[0], -1)
     runs, tasks = table.shape
     drawn = np.random.default_rng(seed).integers(runs, size=(resamples, runs, tasks))

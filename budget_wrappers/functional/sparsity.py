@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from budget_wrappers.arguments import a_number, refuse
 from budget_wrappers.errors import ConfigError
 
 Distribution = Literal["erk", "uniform"]
@@ -52,6 +53,15 @@ class PolynomialSchedule:
     prefix: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.prefix, str):
+            refuse("prefix", self.prefix, "text")
+        for name, expected in (
+            ("start", "a share of the run"),
+            ("end", "a share of the run"),
+            ("final", "a share of the weights in [0, 1)"),
+            ("power", "an exponent above 0"),
+        ):
+            a_number(f"{self.prefix}{name}", getattr(self, name), expected)
         for holds, name, expected in (
             (0 <= self.final < 1, "final", "a share of the weights in [0, 1)"),
             (
@@ -85,11 +95,14 @@ def layer_sparsities(shapes: Sequence[tuple[int, ...]], sparsity: float, distrib
         distribution: see ``Distribution``.
 
     Raises:
-        ConfigError: another distribution.
+        ConfigError: no layer, another distribution, or a sparsity outside [0, 1).
     """
-    if distribution == "uniform":
+    a_number("sparsity", sparsity, "a share of the weights in [0, 1)", lambda share: 0 <= share < 1)
+    if not isinstance(shapes, list | tuple) or not shapes or not all(_is_shape(shape) for shape in shapes):
+        refuse("shapes", shapes, "one (outputs, inputs) a layer, at least one of them")
+    if isinstance(distribution, str) and distribution == "uniform":
         return [sparsity] * len(shapes)
-    if distribution != "erk":
+    if not isinstance(distribution, str) or distribution != "erk":
         raise ConfigError(f"distribution={distribution!r}: expected 'erk' or 'uniform'")
     sizes = [outputs * inputs for outputs, inputs in shapes]
     raw = [(outputs + inputs) / (outputs * inputs) for outputs, inputs in shapes]
@@ -104,6 +117,10 @@ def layer_sparsities(shapes: Sequence[tuple[int, ...]], sparsity: float, distrib
             return [0.0 if layer in dense else max(1.0 - scale * raw[layer], 0.0) for layer in range(len(sizes))]
         # One at a time, the densest first: together they could take more than is left.
         dense.add(max(full, key=lambda layer: raw[layer]))
+
+
+def _is_shape(shape: Sequence[int]) -> bool:
+    return isinstance(shape, tuple | list) and len(shape) == 2 and all(size >= 1 for size in shape)
 
 
 def pruned_counts(shapes: Sequence[tuple[int, ...]], final: Sequence[float], share: float) -> list[int]:

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from budget_wrappers.errors import ConfigError, InfeasibleBudgetError, NonFiniteError, SolverError, SpaceError
+from budget_wrappers.functional.budget_lp import one_budget
 from budget_wrappers.functional.costs import validate_cost
 from budget_wrappers.functional.hull import buy
 
@@ -43,8 +44,9 @@ def solve_team_lp(values: ArrayLike | Tensor, costs: ArrayLike | Tensor, budget:
         SpaceError: shapes that do not fit.
         NonFiniteError: a value is NaN or infinite.
     """
-    v = torch.as_tensor(values, dtype=torch.float64)
-    c = torch.as_tensor(costs, dtype=torch.float64, device=v.device)
+    v = values.double() if isinstance(values, Tensor) else torch.from_numpy(as_numbers("values", values))
+    c = costs.to(v) if isinstance(costs, Tensor) else torch.from_numpy(as_numbers("costs", costs)).to(v)
+    budget = one_budget(budget)
     if v.dim() != 2 or not v.shape[1] or c.shape not in (v.shape, v.shape[1:]):
         raise SpaceError(
             f"values of shape {tuple(v.shape)} with costs of shape {tuple(c.shape)}: expected (N, K) with (K,) or "
@@ -199,8 +201,8 @@ def _resources(
     values: ArrayLike, costs: ArrayLike, budgets: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return values ``(N, K)``, costs ``(R, N, K)`` and budgets ``(R,)``, checked."""
-    v, c = np.asarray(values, dtype=np.float64), np.asarray(costs, dtype=np.float64)
-    b = np.atleast_1d(np.asarray(budgets, dtype=np.float64))
+    v, c = as_numbers("values", values), as_numbers("costs", costs)
+    b = np.atleast_1d(as_numbers("budgets", budgets))
     if v.ndim != 2 or not v.size or c.shape not in (v.shape, v.shape[1:], (len(b), *v.shape)) or b.ndim != 1:
         raise SpaceError(
             f"values of shape {v.shape}, costs of shape {c.shape}, budgets of shape {b.shape}: expected (N, K), then "
@@ -211,6 +213,18 @@ def _resources(
         _validate(v.tolist(), c[r].tolist())
         require_team_feasible(float(limit), math.fsum(c[r].min(1)), f" of resource {r}" if len(b) > 1 else "")
     return v, c, b
+
+
+def as_numbers(name: str, given: Any) -> NDArray[np.float64]:
+    """Return ``given`` as float64.
+
+    Raises:
+        SpaceError: it is no array of numbers.
+    """
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SpaceError(f"{name}={given!r} ({error}): expected an array of numbers") from error
 
 
 def _validate(values: list[list[float]], costs: list[list[float]]) -> None:

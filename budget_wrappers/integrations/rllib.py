@@ -30,6 +30,7 @@ from budget_wrappers.errors import ConfigError, MeterError
 from budget_wrappers.integrations.attaching import ActingLayers
 from budget_wrappers.integrations.extras import library
 from budget_wrappers.metering import ComputeMeter, count_flops, get_meter
+from budget_wrappers.metering.evaluation import evaluating
 from budget_wrappers.policies import AgentPolicy
 from budget_wrappers.wrappers.reading import SUMMARY_KEY
 
@@ -88,7 +89,9 @@ def flops_per_action(algo: Any) -> int:
         UncountableError: the FLOPs of something in its networks cannot be counted.
     """
     agent = _Agent(algo)
-    return count_flops(agent.module.forward_inference, agent.batch(np.zeros(agent.space.shape, agent.space.dtype)))
+    batch = agent.batch(np.zeros(agent.space.shape, agent.space.dtype))
+    with evaluating(agent.module):
+        return count_flops(agent.module.forward_inference, batch)
 
 
 def as_sub_policy(algo: Any, name: str | None = None, deterministic: bool = True) -> AgentPolicy:

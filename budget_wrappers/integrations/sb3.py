@@ -20,7 +20,6 @@ Two habits of Stable-Baselines3 that matter here:
   ``model.get_env().env_method("set_budget", …)``.
 """
 
-import copy
 import inspect
 import weakref
 from collections.abc import Hashable, Iterator
@@ -30,12 +29,24 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from budget_wrappers.errors import ConfigError, MeterError, UncountableError
+from budget_wrappers.core import Convention
+from budget_wrappers.errors import MeterError
+from budget_wrappers.integrations.attaching import detach
+from budget_wrappers.integrations.sb3_acting import (
+    CoverageChecks,
+    example_of,
+    require_covered,
+    require_torch,
+    sides_of,
+    watch_all,
+)
 from budget_wrappers.integrations.sb3_files import load
-from budget_wrappers.integrations.sb3_noise import NoiseProducts, noise_products
+from budget_wrappers.integrations.sb3_hindsight import keep_penalties
+from budget_wrappers.integrations.sb3_noise import NoiseProducts
 from budget_wrappers.integrations.sb3_penalties import warn_of_lost_penalties
-from budget_wrappers.metering import ComputeMeter, Watch, count_flops, get_meter
-from budget_wrappers.metering.structure import is_static
+from budget_wrappers.integrations.sb3_search import searching_members
+from budget_wrappers.metering import ComputeMeter, count_flops, get_meter
+from budget_wrappers.metering.evaluation import evaluating
 from budget_wrappers.policies import AgentPolicy
 
 Model = TypeVar("Model")
@@ -48,8 +59,10 @@ def metered(model: Model, meter: str | ComputeMeter = "policy") -> Model:
     that is loaded is not metered.
 
     Args:
-        model: of ``stable_baselines3`` (SAC, TD3, DDPG, DQN, PPO, A2C or a subclass of one of them). A subclass with a
-            ``train`` of its own is counted anew in each of its rounds of updates, the others once per kind of round.
+        model: of ``stable_baselines3`` (SAC, TD3, DDPG, DQN, PPO, A2C) or ``sb3_contrib`` (TQC, CrossQ, QRDQN, TRPO,
+            MaskablePPO, ARS), or a subclass of one of them. A subclass with a ``train`` of its own is counted anew in
+            each of its rounds of updates, the others once per kind of round. Where methods that act are a user's own,
+            each action is checked, which takes as long again.
         meter: name or object; wrappers read ``"policy"`` by default.
 
     Returns:
@@ -57,8 +70,10 @@ def metered(model: Model, meter: str | ComputeMeter = "policy") -> Model:
 
     Raises:
         MeterError: it is metered already.
-        ConfigError: it is no model of Stable-Baselines3, or one whose acting module is unknown.
-        UncountableError: acting runs products outside of the modules that can be watched.
+        ConfigError: it is no model of Stable-Baselines3, or one whose acting module is unknown or recurrent; it learns
+            in hindsight, and its penalties cannot be told from its rewards.
+        UncountableError: acting runs operators outside of the modules that can be watched; also from ``predict`` or
+            ``learn`` where the model's own methods act.
     """
     if _metering_of(model) is not None:
         raise MeterError(
@@ -72,7 +87,7 @@ def metered(model: Model, meter: str | ComputeMeter = "policy") -> Model:
         "__qualname__": base.__qualname__,
         "_metering": metering,
         "meter": property(lambda self: metering.meter),
-        "train": _counted_train(base, metering),
+        **metering.members(base),
         "_setup_learn": _told_aside(base, metering),
         "load": classmethod(lambda cls, *args, **kwargs: base.load(*args, **kwargs)),
     }
@@ -95,35 +110,45 @@ def unmeter(model: Model) -> Model:
     return model
 
 
-def flops_per_action(model: Any, deterministic: bool = True) -> int:
-    """Return the FLOPs of ``model.predict`` on one observation, in the ``matmul`` convention.
+def flops_per_action(model: Any, deterministic: bool = True, *, convention: Convention = "matmul") -> int:
+    """Return the FLOPs of ``model.policy.predict`` on one observation.
 
     Args:
-        model: of ``stable_baselines3``.
+        model: of ``stable_baselines3`` or ``sb3_contrib``.
         deterministic: as in ``predict``; drawing state-dependent noise (``use_sde``) costs a product.
+        convention: what to count.
 
     Raises:
+        ConfigError: its policy is not of torch, as those of sbx are not.
         UncountableError: the FLOPs of something in its policy cannot be counted.
     """
-    policy = model.policy
-    with torch.no_grad():  # distributions keep what they were given last, and a copy cannot take a graph along
-        return count_flops(lambda observation: policy._predict(observation, deterministic), _example(model))
+    policy, example = require_torch(model), example_of(model)
+    # Without gradients: distributions keep what they were given last, and a copy cannot take a graph along.
+    with torch.no_grad(), evaluating(policy):
+        return count_flops(lambda: policy.predict(example, deterministic=deterministic), convention=convention)
 
 
-def as_sub_policy(model: Any, name: str | None = None, deterministic: bool = True) -> AgentPolicy:
+def as_sub_policy(
+    model: Any, name: str | None = None, deterministic: bool = True, *, convention: Convention = "matmul"
+) -> AgentPolicy:
     """Return ``model`` as a sub-policy, its FLOPs counted: one observation of the environment to one action.
 
-    Observations are normalised where the model was trained in a ``VecNormalize``.
+    Observations are normalised where the model was trained in a ``VecNormalize``. A recurrent model keeps its memory
+    for each environment and episode.
 
     Args:
-        model: of ``stable_baselines3``.
+        model: of ``stable_baselines3`` or ``sb3_contrib``.
         name: unique among its siblings; the model's class when None.
         deterministic: passed to ``predict``.
+        convention: what to count: that of the meter that pays for it.
+
+    Raises:
+        ConfigError, UncountableError: as ``flops_per_action``.
     """
+    flops = flops_per_action(model, deterministic, convention=convention)
     normaliser = model.get_vec_normalize_env()
     agent = model if normaliser is None else NormalisedModel(model, normaliser)
-    flops = flops_per_action(model, deterministic)
-    return AgentPolicy(agent, flops, name or type(model).__name__, deterministic, batched=True)
+    return AgentPolicy(agent, flops, name or type(model).__name__, deterministic, batched=True, convention=convention)
 
 
 # ---- the meter's hold on a model ------------------------------------------------------------------------------------
@@ -139,15 +164,19 @@ class _Metering:
     """
 
     def __init__(self, model: Any, meter: ComputeMeter) -> None:
-        acting, values = _sides(model)
+        require_torch(model)
+        acting, values = sides_of(model)
         self.meter, self.learning = meter, False
         self._noise = [module for module in acting.values() if isinstance(module, NoiseProducts)]
         self.owner, self._policy = weakref.ref(model), model.policy
         self._token = object()  # part of every key, so that no two models share one
-        self._checked = False
+        self._checked, self._replay = False, None
         self._value_costs: dict[Hashable, int] = {}
-        _require_covered(model, acting)
-        self._watches = _watch_all(meter, acting)
+        require_covered(model, acting, values, meter.convention)
+        self._replay = keep_penalties(model, meter, None)
+        self._acting = acting
+        self._watches = watch_all(meter, acting)
+        self._checks = CoverageChecks(model, acting, values, meter.convention)
         self._hooks = [module.register_forward_hook(self._charge_value) for module in values]
         if values:
             estimate = self._policy.predict_values
@@ -160,9 +189,23 @@ class _Metering:
         for part in (*self._hooks, *self._noise):
             part.remove()
         vars(self._policy).pop("predict_values", None)
+        self._checks.remove()
+        if self._replay is not None:
+            detach(self._replay)
+
+    def holds(self, model: Any) -> bool:
+        """Tell whether this is what is attached to ``model``, and not to one that it is a copy of."""
+        return _metering_of(model) is self
+
+    def members(self, base: type) -> dict[str, Any]:
+        """Return what the model's class gets: its rounds of updates, counted."""
+        if hasattr(base, "train"):
+            return {"train": _counted_train(base, self)}
+        return searching_members(base, self)
 
     def round(self, model: Any, train: Any, key: Hashable | None) -> None:
         """Run one round of updates and charge it to learning."""
+        self._replay = keep_penalties(model, self.meter, self._replay)  # another environment or replay since
         if not self._checked:
             self._checked = True
             warn_of_lost_penalties(model, flops_per_action)
@@ -277,87 +320,13 @@ def _kind_of_round(base: type, model: Any, arguments: dict[str, Any]) -> Hashabl
     return ("off-policy", steps, batch, actor_updates)
 
 
-_OFF_POLICY = ("stable_baselines3.sac.sac", "stable_baselines3.td3.td3", "stable_baselines3.dqn.dqn")
-
-
-# ---- which modules act ----------------------------------------------------------------------------------------------
-
-
-def _sides(model: Any) -> tuple[dict[str, nn.Module], list[nn.Module]]:
-    """Return the modules that acting runs, by name, and those of a rollout that only learning needs."""
-    policy = getattr(model, "policy", None)
-    for name in ("actor", "q_net"):
-        module = getattr(policy, name, None)
-        if isinstance(module, nn.Module):
-            return {name: module}, []
-    extractor = getattr(policy, "mlp_extractor", None)
-    if isinstance(getattr(extractor, "policy_net", None), nn.Module) and hasattr(policy, "action_net"):
-        acting = {"features": policy.pi_features_extractor, "actor": extractor.policy_net, "action": policy.action_net}
-        acting |= noise_products(policy)
-        values = [extractor.value_net, policy.value_net]
-        if policy.vf_features_extractor is not policy.pi_features_extractor:
-            values.append(policy.vf_features_extractor)
-        return acting, values
-    raise ConfigError(
-        f"{type(model).__name__} has the policy {type(policy).__name__}: expected a Stable-Baselines3 model with an "
-        'actor, a q_net or an mlp_extractor; watch what acts by hand, get_meter("policy").watch(module), and put '
-        'meter.phase("learn") around its updates'
-    )
-
-
-def _require_covered(model: Any, acting: dict[str, nn.Module]) -> None:
-    """Check that the modules to be watched hold every product of acting, so that nothing is silently 0."""
-    probe, policy = ComputeMeter("probe"), model.policy
-    mode = policy.training
-    watches = _watch_all(probe, acting)
-    policy.set_training_mode(False)
-    try:
-        with torch.no_grad():
-            policy._predict(_example(model), deterministic=True)
-    finally:
-        policy.set_training_mode(mode)
-        for watch in watches:
-            watch.remove()
-    seen, whole = probe.take().executed, flops_per_action(model)
-    if seen != whole:
-        raise UncountableError(
-            f"acting with {type(policy).__name__} runs {whole} FLOPs, {seen} of them in {', '.join(acting)}: expected "
-            "all of them there; watch the modules that act by hand: get_meter('policy').watch(module)"
-        )
-
-
-def _watch_all(meter: ComputeMeter, modules: dict[str, nn.Module]) -> list[Watch]:
-    """Watch ``modules`` on ``meter``, or none of them."""
-    watches: list[Watch] = []
-    try:
-        for name, module in modules.items():
-            # None: the meter decides, and counts what runs where it does not know better.
-            # Shared: a model that was loaded, or made again in the same session, takes its place beside the old one.
-            watches.append(meter.watch(module, name, True if _shapes_decide(module) else None, shared=True))
-    except (MeterError, UncountableError):
-        for watch in watches:
-            watch.remove()
-        raise
-    return watches
-
-
-def _shapes_decide(module: nn.Module) -> bool:
-    """Tell whether the FLOPs of ``module`` follow from the shapes of its inputs: true of what the library defines."""
-    for part in module.modules():
-        own = type(part).__module__.startswith("stable_baselines3.")
-        if not own and not (type(part).__module__.startswith("torch.nn.modules.") and is_static(part)):
-            return False
-    return True
-
-
-def _example(model: Any) -> Any:
-    """Return one observation as the policy's tensors; the space's own generator is left alone."""
-    observation = copy.deepcopy(model.observation_space).sample()
-    return model.policy.obs_to_tensor(observation)[0]
-
-
-def _parts(observation: Any) -> list[tuple[str, torch.Tensor]]:
-    return list(observation.items()) if isinstance(observation, dict) else [("", observation)]
+_OFF_POLICY = (
+    "stable_baselines3.sac.sac",
+    "stable_baselines3.td3.td3",
+    "stable_baselines3.dqn.dqn",
+    "sb3_contrib.tqc.tqc",
+    "sb3_contrib.qrdqn.qrdqn",
+)
 
 
 class NormalisedModel:

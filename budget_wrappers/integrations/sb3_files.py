@@ -9,6 +9,7 @@ from typing import Any
 
 from budget_wrappers.errors import BudgetError, CheckpointError, ConfigError, MissingExtraError, UntrustedFileError
 from budget_wrappers.files import json_of
+from budget_wrappers.modules.weights import listed, non_finite
 
 DAMAGES = (
     OSError,
@@ -62,12 +63,18 @@ def load(
         acting = {"replay_buffer_class": None, "replay_buffer_kwargs": {}, "buffer_size": 1}
         options["custom_objects"] = acting | (options.get("custom_objects") or {})
     try:
-        return found.load(path, env=env, **options)
+        model = found.load(path, env=env, **options)
     except Exception as error:  # what a pickle holds can fail in any way
         raise CheckpointError(
             f"{path} cannot be loaded as {name} ({error!r}): expected a file that {name}.save wrote; check the "
             "file and the algorithm"
         ) from error
+    if names := non_finite(model.policy.state_dict()):
+        raise CheckpointError(
+            f"{path} holds NaN or infinity in {listed(names)}: expected numbers; the model had diverged when it was "
+            "saved: take an earlier one"
+        )
+    return model
 
 
 def load_normaliser(path: str | Path, model: Any, env: Any, *, trust: bool = False) -> Any:

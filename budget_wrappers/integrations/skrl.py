@@ -36,6 +36,7 @@ from budget_wrappers.integrations.attaching import (
 )
 from budget_wrappers.integrations.extras import library
 from budget_wrappers.metering import ComputeMeter, count_flops, get_meter
+from budget_wrappers.metering.evaluation import evaluating
 from budget_wrappers.metering.quiet import SILENT
 from budget_wrappers.policies import AgentPolicy
 
@@ -120,7 +121,9 @@ def flops_per_action(agent: Any) -> int:
     """
     role, model = _acting(agent)
     example = copy.deepcopy(agent.observation_space).sample()  # the space's own generator is left alone
-    return count_flops(functools.partial(model.act, _Predicting(agent).inputs(example), role=role))
+    inputs = _Predicting(agent).inputs(example)
+    with evaluating(model):
+        return count_flops(functools.partial(model.act, inputs, role=role))
 
 
 def as_sub_policy(agent: Any, name: str | None = None, deterministic: bool = True) -> AgentPolicy:
@@ -164,7 +167,8 @@ class _Predicting:
     @torch.no_grad()
     def predict(self, observation: Any, deterministic: bool = True) -> tuple[Any, None]:
         """Return the action for ``observation``."""
-        action, outputs = self._model.act(self.inputs(observation), role=self._role)
+        with evaluating(self._model):
+            action, outputs = self._model.act(self.inputs(observation), role=self._role)
         if self._role == "q_network":
             action = action.argmax(-1, keepdim=True)
         elif deterministic and "net_output" in outputs:

@@ -42,6 +42,7 @@ from budget_wrappers.integrations.attaching import (
 )
 from budget_wrappers.integrations.extras import library
 from budget_wrappers.metering import ComputeMeter, count_flops, get_meter
+from budget_wrappers.metering.evaluation import evaluating
 from budget_wrappers.policies import AgentPolicy
 
 Algorithm = TypeVar("Algorithm")
@@ -122,7 +123,8 @@ def flops_per_action(algorithm: Any) -> int:
             "policy.observation_space = env.observation_space"
         )
     batch = _batch_of(copy.deepcopy(policy.observation_space).sample())  # the space's own generator is left alone
-    return count_flops(lambda: policy(batch))
+    with evaluating(policy):
+        return count_flops(lambda: policy(batch))
 
 
 def as_sub_policy(algorithm: Any, name: str | None = None, deterministic: bool = True) -> AgentPolicy:
@@ -148,23 +150,28 @@ class _Predicting:
         self._policy = policy
 
     @torch.no_grad()
-    def predict(self, observation: Any, deterministic: bool = True) -> tuple[Any, None]:
-        """Return the action for ``observation``, in the environment's bounds."""
+    def predict(self, observation: Any, state: Any = None, deterministic: bool = True) -> tuple[Any, Any]:
+        """Return the action for ``observation``, in the environment's bounds, and the state of a recurrent policy.
+
+        Args:
+            observation: one, as the environment gives it.
+            state: what this returned before in the same episode, None at its start.
+            deterministic: see ``as_sub_policy``.
+        """
         policy, batch = self._policy, _batch_of(observation)
         before = {name: vars(policy)[name] for name in _MODES if name in vars(policy)}
         wanted = {"deterministic_eval": deterministic, "is_within_training_step": not deterministic}
-        was_training = policy.training
-        policy.train(False)
         vars(policy).update({name: value for name, value in wanted.items() if name in before})
         try:
-            action = policy(batch).act
+            with evaluating(policy):
+                acted = policy(batch, state)
+            action = acted.act
             action = action if isinstance(action, np.ndarray) else action.cpu().numpy()
             if not deterministic:
                 action = policy.add_exploration_noise(action, batch)
         finally:
             vars(policy).update(before)
-            policy.train(was_training)
-        return policy.map_action(action)[0], None
+        return policy.map_action(action)[0], acted.get("state")
 
 
 # What decides whether a policy samples; those that have no deterministic_eval always act in one way.

@@ -33,6 +33,7 @@ from budget_wrappers.errors import ConfigError
 from budget_wrappers.integrations.attaching import ActingLayers, attach, detach, refuse_attached, require_attached
 from budget_wrappers.integrations.extras import library
 from budget_wrappers.metering import ComputeMeter, count_flops, get_meter
+from budget_wrappers.metering.evaluation import evaluating
 from budget_wrappers.policies import AgentPolicy
 from budget_wrappers.wrappers.reading import SUMMARY_KEY
 
@@ -134,7 +135,8 @@ def flops_per_action(policy: nn.Module, env: Any) -> int:
     Raises:
         UncountableError: the FLOPs of something in it cannot be counted.
     """
-    return count_flops(policy, env.fake_tensordict())
+    with evaluating(policy):
+        return count_flops(policy, env.fake_tensordict())
 
 
 def as_sub_policy(policy: nn.Module, env: Any, name: str | None = None, deterministic: bool = True) -> AgentPolicy:
@@ -165,15 +167,31 @@ class _Agent:
         self._base = getattr(env, "base_env", env)  # without transforms
 
     @torch.no_grad()
-    def predict(self, observation: Any, deterministic: bool = True) -> tuple[Any, Any]:
-        """Return the action for ``observation`` as Gymnasium's environment gave it."""
+    def predict(self, observation: Any, state: Any = None, deterministic: bool = True) -> tuple[Any, Any]:
+        """Return the action for ``observation`` as Gymnasium's environment gave it, and what a recurrent policy keeps.
+
+        Args:
+            observation: one.
+            state: what this returned before in the same episode, None at its start.
+            deterministic: whether exploration is off.
+        """
         utils = library("torchrl.envs.utils", "torchrl")
         kinds = utils.ExplorationType
-        with utils.set_exploration_type(kinds.DETERMINISTIC if deterministic else kinds.RANDOM):
-            acted = self._policy(self._tensors(observation))
+        given = self._tensors(observation)
+        if state is not None:
+            given.update(state)
+            if "is_init" in given.keys():  # noqa: SIM118: a TensorDict; where it is true a recurrent layer forgets
+                given.set("is_init", torch.zeros_like(given["is_init"]))
+        with (
+            utils.set_exploration_type(kinds.DETERMINISTIC if deterministic else kinds.RANDOM),
+            evaluating(self._policy),
+        ):
+            acted = self._policy(given)
+        reads, wrote = set(self._policy.in_keys), acted.get("next", {})
+        state = {key: wrote[key] for key in wrote.keys() if key in reads} or None  # noqa: SIM118: a TensorDict
         if self._base is not self._env:
             acted = self._env.transform.inv(acted)
-        return self._base.read_action(acted[self._base.action_key]), None
+        return self._base.read_action(acted[self._base.action_key]), state
 
     def _tensors(self, observation: Any) -> Any:
         tensors = library("tensordict", "torchrl").TensorDict(self._base.read_obs(observation), [])

@@ -1,12 +1,10 @@
 """Checks that several parts of metering share."""
 
-from numbers import Integral
 from typing import Any, get_args
-
-import numpy as np
 
 from budget_wrappers.core import Convention, Unknown
 from budget_wrappers.errors import ConfigError, CostError
+from budget_wrappers.functional.costs import MOST_FLOPS, whole
 
 CONVENTIONS: tuple[Convention, ...] = ("matmul", "all")
 
@@ -27,11 +25,11 @@ def check_unknown(unknown: str) -> Unknown:
     raise ConfigError(f"unknown={unknown!r}; expected one of {', '.join(map(repr, get_args(Unknown)))}")
 
 
-def whole(value: Any, what: str) -> int:
-    """Return ``value`` as an ``int`` of at least 0; raises CostError, naming ``what``, for anything else."""
-    # A float is welcome where it is whole; NaN and infinity are not.
-    if not (isinstance(value, Integral) or (isinstance(value, (float, np.floating)) and value.is_integer())):
-        raise CostError(f"{what}={value!r} of type {type(value).__name__}; expected a whole number of at least 0")
-    if value < 0:
-        raise CostError(f"{what}={value}; expected at least 0")
-    return int(value)
+def check_name(name: Any, what: str) -> str:
+    """Return ``name``, under which FLOPs are listed; raises CostError for anything but text that is not empty."""
+    if not isinstance(name, str) or not name:
+        raise CostError(f"{what}={name!r}; expected text that is not empty, as accounts list FLOPs by name")
+    return name
+
+
+__all__ = ["CONVENTIONS", "MOST_FLOPS", "check_convention", "check_name", "check_unknown", "whole"]

@@ -11,6 +11,7 @@ from torch._ops import OpOverload, OpOverloadPacket
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from budget_wrappers.arguments import a_function, an_instance
 from budget_wrappers.core import Convention, Unknown
 from budget_wrappers.errors import ConfigError, UncountableError
 from budget_wrappers.metering.checks import CONVENTIONS, check_convention, check_unknown
@@ -71,6 +72,7 @@ def register_flop_formula(op: Any, formula: Callable[..., int]) -> None:
             f"register_flop_formula got {op!r} of type {type(op).__name__}; expected an operator such as "
             "torch.ops.mylib.foo. A Python function needs none: what it calls is counted."
         )
+    a_function("formula", formula)
     packets = [functional_packet(getattr(op, overload)) for overload in getattr(op, "overloads", list)()]
     if not (PRODUCTS.keys() - FACTORISATIONS.keys()).isdisjoint(packets or [functional_packet(op)]):
         raise ConfigError(f"{op} has a built-in formula already; register only operators that count_flops names")
@@ -370,6 +372,8 @@ def count_flops(
         >>> count_flops(actor, torch.zeros(1, 2))  # 2·(2·64 + 64·1)
         384
     """
+    a_function("module_or_fn", module_or_fn)
+    an_instance("example_kwargs", example_kwargs, Mapping, "keyword arguments by name", optional=True)
     counter = CountingMode(convention, OwnGenerators(), unknown)
     target = original(module_or_fn)
     try:

@@ -13,8 +13,8 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from budget_wrappers.errors import ConfigError
-from budget_wrappers.metering.latency import synchroniser
+from budget_wrappers.arguments import a_function, a_number
+from budget_wrappers.metering.latency import as_device, synchroniser
 
 EnergySource = Literal["measured:nvml", "measured:rapl", "estimated", "unavailable"]
 
@@ -121,7 +121,7 @@ class NvmlCounter:
 
 def find_counter(device: torch.device | str = "cpu", root: Path = POWERCAP) -> EnergyCounter | None:
     """Return the counter that covers ``device``, or None where there is none or it may not be read."""
-    device = torch.device(device)
+    device = as_device(device)
     try:
         if device.type == "cuda":
             return NvmlCounter(device)
@@ -152,8 +152,11 @@ def measure_energy(
     Raises:
         ConfigError: a window or a power that is not above 0.
     """
-    if not seconds > 0 or (watts is not None and not watts > 0):
-        raise ConfigError(f"seconds={seconds}, watts={watts}; expected both above 0")
+    a_function("call", call)
+    a_number("seconds", seconds, "a window above 0 and of at most a day", lambda number: 0 < number <= 86_400)
+    if watts is not None:
+        watts = a_number("watts", watts, "a power above 0", lambda number: number > 0)
+    device = as_device(device)
     counter = find_counter(device) if counter is None else counter
     if counter is None and watts is None:
         return Energy(None, "unavailable")

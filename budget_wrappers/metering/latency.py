@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from budget_wrappers.arguments import a_count, a_function, an_instance
 from budget_wrappers.errors import ConfigError
 
 
@@ -37,6 +38,9 @@ class Latency:
     synchronised: str | None
 
 
+MOST_CALLS, MOST_THREADS = 10**7, 4096
+
+
 def measure_latency(
     call: Callable[[], Any],
     *,
@@ -58,11 +62,10 @@ def measure_latency(
     Raises:
         ConfigError: a number of samples, warm-up calls or threads out of bounds.
     """
-    if samples < 1 or warmup < 0 or (threads is not None and threads < 1):
-        raise ConfigError(
-            f"samples={samples}, warmup={warmup}, threads={threads}; expected samples >= 1, warmup >= 0, threads >= 1"
-        )
-    device = torch.device(device)
+    a_function("call", call)
+    samples, warmup = a_count("samples", samples, 1, MOST_CALLS), a_count("warmup", warmup, 0, MOST_CALLS)
+    threads = None if threads is None else a_count("threads", threads, 1, MOST_THREADS)
+    device = as_device(device)
     wait = synchroniser(device)
     times = np.empty(samples)
     with _threads(threads):
@@ -86,6 +89,19 @@ def measure_latency(
         threads=used,
         synchronised=None if device.type == "cpu" else str(device),
     )
+
+
+def as_device(device: torch.device | str) -> torch.device:
+    """Return a device of torch.
+
+    Raises:
+        ConfigError: torch knows none of that name.
+    """
+    an_instance("device", device, torch.device | str, "a device of torch or its name")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device={device!r} ({error}): expected 'cpu', 'cuda' or another device of torch") from error
 
 
 def synchroniser(device: torch.device) -> Callable[[], None]:

@@ -10,8 +10,8 @@ import numpy as np
 from torch import nn
 
 from budget_wrappers.core import Convention, Phase, Spend
-from budget_wrappers.errors import MeterError
-from budget_wrappers.metering.checks import check_convention, whole
+from budget_wrappers.errors import ConfigError, MeterError
+from budget_wrappers.metering.checks import MOST_FLOPS, check_convention, check_name, whole
 from budget_wrappers.metering.installing import install
 from budget_wrappers.metering.phases import aside, in_mode, in_phase, uncharging
 from budget_wrappers.metering.processes import check_home, refuse_pickling
@@ -112,7 +112,9 @@ class ComputeMeter(MeterState):
             UncountableError: a scripted module, or a compiled one that is not static.
         """
         self.require_turn()
-        name = self.name if name is None else name
+        name = self.name if name is None else check_name(name, "name")
+        if not isinstance(shared, bool) or not isinstance(static, bool | None):
+            raise ConfigError(f"static={static!r}, shared={shared!r}; expected True or False, static also None")
         watch = install(self, self._watches, module, name, static, shared, rows, owner)
         self.used, self._foreign = True, False
         return watch
@@ -164,9 +166,9 @@ class ComputeMeter(MeterState):
             CostError: a number that is negative, NaN, infinite or no integer, ``charged`` above ``flops``, or a
                 ``by_row`` that does not fit.
         """
-        if type(flops) is not int or flops < 0:
+        if type(flops) is not int or not 0 <= flops <= MOST_FLOPS:
             flops = whole(flops, "flops")
-        if type(rows) is not int or rows < 0:
+        if type(rows) is not int or not 0 <= rows <= MOST_FLOPS:
             rows = whole(rows, "rows")
         if self.thread:
             self.require_turn()
@@ -177,7 +179,10 @@ class ComputeMeter(MeterState):
             return
         if charged is not None or by_row is not None:
             charged, by_row = checked_parts(flops, rows, charged, by_row)
-        name = self.name if name is None else name
+        if name is None:
+            name = self.name
+        elif type(name) is not str or not name:
+            name = check_name(name, "name")
         if charged is not None:
             self.uncharged += flops - charged
             self.unpaid = {**self.unpaid, name: self.unpaid.get(name, 0) + flops - charged}

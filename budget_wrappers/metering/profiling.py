@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from budget_wrappers.arguments import a_number, a_text, an_instance
 from budget_wrappers.core import Convention
 from budget_wrappers.errors import CheckpointError, ConfigError, UncountableError
 from budget_wrappers.files import require_types, sealed, unsealed, write_text
 from budget_wrappers.metering.checks import check_convention, whole
 from budget_wrappers.metering.counting import count_flops
 from budget_wrappers.metering.energy import Energy, measure_energy
+from budget_wrappers.metering.evaluation import evaluating
 from budget_wrappers.metering.latency import Latency, measure_latency
 from budget_wrappers.metering.meter import ComputeMeter
 from budget_wrappers.metering.quiet import all_quiet
@@ -160,12 +162,15 @@ def profile(
         (16, 10, True)
     """
     check_convention(convention)
-    if hz is not None and not hz > 0:
-        raise ConfigError(f"hz={hz}; expected a control rate above 0")
+    if hz is not None:
+        hz = a_number("hz", hz, "a control rate above 0", lambda rate: rate > 0)
+    if name is not None:
+        a_text("name", name)
+    an_instance("module", module, nn.Module, "a torch.nn.Module", optional=True)
     call, flops, acting = _acting(policy, obs, module, convention)
     parameters = [parameter for part in acting for parameter in part.parameters()]
     device = str(parameters[0].device) if parameters else "cpu"
-    with all_quiet(), torch.no_grad():
+    with all_quiet(), torch.no_grad(), evaluating(policy, *acting):
         latency = measure_latency(call, samples=samples, warmup=warmup, threads=threads, device=device)
         energy = measure_energy(call, seconds=energy_seconds, watts=watts, device=device)
     return Profile(
@@ -190,12 +195,12 @@ def _acting(
         inputs = obs if isinstance(obs, tuple) else (obs,)
         home = next((parameter.device for parameter in policy.parameters()), torch.device("cpu"))
         inputs = tuple(torch.as_tensor(x).to(home) if isinstance(x, (np.ndarray, torch.Tensor)) else x for x in inputs)
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(policy):
             return partial(policy, *inputs), count_flops(policy, *inputs, convention=convention), [policy]
     call = partial(policy.predict if hasattr(policy, "predict") else policy, obs)
     if module is not None:
         meter = ComputeMeter("profile", convention)
-        with meter.watch(module), meter.phase("act"), torch.no_grad():
+        with meter.watch(module), meter.phase("act"), torch.no_grad(), evaluating(module):
             call()
         if meter.take().rows == 0:
             raise UncountableError(

@@ -22,7 +22,7 @@ def get_meter(name: str = "policy", convention: Convention | None = None) -> Com
         >>> get_meter("docs.registry") is get_meter("docs.registry")
         True
     """
-    meter = _METERS.get(name)
+    meter = _METERS.get(name) if isinstance(name, str) else None
     if meter is None:
         meter = _METERS[name] = ComputeMeter(name, "matmul" if convention is None else convention)
     elif convention is not None and meter.convention != check_convention(convention):

@@ -88,6 +88,11 @@ class RowLedger:
                 "evaluation, a planner's simulations) inside meter.paused(), or drop it with meter.discard() before "
                 "the next action; act on all observations in one batch."
             )
+        if (total := sum(charge.flops for charge in charges)) >= 2**63:
+            raise MeterError(
+                f"meter {self._meter!r} was charged {total} FLOPs since the last step of {n} environments; expected "
+                "less than 2**63, as their accounts are int64. Look for an overflow where the charge is made."
+            )
         together = self._order(charges, n)
         paid, self.by_name = np.zeros(n, np.int64), {}
         starts: Counter[str] = Counter()
@@ -196,8 +201,11 @@ def checked_by_row(by_row: Any, flops: int, rows: int, charged: int | None, what
         )
     if rows and int(given.min()) < 0:
         raise CostError(f"{what} holds {int(given.min())}; expected at least 0")
-    if int(given.sum()) != flops:
-        raise CostError(f"{what} sums to {int(given.sum())} and flops={flops}; expected the FLOPs of each row of it")
+    # Sums of NumPy's integers wrap around without a word; Python's do not.
+    exact = not rows or int(given.max()) * rows < 2**63
+    total = int(given.sum()) if exact else sum(given.tolist())
+    if total != flops:
+        raise CostError(f"{what} sums to {total} and flops={flops}; expected the FLOPs of each row of it")
     if charged not in (None, 0, flops):
         raise CostError(
             f"charged={charged} of flops={flops} with {what}; expected all or 0, as nobody knows whose rows are not "

@@ -32,8 +32,8 @@ def checked_state(state: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, i
             f"a meter's state has the keys {sorted(state)}; expected {sorted(expected)}, as state_dict() gives them"
         )
     try:
-        counts = {key: whole(state[key], key) for key in expected - {"by_name"}}
-        by_name = {str(key): whole(value, str(key)) for key, value in state["by_name"].items()}
+        counts = {key: whole(state[key], key, most=None) for key in expected - {"by_name"}}
+        by_name = {str(key): whole(value, str(key), most=None) for key, value in state["by_name"].items()}
     except CostError as error:
         raise CheckpointError(f"a meter's state holds a value that is no count: {error}") from error
     return counts, by_name

@@ -11,11 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from budget_wrappers.arguments import a_count, a_flag, refuse
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.exit_forward import exit_outputs
 from budget_wrappers.functional.gates import budget_log_odds
 
 _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+WIDEST = 2**24
+"""The widest layer."""
 
 
 class ExitOutputs(NamedTuple):
@@ -71,8 +75,14 @@ class EarlyExitNetwork(nn.Module):
         reads_budget: bool = False,
     ) -> None:
         super().__init__()
+        for name, size in (("inputs", inputs), ("outputs", outputs)):
+            a_count(name, size, 1, WIDEST)
+        if not isinstance(hidden, list | tuple):
+            refuse("hidden", hidden, "widths of the hidden layers")
+        hidden = tuple(a_count("hidden", width, 1, WIDEST) for width in hidden)
+        reads_budget = a_flag("reads_budget", reads_budget)
         self.depths = resolved_depths(len(hidden), exit_after)
-        if activation not in _ACTIVATIONS:
+        if not isinstance(activation, str) or activation not in _ACTIVATIONS:
             raise ConfigError(f"activation={activation!r}: expected one of {', '.join(_ACTIVATIONS)}")
         self.inputs, self.outputs, self.activation, self.reads_budget = inputs, outputs, activation, reads_budget
         widths = [inputs, *hidden]

@@ -4,10 +4,12 @@ Fused passes, acting engines, copies and checkpoints meet weights some of which 
 """
 
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
+from budget_wrappers.arguments import an_instance, refuse
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.sparsity import Distribution, PolynomialSchedule, magnitude_mask
 from budget_wrappers.modules.surgery import Kept
@@ -27,6 +29,7 @@ class Masks(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
+        an_instance("network", network, nn.Module, "a torch.nn.Module with linear layers")
         self._network = (network,)  # in a tuple: not a submodule, whose weights would be stored twice
         for name, layer in self._layers().items():
             self.register_buffer(name, torch.ones_like(layer.weight.detach()))
@@ -107,6 +110,9 @@ class ScheduledMasks(Masks):
     """
 
     def __init__(self, network: nn.Module, schedule: PolynomialSchedule, distribution: Distribution = "erk") -> None:
+        an_instance("schedule", schedule, PolynomialSchedule, "a PolynomialSchedule")
+        if not isinstance(distribution, str) or distribution not in get_args(Distribution):
+            refuse("distribution", distribution, f"one of {', '.join(get_args(Distribution))}")
         super().__init__(network)
         self.schedule, self.distribution = schedule, distribution
         self.register_buffer("complete", torch.tensor(False))

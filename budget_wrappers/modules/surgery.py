@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from budget_wrappers.arguments import an_instance
 from budget_wrappers.errors import ConfigError
 
 Kept: TypeAlias = dict[nn.Parameter, tuple[tuple[int, Tensor], ...]]
@@ -32,9 +34,17 @@ def keep_units(layer: nn.Linear, following: nn.Linear | Sequence[nn.Linear], kee
         ConfigError: no unit is kept, an index that is not a unit, indices that do not ascend, or a following layer of
             another number of inputs.
     """
+    an_instance("layer", layer, nn.Linear, "a torch.nn.Linear")
+    an_instance("following", following, nn.Linear | list | tuple, "the torch.nn.Linear layers that read it")
     consumers = [following] if isinstance(following, nn.Linear) else list(following)
+    for consumer in consumers:
+        an_instance("following", consumer, nn.Linear, "the torch.nn.Linear layers that read it")
     units = layer.out_features
-    index = _indices(torch.as_tensor(keep, device=layer.weight.device), units)
+    an_instance("keep", keep, Tensor | Sequence | np.ndarray, "ascending indices, or a boolean for each unit")
+    try:
+        index = _indices(torch.as_tensor(keep, device=layer.weight.device), units)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        index = None
     if index is None:
         raise ConfigError(
             f"keep={keep!r} of a layer of {units} units: expected ascending indices of 0 to {units - 1}, one at least, "

@@ -9,11 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from budget_wrappers.arguments import a_function
+from budget_wrappers.core import Convention
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering import count_flops
+from budget_wrappers.metering.checks import check_convention
+from budget_wrappers.metering.evaluation import evaluating
 from budget_wrappers.modules.exits import EarlyExitNetwork
+from budget_wrappers.modules.weights import require_finite_weights
 from budget_wrappers.policies.options import load_registered
 from budget_wrappers.policies.rows import checked_rows
+from budget_wrappers.policies.tensors import numpy_of, tensors_of
 
 _REMEDY = "pass ExitPolicy(…, to_array=), what makes an input of the network of an observation"
 
@@ -24,13 +30,14 @@ class OneExit:
     Attributes:
         name: ``"exit 1"`` for the first.
         batched: several observations can be one batch.
+        convention: what ``flops`` counts.
     """
 
     batched = True
 
     def __init__(self, policy: "ExitPolicy", exit_index: int) -> None:
         self._policy, self._exit_index = policy, exit_index
-        self.name = f"exit {exit_index + 1}"
+        self.name, self.convention = f"exit {exit_index + 1}", policy.convention
 
     @property
     def flops(self) -> int:
@@ -62,6 +69,7 @@ class ExitPolicy:
     Attributes:
         network: as given.
         exits: ``K`` sub-policies, ``"exit 1"`` to ``"exit K"``, by depth.
+        convention: what their FLOPs are counted in.
     """
 
     def __init__(
@@ -70,6 +78,8 @@ class ExitPolicy:
         act: Callable[[np.ndarray], Any],
         to_array: Callable[[Any], np.ndarray] | None = None,
         at: Callable[[np.ndarray, int], np.ndarray] | None = None,
+        *,
+        convention: Convention = "matmul",
     ) -> None:
         """Adapt ``network``.
 
@@ -79,26 +89,34 @@ class ExitPolicy:
             to_array: one observation to the network's input, ``(inputs,)``; by default the observation is that.
             at: evaluates rows in place of ``network.at``, with the same arguments on numpy; on the CPU
                 ``NumpyExits(network).at`` does it in less than half the time.
+            convention: what is counted; that of the meter that pays for it.
 
         Raises:
-            ConfigError: ``network`` is no ``EarlyExitNetwork``.
+            ConfigError: ``network`` is no ``EarlyExitNetwork``, or ``convention`` is unknown.
+            NonFiniteError: weights of ``network`` are not finite.
         """
         if not isinstance(network, EarlyExitNetwork):
             raise ConfigError(
                 f"network={network!r}; expected an EarlyExitNetwork. Of an agent with exits make agent.exit_policy()."
             )
-        self.network = network
+        a_function("act", act)
+        a_function("to_array", to_array, optional=True)
+        a_function("at", at, optional=True)
+        require_finite_weights(network, "the network with exits")
+        self.network, self.convention = network, check_convention(convention)
         self._act, self._to_array, self._at = act, to_array, at
         self._counted: tuple[list[torch.Size], tuple[int, ...]] = [], ()
         self.exits = tuple(OneExit(self, number) for number in range(len(network.exits)))
 
     @property
     def flops(self) -> tuple[int, ...]:
-        """FLOPs of each exit, counted anew after layers have changed size, ``(K,)``; ``matmul`` convention."""
+        """FLOPs of each exit, counted anew after layers have changed size, ``(K,)``, in ``convention``."""
         shapes = [parameter.shape for parameter in self.network.parameters()]
         if shapes != self._counted[0]:
             example, exits = next(self.network.parameters()).new_zeros(1, self.network.inputs), range(len(self.exits))
-            self._counted = shapes, tuple(int(count_flops(self.network.at, example, number)) for number in exits)
+            with evaluating(self.network):
+                counted = [count_flops(self.network.at, example, n, convention=self.convention) for n in exits]
+            self._counted = shapes, tuple(map(int, counted))
         return self._counted[1]
 
     @classmethod
@@ -144,7 +162,7 @@ class ExitPolicy:
     def _output(self, x: np.ndarray, exit_index: int) -> np.ndarray:
         if self._at is not None:
             return self._at(x, exit_index)
-        return self.network.at(torch.as_tensor(x).to(next(self.network.parameters())), exit_index).cpu().numpy()
+        return numpy_of(self.network.at(tensors_of(x, next(self.network.parameters())), exit_index))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ExitPolicy":
         """Return the policy itself, see the class."""

@@ -1,9 +1,9 @@
-"""Sub-policies: adapters that make anything that acts one of them, and the ordered set of them.
+"""Sub-policies: the ordered set of them, and the names that stand for them.
 
 A sub-policy maps ONE observation to ONE action at a declared cost (``core.SubPolicy``).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,195 +11,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from budget_wrappers.arguments import a_function, a_text
 from budget_wrappers.core import SubPolicy
-from budget_wrappers.errors import ConfigError, CostError, UncountableError
+from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.costs import relative_costs, validate_flops
-from budget_wrappers.metering import CountingMode, count_flops
-from budget_wrappers.metering.counting import eagerly, original
-from budget_wrappers.metering.structure import is_static
+from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.policies.adapters import whole_flops
 
 RESERVED_NAMES = frozenset({"selector", "hold"})
 """Names that accounts use for what is not a sub-policy."""
 
 _named: dict[str, Callable[[], Any]] = {}
 _loaders: dict[str, Callable[[str], Any]] = {}
-
-
-def whole_flops(flops: int, name: str) -> int:
-    """Return the declared cost of one sub-policy as an int.
-
-    Raises:
-        CostError: it is NaN, negative or not whole.
-    """
-    return int(validate_flops([flops], f"flops of sub-policy {name!r}")[0])
-
-
-class FunctionPolicy:
-    """A sub-policy made of a function and a declared cost: a rule, a controller, a foreign engine."""
-
-    def __init__(self, function: Callable[[Any], Any], flops: int, name: str | None = None) -> None:
-        """Adapt ``function``.
-
-        Args:
-            function: one observation to one action.
-            flops: FLOPs of one call at most, in the ``matmul`` convention; 0 for a rule.
-            name: unique among its siblings; the function's own name when None.
-
-        Raises:
-            CostError: ``flops`` is NaN, negative or not whole.
-        """
-        self.name = name if name is not None else getattr(function, "__name__", type(function).__name__)
-        self.flops = whole_flops(flops, self.name)
-        self._function = function
-
-    def __call__(self, observation: Any) -> Any:
-        """Return the action for ``observation``."""
-        return self._function(observation)
-
-    def __repr__(self) -> str:
-        """Return name and cost."""
-        return f"{type(self).__name__}({self.name!r}, flops={self.flops})"
-
-
-class ModulePolicy:
-    """A sub-policy made of a torch module, run without gradients on a batch of one.
-
-    A module whose FLOPs follow from the shapes of its inputs is counted once (torch's own layers and ``Sequential`` of
-    them, and classes with ``static_flops = True``). Any other may branch on what it observes: it is counted at every
-    call, at several microseconds an operator, and a call above the declared cost raises.
-
-    Attributes:
-        batched: whether several observations can be one batch: where calls need not be counted.
-    """
-
-    def __init__(
-        self,
-        module: torch.nn.Module,
-        act: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor],
-        example: np.ndarray,
-        name: str | None = None,
-        flops: int | None = None,
-    ) -> None:
-        """Adapt ``module``.
-
-        Args:
-            module: the network; its device and dtype are those of its first parameter.
-            act: ``(module, observations (B, …)) -> actions (B, …)``, e.g. ``lambda net, obs: net(obs).argmax(-1)``;
-                ``B`` is 1 but in vector wrappers.
-            example: one observation, to count the FLOPs of one call.
-            name: unique among its siblings; the module's class when None.
-            flops: the most that one call can cost, in the ``matmul`` convention; what the example costs when None.
-                Give it for a module that branches: the example takes one branch only.
-
-        Raises:
-            CostError: ``flops`` is below what the example costs, NaN, negative or not whole.
-            UncountableError: ``module`` is scripted, or the FLOPs of something in it cannot be counted.
-        """
-        parameter = next(module.parameters(), torch.zeros(()))
-        self.module = module
-        self._act = act
-        self._device, self._dtype = parameter.device, parameter.dtype
-        self.name = name if name is not None else type(module).__name__
-        self.batched = is_static(original(module))
-        counted = int(count_flops(lambda batch: act(module, batch), self._tensor(example).unsqueeze(0)))
-        self.flops = counted if flops is None else whole_flops(flops, self.name)
-        if self.flops < counted:
-            raise CostError(
-                f"flops={self.flops} of sub-policy {self.name!r} is below the {counted} FLOPs that the example costs; "
-                "expected the most that one call can cost. Raise flops=."
-            )
-
-    def _tensor(self, observations: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(np.asarray(observations), dtype=self._dtype, device=self._device)
-
-    @torch.no_grad()
-    def __call__(self, observation: np.ndarray) -> Any:
-        """Return the action for ``observation`` as numpy, without a batch dimension.
-
-        Raises:
-            CostError: this call ran more FLOPs than are declared.
-            UncountableError: it took a branch whose FLOPs cannot be counted.
-        """
-        batch = self._tensor(observation).unsqueeze(0)
-        actions = self._act(self.module, batch) if self.batched else self._counted(batch)
-        action = actions[0].cpu().numpy()
-        return action if action.ndim else action[()]
-
-    @torch.no_grad()
-    def batch(self, observations: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the actions ``(B, …)`` for ``B`` observations; products of several rows may round in another way.
-
-        Raises:
-            UncountableError: each call of this module has to be counted.
-        """
-        if not self.batched:
-            raise UncountableError(
-                f"Sub-policy {self.name!r} got {len(observations)} observations and its module may branch on what it "
-                "observes: nobody can tell what each of them costs. Call it with one after the other."
-            )
-        return self._act(self.module, self._tensor(observations)).cpu().numpy()
-
-    def _counted(self, batch: torch.Tensor) -> torch.Tensor:
-        """Act and check what really ran: whoever pays has been told of the declared cost only."""
-        with eagerly(), CountingMode() as counter:
-            actions = self._act(self.module, batch)
-        if counter.refused is not None:  # the module may have caught it
-            raise counter.refused
-        if counter.flops > self.flops:
-            raise CostError(
-                f"Sub-policy {self.name!r} ran {counter.flops} FLOPs in one call and declares {self.flops}: its module "
-                "took a dearer branch than its example did. Pass ModulePolicy(…, flops=): the most one call can cost."
-            )
-        return actions
-
-    def __repr__(self) -> str:
-        """Return name and cost."""
-        return f"{type(self).__name__}({self.name!r}, flops={self.flops})"
-
-
-class AgentPolicy:
-    """A sub-policy made of an agent as in Stable-Baselines3: ``predict(obs, deterministic) -> (action, state)``."""
-
-    def __init__(
-        self, agent: Any, flops: int, name: str | None = None, deterministic: bool = True, batched: bool = False
-    ) -> None:
-        """Adapt ``agent``.
-
-        Args:
-            agent: anything with ``predict``.
-            flops: FLOPs of one ``predict`` on one observation.
-            name: unique among its siblings; the agent's class when None.
-            deterministic: passed to ``predict``.
-            batched: whether ``predict`` takes several observations at once, too, as Stable-Baselines3's does.
-
-        Raises:
-            ConfigError: ``agent`` has no ``predict``.
-            CostError: ``flops`` is NaN, negative or not whole.
-        """
-        if not callable(getattr(agent, "predict", None)):
-            raise ConfigError(f"{agent!r} has no predict(observation, deterministic=…); use FunctionPolicy.")
-        self.agent = agent
-        self.name = name if name is not None else type(agent).__name__
-        self.flops = whole_flops(flops, self.name)
-        self.deterministic, self.batched = deterministic, batched
-
-    @property
-    def flops_of_last_call(self) -> int:
-        """FLOPs of the last call on one observation, where the agent tells (``flops_spent``); else what is declared."""
-        spent = getattr(self.agent, "flops_spent", None)
-        return self.flops if spent is None else spent()
-
-    def __call__(self, observation: Any) -> Any:
-        """Return the action for ``observation``."""
-        return self.agent.predict(observation, deterministic=self.deterministic)[0]
-
-    def batch(self, observations: Sequence[Any]) -> Any:
-        """Return the actions ``(B, …)`` for ``B`` observations, where the agent is ``batched``."""
-        return self.agent.predict(stacked(observations), deterministic=self.deterministic)[0]
-
-    def __repr__(self) -> str:
-        """Return name and cost."""
-        return f"{type(self).__name__}({self.name!r}, flops={self.flops})"
 
 
 class SubPolicies:
@@ -209,7 +32,7 @@ class SubPolicies:
 
     Attributes:
         names: of the sub-policies.
-        flops: ``(K,)`` int64, FLOPs of one call of each, in the ``matmul`` convention.
+        flops: ``(K,)`` int64, FLOPs of one call of each, in the convention that it declares.
     """
 
     def __init__(self, sub_policies: Iterable[SubPolicy | str]) -> None:
@@ -268,6 +91,22 @@ class SubPolicies:
         self.flops = flops
         self.flops.flags.writeable = False
 
+    def require_convention(self, meter: ComputeMeter) -> None:
+        """Check that what sub-policies declare is what ``meter`` counts, as both go into one account.
+
+        Raises:
+            ConfigError: one declares FLOPs of another convention.
+        """
+        for policy in self._policies:
+            declared = getattr(policy, "convention", "matmul")
+            if declared != meter.convention:
+                raise ConfigError(
+                    f"Sub-policy {policy.name!r} declares {policy.flops} FLOPs of the convention {declared!r}, and "
+                    f"meter {meter.name!r} counts {meter.convention!r}; expected one convention in one account. Make it "
+                    f"with convention={meter.convention!r}, with flops= counted so, or charge a meter of the convention "
+                    f"{declared!r}."
+                )
+
     @property
     def costs(self) -> NDArray[np.float64]:
         """``(K,)``: FLOPs relative to the cheapest, the unit of an option's weight.
@@ -297,16 +136,6 @@ class SubPolicies:
         """Return names and costs."""
         listed = ", ".join(f"{name}: {flops}" for name, flops in zip(self.names, self.flops.tolist(), strict=True))
         return f"SubPolicies({listed})"
-
-
-def stacked(observations: Sequence[Any]) -> Any:
-    """Return observations as one batch, ``(B, …)``: an array, or a dictionary or tuple of such."""
-    first = observations[0]
-    if isinstance(first, dict):
-        return {key: stacked([one[key] for one in observations]) for key in first}
-    if isinstance(first, tuple):
-        return tuple(map(stacked, zip(*observations, strict=True)))
-    return np.stack(observations)
 
 
 def register_sub_policy(name: str, factory: Callable[[], Any]) -> None:
@@ -346,7 +175,7 @@ def load_registered(reference: str) -> Any:
     Raises:
         ConfigError: nobody registered it.
     """
-    scheme, colon, rest = reference.partition(":")
+    scheme, colon, rest = a_text("reference", reference).partition(":")
     if reference in _named:
         return _named[reference]()
     if colon and scheme in _loaders:
@@ -378,7 +207,8 @@ def require_sub_policy(candidate: Any) -> SubPolicy:
 
 
 def _register(registry: dict[str, Any], key: str, value: Any, kind: str) -> None:
-    if not key or ":" in key:
+    a_function(f"the factory of the {kind}", value)
+    if not isinstance(key, str) or not key or ":" in key:
         raise ConfigError(f"{kind} {key!r}: expected a name without a colon.")
     if registry.get(key, value) is not value:
         raise ConfigError(f"The {kind} {key!r} is registered already, as {registry[key]!r}; choose another name.")
@@ -386,9 +216,6 @@ def _register(registry: dict[str, Any], key: str, value: Any, kind: str) -> None
 
 
 __all__ = [
-    "AgentPolicy",
-    "FunctionPolicy",
-    "ModulePolicy",
     "SubPolicies",
     "load_registered",
     "load_sub_policy",

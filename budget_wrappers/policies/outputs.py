@@ -15,6 +15,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from budget_wrappers.arguments import MOST_STEPS, a_count, a_number, an_instance
 from budget_wrappers.errors import ConfigError, SpaceError
 
 Meaning = Literal["squash", "clip", "argmax"]
@@ -44,8 +45,11 @@ class ActionMap:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.meaning not in Meaning.__args__:
+        if not isinstance(self.meaning, str) or self.meaning not in Meaning.__args__:
             raise ConfigError(f"meaning={self.meaning!r}: expected one of {', '.join(Meaning.__args__)}")
+        for name in ("low", "high"):
+            bounds = an_instance(name, getattr(self, name), tuple | list, "a tuple of numbers")
+            object.__setattr__(self, name, tuple(a_number(name, bound) for bound in bounds))
         bounded = len(self.low) == len(self.high) and (len(self.low) > 0) == (self.meaning != "argmax")
         pairs = zip(self.low, self.high, strict=True) if bounded else ()
         if not bounded or not all(-math.inf < low < high < math.inf for low, high in pairs):
@@ -53,6 +57,7 @@ class ActionMap:
                 f"low={self.low}, high={self.high} with meaning={self.meaning!r}: expected as many finite lower bounds "
                 "as higher ones above them, none for 'argmax'; RescaleAction makes finite ones"
             )
+        a_count("start", self.start, -MOST_STEPS)
         if self.dtype not in ("float32", "float64"):
             raise ConfigError(f"dtype={self.dtype!r}: expected 'float32' or 'float64'")
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from budget_wrappers.arguments import a_function, an_instance, refuse
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.modules.exits import EarlyExitNetwork, resolved_depths
 from budget_wrappers.policies.outputs import ActionMap, Meaning
@@ -48,6 +49,13 @@ class TrainedActor:
     to_array: Callable[[Any], np.ndarray] = np.asarray
 
     def __post_init__(self) -> None:
+        if not isinstance(self.layers, list | tuple | nn.ModuleList) or not all(
+            isinstance(layer, nn.Linear) for layer in self.layers
+        ):
+            refuse("layers", self.layers, "torch.nn.Linear layers from input to output")
+        an_instance("action_map", self.action_map, ActionMap, "an ActionMap")
+        a_function("worth", self.worth, optional=True)
+        a_function("to_array", self.to_array)
         widths = [(layer.in_features, layer.out_features) for layer in self.layers]
         if len(widths) < 2 or any(before[1] != after[0] for before, after in itertools.pairwise(widths)):
             raise ConfigError(

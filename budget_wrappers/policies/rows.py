@@ -8,8 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from budget_wrappers.errors import NonFiniteError, SpaceError
-
-LARGEST = float(np.finfo(np.float32).max)
+from budget_wrappers.functional.finite import storable
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def checked_rows(
     if x.shape[-1:] != (width,) or x.ndim > 1 + batches:
         expected = f"({width},) or (n, {width})" if batches else f"({width},)"
         raise SpaceError(f"an observation of shape {x.shape}: expected {expected}; {remedy}")
-    if not (np.abs(x) <= LARGEST).all():
+    if not storable(x):
         raise NonFiniteError(f"the observation {observation!r} is not finite: expected numbers; mend its source")
     return (x if x.ndim == 2 else x[None]).astype(np.float32), x.ndim == 2
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from budget_wrappers.arguments import a_number
 from budget_wrappers.errors import ConfigError, InfeasibleBudgetError
 from budget_wrappers.functional.budget_lp import require_finite_values, solve_batch_lp, solve_exit_lp
 from budget_wrappers.functional.costs import exit_costs
@@ -73,17 +74,13 @@ class GateTeacher:
     ) -> None:
         self.costs: tuple[float, ...]
         self.set_flops(flops)
-        if training not in GateTraining.__args__:
+        if not isinstance(training, str) or training not in GateTraining.__args__:
             raise ConfigError(f"gate_training={training!r}: expected one of {', '.join(GateTraining.__args__)}")
-        if loss not in GateLoss.__args__:
+        if not isinstance(loss, str) or loss not in GateLoss.__args__:
             raise ConfigError(f"gate_loss={loss!r}: expected one of {', '.join(GateLoss.__args__)}")
-        for name, value, fits, expected in (
-            ("gate_temperature", temperature, 0 < temperature < math.inf, "a number above 0, such as 1"),
-            ("gate_fraction", fraction, 0 <= fraction <= 1, "a fraction in [0, 1]"),
-            ("budget_feedback", feedback, 0 <= feedback < math.inf, "a step of 0 or more"),
-        ):
-            if not fits:
-                raise ConfigError(f"{name}={value!r}: expected {expected}")
+        a_number("gate_temperature", temperature, "a number above 0, such as 1", lambda number: number > 0)
+        a_number("gate_fraction", fraction, "a fraction in [0, 1]", lambda number: 0 <= number <= 1)
+        a_number("budget_feedback", feedback, "a step of 0 or more", lambda number: number >= 0)
         self.training, self.kind, self.temperature, self.fraction = training, loss, temperature, fraction
         self.feedback, self.correction, self.gap = feedback, 0.0, 0.0
         self.reference: float | None = None
@@ -207,7 +204,7 @@ def checked_budget(budget: Any) -> float:
         )
     if budget == math.inf:
         raise ConfigError(f"budget={budget!r}: expected a finite number; pass 1 for the dearest whenever it pays")
-    return float(budget)
+    return a_number("budget", budget)
 
 
 __all__ = ["GateTeacher", "GateTraining"]

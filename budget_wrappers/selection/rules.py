@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from budget_wrappers.arguments import MOST_STEPS, a_number, an_instance
 from budget_wrappers.core import Choice
 from budget_wrappers.errors import ConfigError, InfeasibleBudgetError
 from budget_wrappers.functional.costs import validate_flops
@@ -54,6 +55,8 @@ class GreedyByCostRule:
         Raises:
             InfeasibleBudgetError: it is below the cheapest, or NaN.
         """
+        if not (isinstance(budget, float) and budget != budget):  # NaN is below every cost
+            a_number("budget", budget, "a finite number of FLOPs")
         if not budget >= self._flops.min():
             raise InfeasibleBudgetError(
                 f"A budget of {budget!r} FLOPs a step is below the {int(self._flops.min())} of the cheapest "
@@ -85,6 +88,7 @@ def random(count: int, generator: np.random.Generator, duration: int = 1) -> Ran
         ConfigError: ``count`` or ``duration`` is below 1.
     """
     _require("count", count, 1)
+    an_instance("generator", generator, np.random.Generator, "a numpy.random.Generator, such as env.np_random")
     _require("duration", duration, 1)
     return RandomRule(int(count), generator, int(duration))
 
@@ -107,8 +111,8 @@ def greedy_by_cost(flops: ArrayLike, budget: float, duration: int = 1) -> Greedy
 
 
 def _require(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ConfigError(f"{name}={value!r}; expected a whole number >= {least}.")
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= MOST_STEPS:
+        raise ConfigError(f"{name}={value!r}; expected a whole number >= {least}, and at most {MOST_STEPS}.")
 
 
 __all__ = ["FixedRule", "GreedyByCostRule", "RandomRule", "fixed", "greedy_by_cost", "random"]

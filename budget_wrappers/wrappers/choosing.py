@@ -263,4 +263,4 @@ def _refuse_inside(wrapper: gym.Wrapper) -> None:
         )
 
 
-__all__ = ["HELD", "ChooserWrapper", "index_of"]
+__all__ = ["HELD", "ChooserWrapper", "index_of", "wrappers_of"]

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
+from budget_wrappers.arguments import a_number, an_instance
 from budget_wrappers.errors import ConfigError, InfoKeyError, SpaceError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter, Profile
 from budget_wrappers.wrappers.arrivals import Arrivals, Delays
@@ -84,6 +85,7 @@ class ComputeDelayAction(CostReader, RecordConstructorArgs):
             WrapperOrderError: a wrapper inside chooses what acts, so that nothing is known yet when it is to be late.
         """
         points = points_of(profile, percentile)
+        an_instance("env", env, gym.Env, "a Gymnasium environment")
         period, first = plain(period), initial_of(env.action_space, initial_action)
         RecordConstructorArgs.__init__(
             self,
@@ -249,9 +251,7 @@ def checked_period(period: Any) -> float:
     Raises:
         ConfigError: it is no finite number above 0.
     """
-    if isinstance(period, bool) or not isinstance(period, int | float | np.number) or not 0 < period < math.inf:
-        raise ConfigError(f"period={period!r}; expected a finite number of seconds above 0.")
-    return float(period)
+    return a_number("period", period, "a finite number of seconds above 0", lambda number: number > 0)
 
 
 __all__ = [

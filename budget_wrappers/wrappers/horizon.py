@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.wrappers import AtariPreprocessing, MaxAndSkipObservation, TimeLimit
 
+from budget_wrappers.arguments import MOST_STEPS
 from budget_wrappers.core import Chooser
 from budget_wrappers.errors import ConfigError
 
@@ -121,8 +122,8 @@ def repeats(layer: gym.Env) -> int:
 
 def require_whole_horizon(horizon: int | None) -> None:
     """Check a number of steps, or ``None`` for no such end; raises ConfigError."""
-    if horizon is not None and (not isinstance(horizon, int) or isinstance(horizon, bool) or horizon < 1):
-        raise ConfigError(f"horizon={horizon!r}; expected a whole number of steps >= 1.")
+    if horizon is not None and (type(horizon) is not int or not 1 <= horizon <= MOST_STEPS):
+        raise ConfigError(f"horizon={horizon!r}; expected a whole number of steps >= 1, and at most {MOST_STEPS}.")
 
 
 def _layers(env: Any, end: Any) -> list[gym.Wrapper]:

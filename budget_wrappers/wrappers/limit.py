@@ -1,13 +1,12 @@
 """Wrapper that limits what an episode may spend: ``ComputeLimit``."""
 
-import math
 from typing import Any, get_args
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
 from budget_wrappers.errors import ConfigError, InfeasibleBudgetError, WrapperOrderError
+from budget_wrappers.functional.costs import MOST_FLOPS, as_whole
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.exhaustion import OnExhausted, Transition
 from budget_wrappers.wrappers.limited import EpisodeLimit
@@ -132,18 +131,21 @@ def feasible_limit(flops: int, first_decision: int) -> int:
         first_decision: what has to be spent before control comes back for the first time.
 
     Raises:
-        ConfigError: it is not a positive whole number.
+        ConfigError: it is not a positive whole number, or above ``MOST_FLOPS``.
         InfeasibleBudgetError: it is below ``first_decision``.
     """
-    number = isinstance(flops, int | float | np.integer | np.floating) and not isinstance(flops, bool)
-    if not number or not 1 <= flops < math.inf or flops != int(flops):
-        raise ConfigError(f"A limit of {flops!r} FLOPs; expected a whole number >= 1. For none leave the wrapper out.")
-    if flops < first_decision:
+    limit = as_whole(flops)
+    if limit is None or not 1 <= limit <= MOST_FLOPS:
+        raise ConfigError(
+            f"A limit of {flops!r} FLOPs; expected a whole number >= 1, and at most {MOST_FLOPS}. For none leave the "
+            "wrapper out."
+        )
+    if limit < first_decision:
         raise InfeasibleBudgetError(
-            f"A limit of {int(flops)} FLOPs an episode is below the {first_decision} that its first decision costs "
+            f"A limit of {limit} FLOPs an episode is below the {first_decision} that its first decision costs "
             "at least (a selector call and the cheapest choice). Raise it, shorten the hold, or add a cheaper one."
         )
-    return int(flops)
+    return limit
 
 
 __all__ = ["ComputeLimit", "OnExhausted"]

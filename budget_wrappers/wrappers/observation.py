@@ -1,6 +1,5 @@
 """Wrapper that shows the policy its budget: ``BudgetAwareObservation``."""
 
-import math
 from collections import OrderedDict
 from typing import Any, Literal, get_args
 
@@ -9,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
+from budget_wrappers.arguments import a_flag, a_number, a_text
 from budget_wrappers.errors import ConfigError, SpaceError, WrapperOrderError
 from budget_wrappers.wrappers.reading import plain, require_options
 
@@ -75,8 +75,7 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
             SpaceError: ``dict_key`` is taken, or the observation cannot be flattened.
             WrapperOrderError: ``remaining`` (or ``scale``) without a ``ComputeLimit`` inside.
         """
-        if what not in get_args(What):
-            raise ConfigError(f"what={what!r}; expected one of {', '.join(get_args(What))}.")
+        flatten = require_arguments(what, flatten, dict_key)
         RecordConstructorArgs.__init__(
             self, what=what, flatten=plain(flatten), scale=plain(scale), draw=plain(draw), dict_key=dict_key
         )
@@ -149,6 +148,18 @@ class BudgetAwareObservation(gym.Wrapper, RecordConstructorArgs):
         return nested_with(self._inner_space, observation, share, self._key)
 
 
+def require_arguments(what: Any, flatten: Any, dict_key: Any) -> bool:
+    """Check the arguments of ``BudgetAwareObservation`` that stand for themselves, and return ``flatten``.
+
+    Raises:
+        ConfigError: an unknown ``what``, a ``flatten`` that is not a bool, a ``dict_key`` that is not text.
+    """
+    if not isinstance(what, str) or what not in get_args(What):
+        raise ConfigError(f"what={what!r}; expected one of {', '.join(get_args(What))}.")
+    a_text("dict_key", dict_key)
+    return a_flag("flatten", flatten)
+
+
 def require_sense(env: gym.Env, what: What, scale: Any, draw: Any, limited: bool) -> None:
     """Refuse arguments of ``BudgetAwareObservation`` that mean nothing together.
 
@@ -161,8 +172,8 @@ def require_sense(env: gym.Env, what: What, scale: Any, draw: Any, limited: bool
             f"BudgetAwareObservation(what={what!r}, scale={scale!r}) found no ComputeLimit inside {env}. Put it "
             "inside: BudgetAwareObservation(ComputeLimit(env, max_flops))."
         )
-    if scale is not None and (isinstance(scale, bool) or not scale > 0 or not math.isfinite(scale)):
-        raise ConfigError(f"scale={scale!r}; expected FLOPs > 0.")
+    if scale is not None:
+        a_number("scale", scale, "FLOPs > 0", lambda number: number > 0)
     if draw is not None and (what != "budget" or limited):
         raise ConfigError(f"draw={draw!r} with what={what!r}: expected what='budget' and no ComputeLimit inside.")
 

@@ -8,12 +8,15 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
 
+from budget_wrappers.arguments import MOST_STEPS
 from budget_wrappers.core import SubPolicy
 from budget_wrappers.errors import ConfigError, CostError, NonFiniteError, SpaceError
+from budget_wrappers.functional.costs import whole
 from budget_wrappers.functional.options import option_reward
 from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.policies.memory import Actors
 from budget_wrappers.policies.options import SubPolicies
-from budget_wrappers.wrappers.choosing import HELD, ChooserWrapper
+from budget_wrappers.wrappers.choosing import HELD, ChooserWrapper, wrappers_of
 from budget_wrappers.wrappers.reading import finite_reward, plain, refuse_vector_reward
 from budget_wrappers.wrappers.reward import validate_weight
 
@@ -118,6 +121,10 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         ChooserWrapper.__init__(self, env)
         refuse_vector_reward(self)
         self.open_choices(self.sub_policies.names, self.sub_policies.flops, durations, meter, selector_flops)
+        self.sub_policies.require_convention(self.meter)
+        self.actors = Actors.of(self.sub_policies)
+        self._autoresets = any(isinstance(layer, gym.wrappers.Autoreset) for layer in wrappers_of(env))
+        self._over = False
         self.set_weight(weight)
         self._subscribers: list[Subscriber] = []
         self._observation: Any = None
@@ -137,7 +144,8 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         """Reset the environment; no option, restriction or held action survives."""
         self._observation, info = self.env.reset(seed=seed, options=options)
         self.start_choices()
-        self._started = True
+        self._started, self._over = True, False
+        self.actors.begin()
         return self._observation, self.write_choice(info, 0, HELD)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -165,6 +173,11 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         self._observation, reward, terminated, truncated, info = self.env.step(self.last_action)
         self.count_step(index, (bool(terminated), bool(truncated)))
         step = finite_reward(reward, sum(self.choice_counts)), *self.ends
+        over = step[1] or step[2]
+        if over or self._over:  # an environment that is stepped on has begun an episode, some a step later
+            if over or self._autoresets:
+                self.actors.begin()
+            self._over = over
         for tell in tuple(self._subscribers):
             tell(PrimitiveTransition(before, self.last_action, step[0], self._observation, *step[1:], index, info))
         return *step, info
@@ -189,8 +202,8 @@ def charged_action(wrapper: Any, index: int, observation: Any) -> Any:
     spent = most  # of a call that fails, too: it has run
     try:
         with meter.paused():
-            action = policy(observation)
-        spent = int(getattr(policy, "flops_of_last_call", most))
+            action = wrapper.actors[index](observation)
+        spent = spent_by(policy, most)
         require_declared(policy, spent, most)
         return checked_action(wrapper.env.action_space, action, policy.name)
     finally:
@@ -206,11 +219,23 @@ def durations_of(hold: int | Sequence[int]) -> tuple[int, ...]:
     """
     given = hold if isinstance(hold, list | tuple) else [hold]
     durations = [plain(steps) for steps in given]
-    if not durations or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in durations):
-        raise ConfigError(f"hold={hold!r}; expected a whole number of steps >= 1, or several different ones.")
+    if not durations or any(type(n) is not int or not 1 <= n <= MOST_STEPS for n in durations):
+        raise ConfigError(
+            f"hold={hold!r}; expected a whole number of steps >= 1 and at most {MOST_STEPS}, or several different ones."
+        )
     if len(set(durations)) < len(durations):
         raise ConfigError(f"hold={hold!r} has a duration twice; leave one of them out.")
     return tuple(sorted(durations))
+
+
+def spent_by(policy: Any, most: int) -> int:
+    """Return what the last call of a sub-policy cost: its ``flops_of_last_call`` where it has one, else ``most``.
+
+    Raises:
+        CostError: it is not a whole number.
+    """
+    spent = getattr(policy, "flops_of_last_call", most)
+    return spent if type(spent) is int else whole(spent, f"flops_of_last_call of sub-policy {policy.name!r}")
 
 
 def require_declared(policy: Any, spent: int, most: int) -> None:

@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
+from budget_wrappers.arguments import a_flag
 from budget_wrappers.errors import ConfigError, InfoKeyError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.account import find_attribute
@@ -65,7 +66,7 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
         """
         if not isinstance(key, str) or key in ("", SUMMARY_KEY):
             raise ConfigError(f"key={key!r}; expected a text other than {SUMMARY_KEY!r}, the episode's account.")
-        stable_info = bool(stable_info)
+        stable_info = a_flag("stable_info", stable_info)
         RecordConstructorArgs.__init__(self, meter=meter, key=key, stable_info=stable_info, _disable_deepcopy=True)
         CostReader.__init__(self, env)
         refuse_vector_reward(self)

@@ -1,6 +1,5 @@
 """Wrapper that makes compute cost reward: ``ComputePenaltyReward``."""
 
-import math
 import warnings
 from typing import Any
 
@@ -8,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
+from budget_wrappers.arguments import a_number
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.costs import penalised_reward
 from budget_wrappers.metering import ComputeMeter
@@ -64,9 +64,7 @@ class ComputePenaltyReward(CostReader, RecordConstructorArgs):
             ConfigError: ``weight`` is negative or NaN, ``floor`` is NaN, ``meter`` is no meter.
             WrapperOrderError: a layer inside charges for the same cost already, or hands out vector rewards.
         """
-        if floor is not None and not math.isfinite(floor):
-            raise ConfigError(f"floor={floor!r}; expected a finite number, or None for no floor.")
-        weight, floor = plain(weight), plain(floor)
+        weight, floor = plain(weight), checked_floor(floor)
         RecordConstructorArgs.__init__(self, weight=weight, floor=floor, meter=meter, _disable_deepcopy=True)
         CostReader.__init__(self, env)
         refuse_vector_reward(self)
@@ -139,9 +137,19 @@ def validate_weight(weight: float) -> float:
     Raises:
         ConfigError: it is no number, NaN, infinite or negative.
     """
-    if isinstance(weight, bool) or not isinstance(weight, int | float | np.number) or not 0 <= weight < math.inf:
-        raise ConfigError(f"weight={weight!r}; expected a finite number >= 0 (0 turns the penalty off).")
-    return float(weight)
+    try:
+        return a_number("weight", weight, fits=lambda number: number >= 0)
+    except ConfigError as error:
+        raise ConfigError(f"weight={weight!r}; expected a finite number >= 0 (0 turns the penalty off).") from error
+
+
+def checked_floor(floor: Any) -> float | None:
+    """Return ``floor`` as a float, or ``None`` for no floor.
+
+    Raises:
+        ConfigError: it is no number, NaN or infinite.
+    """
+    return None if floor is None else a_number("floor", floor, "a finite number, or None for no floor")
 
 
 def warn_vanishing(reward: float, penalty: float) -> None:
@@ -153,4 +161,4 @@ def warn_vanishing(reward: float, penalty: float) -> None:
     )
 
 
-__all__ = ["ComputePenaltyReward", "validate_weight"]
+__all__ = ["ComputePenaltyReward", "checked_floor", "validate_weight"]

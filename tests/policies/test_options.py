@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from budget_wrappers.core import BatchSubPolicy, SubPolicy
-from budget_wrappers.errors import ConfigError, CostError, UncountableError
+from budget_wrappers.errors import ConfigError, CostError, SpaceError, UncountableError
 from budget_wrappers.policies import (
     AgentPolicy,
     FunctionPolicy,
@@ -179,7 +179,7 @@ def test_a_declared_cost_below_the_examples_is_refused(flops: float) -> None:
 
 def test_an_exception_in_a_counted_module_leaves_no_counter() -> None:
     adapted = gated(flops=DEAR_BRANCH)
-    with pytest.raises(RuntimeError, match="shapes"):
+    with pytest.raises(SpaceError, match="shapes"):
         adapted(np.ones(3))
     assert not _get_current_dispatch_mode_stack()
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from budget_wrappers.core import SubPolicy
 from budget_wrappers.errors import InfeasibleBudgetError, InfoKeyError, WrapperOrderError
 from budget_wrappers.functional.costs import validate_flops
+from budget_wrappers.policies.memory import Actors, refuse_shared_memory
 from budget_wrappers.policies.options import SubPolicies
 from budget_wrappers.wrappers.choosing import HELD, index_of
 from budget_wrappers.wrappers.multi_agent.accounts import MeterSource, TeamAccount
@@ -58,7 +59,9 @@ class TeamChoices:
         expected: the call that a limit outside is making; another one in between raises. None outside of both.
 
     Raises:
-        ConfigError: an agent has no sub-policies, an unknown one has, or the environment does not say who plays.
+        ConfigError: an agent has no sub-policies, an unknown one has, or the environment does not say who plays; a
+            sub-policy declares another convention than its agent's meter counts, or keeps a memory in itself that
+            several agents would share.
         CostError: a cost is negative, NaN or not whole.
         WrapperOrderError: a wrapper inside reads costs or chooses itself.
     """
@@ -84,12 +87,16 @@ class TeamChoices:
             for agent in self.agents
         }
         self.meters = TeamAccount(meter, self.agents)
+        for agent, own in self.sub_policies.items():
+            own.require_convention(self.meters.of(agent).meter)
+        self._actors = {agent: Actors.of(own) for agent, own in self.sub_policies.items()}
+        refuse_shared_memory(self._actors)
         self.spaces = {agent: spaces.Discrete(len(own)) for agent, own in self.sub_policies.items()}
         self.expected: Literal["step", "reset"] | None = None
         self.start()
 
     def start(self) -> None:
-        """Forget the last episode: no limit and no held action survives a reset.
+        """Forget the last episode: no limit, no held action and no memory of a sub-policy survives a reset.
 
         Raises:
             WrapperOrderError: a wrapper outside resets within the ``step`` of a limit further out.
@@ -101,6 +108,8 @@ class TeamChoices:
         # steps of each choice, and of HELD, which is −1: the last
         self._counts = {agent: [0] * (len(own) + 1) for agent, own in self.sub_policies.items()}
         self._spent = {agent: [0] * len(own) for agent, own in self.sub_policies.items()}
+        for actors in self._actors.values():
+            actors.begin()
 
     def _require_expected(self, call: Literal["step", "reset"]) -> None:
         if self.expected in (None, call):
@@ -167,7 +176,8 @@ class TeamChoices:
                     if index != HELD:
                         policy = self.sub_policies[agent][index]
                         called.append(agent)  # before: a call that fails has run, too
-                        self._last[agent] = checked_action(space(agent), policy(observe(agent)), policy.name)
+                        acted = self._actors[agent][index](observe(agent))
+                        self._last[agent] = checked_action(space(agent), acted, policy.name)
         finally:
             for agent in called:
                 index, flops = ran[agent], int(self.flops[agent][ran[agent]])

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
+from budget_wrappers.arguments import MOST_STEPS
 from budget_wrappers.errors import ConfigError, InfeasibleBudgetError, WrapperOrderError
 from budget_wrappers.wrappers.exhaustion import OnExhausted
 from budget_wrappers.wrappers.limit import feasible_limit
@@ -83,7 +84,7 @@ class TeamLimits:
                 "'terminate', or give the sub-policies to SubPolicyAction."
             )
         bounds = [bound for bound in (horizon, getattr(env.unwrapped, "max_cycles", None)) if bound is not None]
-        wrong = [bound for bound in bounds if not isinstance(bound, int) or isinstance(bound, bool) or bound < 1]
+        wrong = [bound for bound in bounds if type(bound) is not int or not 1 <= bound <= MOST_STEPS]
         if wrong:
             raise ConfigError(f"horizon={wrong[0]!r}; expected a whole number of decisions an agent, >= 1.")
         found = min(bounds, default=None)

@@ -11,7 +11,7 @@ from budget_wrappers.functional.costs import penalised_reward
 from budget_wrappers.wrappers.multi_agent.accounts import TeamAccount
 from budget_wrappers.wrappers.multi_agent.layers import Agent, find_in_team, layers
 from budget_wrappers.wrappers.reading import finite_reward, plain
-from budget_wrappers.wrappers.reward import validate_weight
+from budget_wrappers.wrappers.reward import checked_floor, validate_weight
 
 
 class Penalty:
@@ -33,6 +33,7 @@ class Penalty:
     """
 
     def __init__(self, env: Any, account: TeamAccount, weight: float, floor: float | None, shared: bool) -> None:
+        floor = checked_floor(floor)
         if floor is not None and not math.isfinite(floor):
             raise ConfigError(f"floor={floor!r}; expected a finite number, or None for no floor.")
         self.account, self.floor, self.shared = account, plain(floor), bool(shared)

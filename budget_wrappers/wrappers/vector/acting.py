@@ -11,6 +11,7 @@ from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from budget_wrappers.core import BatchSubPolicy
 from budget_wrappers.errors import SpaceError
 from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.policies.memory import Memories
 from budget_wrappers.policies.options import SubPolicies
 from budget_wrappers.wrappers.options import checked_action
 
@@ -26,14 +27,26 @@ class RowActing:
     Attributes:
         last: the last action of each environment, ``None`` before the first.
         called: the sub-policies that the last ``act`` has called, and for which rows each.
+
+    Raises:
+        ConfigError: a sub-policy declares FLOPs of another convention than the meter counts, or keeps a memory in itself
+            which several environments would share.
     """
 
     def __init__(self, env: VectorEnv, sub_policies: SubPolicies, meter: ComputeMeter) -> None:
         self._observations, self._actions = env.observation_space, env.single_action_space
         self._sub_policies, self._meter = sub_policies, meter
+        sub_policies.require_convention(meter)
         self._batched = [isinstance(policy, BatchSubPolicy) and policy.batched for policy in sub_policies]
+        self._memories = [Memories(policy, env.num_envs) for policy in sub_policies]
+        self._remembering = [memories for memories in self._memories if not memories.plain]
         self.last: list[Any] = [None] * env.num_envs
         self.called: list[tuple[int, list[int]]] = []
+
+    def begin(self, rows: np.ndarray | None) -> None:
+        """Tell sub-policies that episodes begin where ``rows``, ``(n,)`` booleans, is, everywhere for ``None``."""
+        for memories in self._remembering:
+            memories.begin(None if rows is None else np.flatnonzero(rows).tolist())
 
     def act(self, observations: Any, choices: np.ndarray) -> Any:
         """Return an action for each environment, as ``env`` takes them.
@@ -52,20 +65,22 @@ class RowActing:
             rows = np.flatnonzero(chosen)
             if not rows.size:
                 continue
-            flops, called = int(self._sub_policies.flops[index]), []
+            flops, called, memories = int(self._sub_policies.flops[index]), [], self._memories[index]
             self.called.append((index, called))
             at_once = self._batched[index] and rows.size > 1
             try:
                 with self._meter.paused():
                     if at_once:
                         called.extend(rows)  # before: a call that fails has run, too
-                        actions = iter(
-                            require_actions(policy.batch([singles[r] for r in rows]), policy.name, rows.size)
-                        )
+                        batch = memories.batch([singles[row] for row in rows], rows)
+                        actions = iter(require_actions(batch, policy.name, rows.size))
                     for row in rows:
                         if not at_once:
                             called.append(row)
-                        action = next(actions) if at_once else policy(singles[row])
+                        if at_once:
+                            action = next(actions)
+                        else:
+                            action = policy(singles[row]) if memories.plain else memories.act(singles[row], row)
                         # A copy: for the next row it may reuse its buffer.
                         self.last[row] = copy.deepcopy(checked_action(self._actions, action, policy.name))
             finally:

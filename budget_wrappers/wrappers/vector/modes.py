@@ -43,13 +43,21 @@ def reset_mask(options: dict[str, Any] | None) -> tuple[dict[str, Any] | None, n
     To be called before delegating, and with the copy: vector environments take the mask out of what they are given.
 
     Raises:
-        ConfigError: no dictionary.
+        ConfigError: no dictionary, or a mask that is not a list or array of booleans.
     """
     require_options(options)
     if options is None:
         return None, None
-    mask = options.get(RESET_MASK)
-    return dict(options), None if mask is None else np.array(mask, dtype=bool)
+    given = options.get(RESET_MASK)
+    if given is None:
+        return dict(options), None
+    mask = np.array(given) if isinstance(given, list | tuple | np.ndarray) else np.empty(())
+    if mask.dtype != bool or mask.ndim != 1 or not mask.any():
+        raise ConfigError(
+            f"options[{RESET_MASK!r}]={given!r}; expected a boolean for each environment, one of them True. For all of "
+            "them leave the mask out."
+        )
+    return {**options, RESET_MASK: mask.copy()}, mask  # vector environments take an array only
 
 
 def find_in_vector(env: VectorEnv, name: str, default: Any = None) -> Any:

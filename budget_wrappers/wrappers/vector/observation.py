@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -19,6 +19,7 @@ from budget_wrappers.wrappers.observation import (
     flat_with,
     nested_space,
     nested_with,
+    require_arguments,
     require_sense,
 )
 from budget_wrappers.wrappers.reading import plain
@@ -72,8 +73,7 @@ class BudgetAwareObservation(VectorWrapper, RecordConstructorArgs):
             SpaceError: ``dict_key`` is taken, the observation cannot be flattened, or ``env`` is no vector one.
             WrapperOrderError: ``remaining`` (or ``scale``) without a ``ComputeLimit`` inside.
         """
-        if what not in get_args(What):
-            raise ConfigError(f"what={what!r}; expected one of {', '.join(get_args(What))}.")
+        flatten = require_arguments(what, flatten, dict_key)
         RecordConstructorArgs.__init__(
             self, what=what, flatten=plain(flatten), scale=plain(scale), draw=plain(draw), dict_key=dict_key
         )

@@ -107,6 +107,7 @@ class SubPolicyAction(VectorChooser, RecordConstructorArgs):
         """Reset the environments, or those of ``options["reset_mask"]``."""
         self._observations, infos, mask = self.reset_rows(seed, options)
         self._account.clear(self.raw_return.value, mask)
+        self._acting.begin(mask)
         self._started = True
         return self._observations, self.start_choices(infos, mask)
 
@@ -127,6 +128,8 @@ class SubPolicyAction(VectorChooser, RecordConstructorArgs):
             inner = self._acting.act(self._observations, choices)
             self._observations, rewards, terminations, truncations, infos = self.env.step(inner)
         self.read_cost(terminations, truncations)
+        if self._account.ended is not None:  # none acts there before the next episode has begun, in any mode
+            self._acting.begin(self._account.ended)
         handed_out = finite_rewards(rewards, (self._n,))
         raw = handed_out.astype(np.float64, copy=False)
         self._account.add(self.raw_return.value, raw)

@@ -1,18 +1,16 @@
 """Vector wrapper that makes compute cost reward: ``ComputePenaltyReward``."""
 
-import math
 from typing import Any
 
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv
 
-from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.costs import penalised_reward
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.account import RawReturn
 from budget_wrappers.wrappers.reading import plain, refuse_vector_reward
-from budget_wrappers.wrappers.reward import FLOAT32_SHARE, validate_weight, warn_vanishing
+from budget_wrappers.wrappers.reward import FLOAT32_SHARE, checked_floor, validate_weight, warn_vanishing
 from budget_wrappers.wrappers.vector.modes import find_in_vector
 from budget_wrappers.wrappers.vector.reading import (
     VectorCostReader,
@@ -65,9 +63,7 @@ class ComputePenaltyReward(VectorCostReader, RecordConstructorArgs):
             WrapperOrderError: a layer inside charges for the same cost already, or hands out vector rewards.
             SpaceError: ``env`` is no vector environment.
         """
-        if floor is not None and not math.isfinite(floor):
-            raise ConfigError(f"floor={floor!r}; expected a finite number, or None for no floor.")
-        weight, floor = plain(weight), plain(floor)
+        weight, floor = plain(weight), checked_floor(floor)
         RecordConstructorArgs.__init__(self, weight=weight, floor=floor, meter=meter, _disable_deepcopy=True)
         VectorCostReader.__init__(self, env)
         refuse_vector_reward(self)
