@@ -48,9 +48,7 @@ def _open(reference: str) -> AgentPolicy:
     agent_class = agent_called(read_header(path)["agent"], str(path))
     # A meter of its own: the wrapper charges what the sub-policy declares.
     agent = load_agent(agent_class, path, None, ComputeMeter(), replay=False)
-    return AgentPolicy(
-        agent, agent.flops_per_action, name_of(given), batched=True, convention=agent.meter.convention
-    )
+    return AgentPolicy(agent, agent.flops_per_action, name_of(given), batched=True, convention=agent.meter.convention)
 
 
 def name_of(given: Path) -> str:

@@ -43,8 +43,8 @@ from budget_wrappers.integrations.sb3_acting import (
 from budget_wrappers.integrations.sb3_files import load
 from budget_wrappers.integrations.sb3_hindsight import keep_penalties
 from budget_wrappers.integrations.sb3_noise import NoiseProducts
-from budget_wrappers.integrations.sb3_search import searching_members
 from budget_wrappers.integrations.sb3_penalties import warn_of_lost_penalties
+from budget_wrappers.integrations.sb3_search import searching_members
 from budget_wrappers.metering import ComputeMeter, count_flops, get_meter
 from budget_wrappers.metering.evaluation import evaluating
 from budget_wrappers.policies import AgentPolicy
@@ -327,6 +327,10 @@ _OFF_POLICY = (
     "sb3_contrib.tqc.tqc",
     "sb3_contrib.qrdqn.qrdqn",
 )
+
+
+def _parts(observation: Any) -> list[tuple[str, torch.Tensor]]:
+    return list(observation.items()) if isinstance(observation, dict) else [("", observation)]
 
 
 class NormalisedModel:

@@ -32,9 +32,10 @@ def require_torch(model: Any) -> nn.Module:
         return policy
     raise ConfigError(
         f"{type(model).__name__} of {type(model).__module__.partition('.')[0]} has the policy {type(policy).__name__}: "
-        "expected a torch module, as models of stable_baselines3 and sb3_contrib have; those of sbx act in JAX. Use one "
-        "as a sub-policy by FunctionPolicy(lambda obs: model.predict(obs, deterministic=True)[0], flops=…), and charge "
-        "its actions by meter.add(flops, rows=…)"
+        "expected a Stable-Baselines3 model (or one of sb3_contrib), whose policy is a torch module; those of sbx act "
+        "in JAX. Use one as a sub-policy by FunctionPolicy(lambda obs: model.predict(obs, deterministic=True)[0], "
+        "flops=…), and charge its actions by meter.add(flops, rows=…); of another torch model watch what acts by hand, "
+        'get_meter("policy").watch(module)'
     )
 
 
@@ -49,8 +50,8 @@ def sides_of(model: Any) -> tuple[dict[str, nn.Module], list[nn.Module]]:
         raise ConfigError(
             f"{type(model).__name__} acts by a recurrent policy, {type(policy).__name__}: expected one without memory. "
             "Use it as a sub-policy, as_sub_policy(model); or watch what acts by hand, "
-            'get_meter("policy").watch(model.policy.lstm_actor) and its other parts, and put meter.phase("learn") around '
-            "its updates"
+            'get_meter("policy").watch(model.policy.lstm_actor) and its other parts, and put meter.phase("learn") '
+            "around its updates"
         )
     for name in ("actor", "q_net", "quantile_net"):
         module = getattr(policy, name, None)
@@ -138,7 +139,9 @@ class CoverageChecks:
             return
         self._names = ("predict", "forward") if values else ("predict",)
         for name in self._names:
-            checked = self._checked(getattr(self._policy, name), acting, [] if name == "predict" else values, convention)
+            checked = self._checked(
+                getattr(self._policy, name), acting, [] if name == "predict" else values, convention
+            )
             setattr(self._policy, name, checked)
 
     def _checked(self, method: Callable[..., Any], *rest: Any) -> Callable[..., Any]:
@@ -193,8 +196,8 @@ def _refuse_outside(
         raise UncountableError(
             f"acting with {type(policy).__name__} runs {whole} FLOPs ({convention!r}), {inside} of them in "
             f"{', '.join(acting)}{' and what values states' if values else ''}: expected all of them there; watch the "
-            "modules that act by hand: get_meter('policy').watch(module). A meter of convention 'matmul' counts products "
-            "only."
+            "modules that act by hand: get_meter('policy').watch(module). A meter of convention 'matmul' counts "
+            "products only."
         )
 
 

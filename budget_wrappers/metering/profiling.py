@@ -16,9 +16,9 @@ from torch import nn
 from budget_wrappers.core import Convention
 from budget_wrappers.errors import CheckpointError, ConfigError, UncountableError
 from budget_wrappers.metering.checks import check_convention, whole
-from budget_wrappers.metering.evaluation import evaluating
 from budget_wrappers.metering.counting import count_flops
 from budget_wrappers.metering.energy import Energy, measure_energy
+from budget_wrappers.metering.evaluation import evaluating
 from budget_wrappers.metering.latency import Latency, measure_latency
 from budget_wrappers.metering.meter import ComputeMeter
 from budget_wrappers.metering.quiet import all_quiet

@@ -173,8 +173,10 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         self._observation, reward, terminated, truncated, info = self.env.step(self.last_action)
         self.choice_counts[index] += 1
         step = finite_reward(reward, sum(self.choice_counts)), bool(terminated), bool(truncated)
-        if step[1] or step[2] or self._over:  # an environment that is stepped on has begun an episode, some a step later
-            if step[1] or step[2] or self._autoresets:
+        if (
+            step[1] or step[2] or self._over
+        ):  # an environment that is stepped on has begun an episode, some a step later
+            if step[1] or step[2] or self._autoresets:  # this step has only reset it
                 self.actors.begin()
             self._over = step[1] or step[2]
         for tell in tuple(self._subscribers):

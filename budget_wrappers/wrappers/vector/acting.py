@@ -28,8 +28,8 @@ class RowActing:
         last: the last action of each environment, ``None`` before the first.
 
     Raises:
-        ConfigError: a sub-policy declares FLOPs of another convention than the meter counts, or keeps a memory in itself
-            which several environments would share.
+        ConfigError: a sub-policy declares FLOPs of another convention than the meter counts, or keeps a memory in
+            itself that several environments would share.
     """
 
     def __init__(self, env: VectorEnv, sub_policies: SubPolicies, meter: ComputeMeter) -> None:

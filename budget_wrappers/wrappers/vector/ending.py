@@ -117,6 +117,8 @@ def require_masks(env: VectorEnv, mode: str) -> None:
     """Check that environments that reset themselves can be reset by a mask, too; raises ConfigError."""
     if hasattr(gym.vector, "AutoresetMode") and isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv):
         return
+    if getattr(env.unwrapped, "takes_reset_mask", False):  # said by an adapter of another library's environments
+        return
     raise ConfigError(
         f"ComputeLimit cannot end episodes in {env}, which resets its environments by itself (autoreset mode {mode}) "
         "and takes no mask of those to reset besides. Make it with autoreset_mode=AutoresetMode.DISABLED and reset "
