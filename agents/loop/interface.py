@@ -10,6 +10,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from budget_wrappers.errors import MeterError, SpaceError
 from budget_wrappers.metering import ComputeMeter, get_meter
 from budget_wrappers.wrappers.account import StepAccount
+from budget_wrappers.wrappers.observation import flattens
 from budget_wrappers.wrappers.vector.account import VectorAccount
 from budget_wrappers.wrappers.vector.modes import find_in_vector
 
@@ -77,8 +78,7 @@ def require_spaces(agent: str, observation: gym.Space, action: gym.Space, discre
     wanted = spaces.Discrete if discrete else spaces.Box
     if not isinstance(action, wanted):
         raise SpaceError(
-            f"{agent} got the action space {action}: expected a {wanted.__name__} space; "
-            + ("use SAC or TD3 (CQL on data)" if discrete else "use DQN (DiscreteCQL on data)")
+            f"{agent} got the action space {action}: expected a {wanted.__name__} space; {_act_by(action)}"
         )
     if not discrete and not (len(action.shape) == 1 and action.is_bounded() and (action.low < action.high).all()):
         raise SpaceError(
@@ -89,8 +89,45 @@ def require_spaces(agent: str, observation: gym.Space, action: gym.Space, discre
     if not all(isinstance(part, spaces.Box) and len(part.shape) == 1 for part in parts):
         raise SpaceError(
             f"{agent} got the observation space {observation}: expected a Box of one dimension, or a Dict "
-            "of such; wrap the environment in gymnasium.wrappers.FlattenObservation"
+            f"of such; {_observe_by(observation)}"
         )
+
+
+def _act_by(action: gym.Space) -> str:
+    """Return what to do about actions of another kind than an agent takes."""
+    if isinstance(action, spaces.Box):
+        return "use SAC or TD3 (CQL on data)"
+    if isinstance(action, spaces.Discrete):
+        return "use DQN (DiscreteCQL on data)"
+    if isinstance(action, spaces.MultiDiscrete | spaces.MultiBinary):
+        shape = action.nvec.tolist() if isinstance(action, spaces.MultiDiscrete) else [2] * int(np.prod(action.shape))
+        unravel = f"lambda index: np.array(np.unravel_index(index, {shape}))"
+        reshaped = f"{unravel}.reshape({action.shape})" if len(action.shape) != 1 else unravel
+        return (
+            "number its combinations, env = gymnasium.wrappers.TransformAction(env, "
+            f"{reshaped}, gymnasium.spaces.Discrete({int(np.prod(shape))})), and use DQN"
+        )
+    return (
+        "give the environment a Box or a Discrete one by gymnasium.wrappers.TransformAction(env, function, space), "
+        "where function makes an action of the environment of an element of space"
+    )
+
+
+def _observe_by(observation: gym.Space) -> str:
+    """Return what to do about observations that are no vectors."""
+    if flattens(observation):
+        return "wrap the environment in gymnasium.wrappers.FlattenObservation"
+    if isinstance(observation, spaces.Dict):
+        kept = [key for key, part in observation.spaces.items() if flattens(part)]
+        if kept:
+            return (
+                "leave out what has no fixed length, gymnasium.wrappers.FlattenObservation("
+                f"gymnasium.wrappers.FilterObservation(env, {kept}))"
+            )
+    return (
+        "make vectors of its elements by gymnasium.wrappers.TransformObservation(env, function, "
+        "gymnasium.spaces.Box(-np.inf, np.inf, (length,), np.float32))"
+    )
 
 
 def require_same_spaces(env: gym.Env | VectorEnv, observation: gym.Space, action: gym.Space) -> None:

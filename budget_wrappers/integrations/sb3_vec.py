@@ -85,6 +85,11 @@ class SteppedVecEnv(VectorEnv):
         self.observation_space = batch_space(venv.observation_space, self.num_envs)
         self.action_space = batch_space(venv.action_space, self.num_envs)
 
+    reset_mask_remedy = (
+        "Wrap what make_vec_env returns, wrapped(venv, …), and put VecNormalize, VecMonitor and other wrappers of "
+        "Stable-Baselines3 around that: such a reset passes by those inside."
+    )
+
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset all, or those of ``options["reset_mask"]``; seeds and other options are given to the ``VecEnv`` itself.
 
@@ -133,8 +138,8 @@ def _kind() -> type:
         """A ``VecEnv`` inside of vector wrappers."""
 
         def __init__(self, venv: Any, envs: VectorEnv) -> None:
+            self._envs, self._actions = envs, None  # first: the base class asks for attributes
             super().__init__(venv, envs.single_observation_space, envs.single_action_space)
-            self._envs, self._actions = envs, None
 
         def reset(self) -> Any:
             obs, _ = self._envs.reset()
@@ -152,6 +157,14 @@ def _kind() -> type:
             for row in np.flatnonzero(over):  # a wrapper may have ended it: then no value follows, or one does
                 rows[row][TRUNCATED] = bool(truncated[row] and not terminated[row])
             return obs, rewards.astype(np.float32), over, rows
+
+        def set_options(self, options: Any = None) -> None:
+            """Set options of the next reset; a ``"budget"`` among them holds from that on, see ``set_budget``."""
+            self.venv.set_options(options)
+            each = [options] * self.num_envs if isinstance(options, dict) else list(options or [])
+            for row, one in enumerate(each):
+                if "budget" in (one or {}) and _of_wrappers(self._envs, "set_budget") is not None:
+                    self.env_method("set_budget", one["budget"], indices=[row])
 
         def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
             """Call a method of the vector wrappers, or of the environments where they have none of that name."""
@@ -202,8 +215,8 @@ def _masked(method: Callable[..., Any], rows: list[int], n: int) -> dict[str, np
     if len(set(rows)) == n:
         return {}
     raise ConfigError(
-        f"env_method({method.__name__!r}, indices={rows}): expected all environments, as this method of a vector wrapper "
-        "holds for all of them; leave indices out"
+        f"env_method({method.__name__!r}, indices={rows}): expected all environments, as this method of a vector "
+        "wrapper holds for all of them; leave indices out"
     )
 
 

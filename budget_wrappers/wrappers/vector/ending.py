@@ -18,11 +18,19 @@ from gymnasium.vector.utils import iterate
 
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.wrappers.vector.account import VectorAccount
+from budget_wrappers.wrappers.vector.arrays import stepped, was_reset
 from budget_wrappers.wrappers.vector.infos import FINAL_INFO, joined, only
 from budget_wrappers.wrappers.vector.modes import DISABLED, NEXT_STEP, RESET_MASK, SAME_STEP, find_in_vector
 
 FINAL_OBS = "final_obs"
 Transition = tuple[Any, Any, np.ndarray, np.ndarray, dict[str, Any]]
+
+
+MASK_REMEDY = (
+    "Make it with autoreset_mode=AutoresetMode.DISABLED and reset with options={'reset_mask': ended}, use gymnasium's "
+    "SyncVectorEnv or AsyncVectorEnv (1.1 or newer), or put budget_wrappers.wrappers.ComputeLimit around each "
+    "environment, around the policy's own choice there."
+)
 
 
 class EpisodeEnder:
@@ -50,7 +58,7 @@ class EpisodeEnder:
 
     def step(self, actions: Any) -> Transition:
         """Step; environments whose reset is due return what a step that only resets does."""
-        transition = self._env.step(actions)
+        transition = stepped(self._env, actions)
         due, self._due = self._due, None
         if due is None or not due.any():
             return transition
@@ -98,7 +106,7 @@ class EpisodeEnder:
 
     def _reset(self, rows: np.ndarray) -> tuple[Any, dict[str, Any]]:
         with autoresetting(self._accounts):
-            return self._env.reset(options={RESET_MASK: rows.copy()})
+            return was_reset(self._env, None, {RESET_MASK: rows.copy()})
 
 
 @contextmanager
@@ -121,9 +129,7 @@ def require_masks(env: VectorEnv, mode: str) -> None:
         return
     raise ConfigError(
         f"ComputeLimit cannot end episodes in {env}, which resets its environments by itself (autoreset mode {mode}) "
-        "and takes no mask of those to reset besides. Make it with autoreset_mode=AutoresetMode.DISABLED and reset "
-        "with options={'reset_mask': ended}, use gymnasium's SyncVectorEnv or AsyncVectorEnv (1.1 or newer), or put "
-        "budget_wrappers.wrappers.ComputeLimit around each environment, around the policy's own choice there."
+        f"and takes no mask of those to reset besides. {getattr(env.unwrapped, 'reset_mask_remedy', MASK_REMEDY)}"
     )
 
 

@@ -21,6 +21,7 @@ from budget_wrappers.wrappers.options import PrimitiveTransition, Subscriber, du
 from budget_wrappers.wrappers.reading import plain, refuse_vector_reward
 from budget_wrappers.wrappers.reward import validate_weight
 from budget_wrappers.wrappers.vector.acting import RowActing
+from budget_wrappers.wrappers.vector.arrays import stepped
 from budget_wrappers.wrappers.vector.choosing import VectorChooser
 from budget_wrappers.wrappers.vector.ending import FINAL_OBS, Transition
 from budget_wrappers.wrappers.vector.infos import FINAL_INFO, reported
@@ -125,7 +126,7 @@ class SubPolicyAction(VectorChooser, RecordConstructorArgs):
         self._account.collect()  # whoever chose may have charged its rows in an order of its own
         before = copy.deepcopy(self._observations) if self._subscribers else None
         inner = self._acting.act(self._observations, choices)
-        self._observations, rewards, terminations, truncations, infos = self.env.step(inner)
+        self._observations, rewards, terminations, truncations, infos = stepped(self.env, inner)
         self.read_cost(terminations, truncations)
         if self._account.ended is not None:  # none acts there before the next episode has begun, in any mode
             self._acting.begin(self._account.ended)
