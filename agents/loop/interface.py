@@ -1,5 +1,6 @@
 """Where an agent meets its environment: spaces it accepts, observations as arrays, and the meter they share."""
 
+import math
 from collections.abc import Mapping
 
 import gymnasium as gym
@@ -100,12 +101,13 @@ def _act_by(action: gym.Space) -> str:
     if isinstance(action, spaces.Discrete):
         return "use DQN (DiscreteCQL on data)"
     if isinstance(action, spaces.MultiDiscrete | spaces.MultiBinary):
-        shape = action.nvec.tolist() if isinstance(action, spaces.MultiDiscrete) else [2] * int(np.prod(action.shape))
-        unravel = f"lambda index: np.array(np.unravel_index(index, {shape}))"
-        reshaped = f"{unravel}.reshape({action.shape})" if len(action.shape) != 1 else unravel
+        many = isinstance(action, spaces.MultiDiscrete)
+        choices = action.nvec.ravel().tolist() if many else [2] * int(np.prod(action.shape))
+        start = f" + np.array({action.start.ravel().tolist()})" if many and action.start.any() else ""
+        unravel = f"(np.array(np.unravel_index(index, {choices})){start}).reshape({action.shape})"
         return (
             "number its combinations, env = gymnasium.wrappers.TransformAction(env, "
-            f"{reshaped}, gymnasium.spaces.Discrete({int(np.prod(shape))})), and use DQN"
+            f"lambda index: {unravel}, gymnasium.spaces.Discrete({math.prod(choices)})), and use DQN"
         )
     return (
         "give the environment a Box or a Discrete one by gymnasium.wrappers.TransformAction(env, function, space), "
