@@ -18,6 +18,7 @@ from budget_wrappers.wrappers.delay import (
     checked_period,
     initial_of,
     points_of,
+    require_convention,
 )
 from budget_wrappers.wrappers.reading import plain
 from budget_wrappers.wrappers.vector.acting import batched
@@ -100,6 +101,7 @@ class ComputeDelayAction(VectorCostReader, RecordConstructorArgs):
             )
         first = initial_of(env.single_action_space, initial_action)
         self.open_account(meter)
+        require_convention(profile, self.meter)
         self.period = period_of(env) if period is None else checked_period(period)
         self._delays = Delays(points, self.period)
         self._rows = [Arrivals(self._delays, first) for _ in range(self._n)]
