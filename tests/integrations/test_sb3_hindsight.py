@@ -57,8 +57,8 @@ class Reach(gym.Env):
 def sac(env: Any, **settings: Any) -> Any:
     kwargs = {"n_sampled_goal": 4, "goal_selection_strategy": "final"}
     return SAC(
-        "MultiInputPolicy", env, replay_buffer_class=HerReplayBuffer, replay_buffer_kwargs=kwargs, learning_starts=10, train_freq=20,
-        buffer_size=200, batch_size=8, policy_kwargs={"net_arch": [4]}, device="cpu", seed=0, **settings,
+        "MultiInputPolicy", env, replay_buffer_class=HerReplayBuffer, replay_buffer_kwargs=kwargs, learning_starts=10,
+        train_freq=20, buffer_size=200, batch_size=8, policy_kwargs={"net_arch": [4]}, device="cpu", seed=0, **settings,
     )  # fmt: skip
 
 
