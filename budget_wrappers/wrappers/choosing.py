@@ -11,6 +11,8 @@ from budget_wrappers.core import Allowance, Fallback
 from budget_wrappers.errors import InfeasibleBudgetError, InfoKeyError, SpaceError, WrapperOrderError
 from budget_wrappers.functional.costs import validate_flops
 from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.policies.memory import Actors
+from budget_wrappers.policies.options import SubPolicies
 from budget_wrappers.wrappers.account import MeterHandle
 
 HELD = -1
@@ -25,12 +27,14 @@ class ChooserWrapper(gym.Wrapper):
         durations: primitive steps that a choice can last at most, ascending. With several the selector picks one, too:
             action ``d·K + k`` is sub-policy ``k`` for the ``d``-th of them.
         selector_flops: FLOPs that one choice costs outside at most.
+        actors: what acts for each choice.
     """
 
     choice_names: tuple[str, ...]
     choice_flops: NDArray[np.int64]
     durations: tuple[int, ...]
     selector_flops: int
+    actors = Actors()
 
     def open_choices(
         self,
@@ -52,6 +56,22 @@ class ChooserWrapper(gym.Wrapper):
         self.set_selector_flops(selector)
         self.action_space = gym.spaces.Discrete(len(names) * len(durations))
         self.start_choices()
+
+    def open_memories(self, sub_policies: SubPolicies) -> None:
+        """Set what acts, each sub-policy with a memory for this environment where it has one.
+
+        Raises:
+            ConfigError: one declares another convention than the meter counts, or has a ``reset`` that takes arguments.
+        """
+        sub_policies.require_convention(self.meter)
+        self.actors = Actors.of(sub_policies)
+        self._autoresets = any(isinstance(layer, gym.wrappers.Autoreset) for layer in wrappers_of(self.env))
+
+    def follow_episodes(self, over: bool) -> None:
+        """Begin memories where a step has ended an episode, and where one after that has only reset the environment."""
+        if over or self._autoresets:
+            self.actors.begin()
+        self.stepped_on = over
 
     @property
     def meter(self) -> ComputeMeter:
@@ -96,7 +116,9 @@ class ChooserWrapper(gym.Wrapper):
         return flops, steps, sum(self.choice_counts)
 
     def start_choices(self) -> None:
-        """Forget the last episode: no restriction and no held action survives a reset."""
+        """Forget the last episode: no restriction, no held action and no memory survives a reset."""
+        self.actors.begin()
+        self.stepped_on = False  # whether the last step has ended an episode
         self.last_action: Any = None
         self._held = 0
         self._allowance: Allowance | None = None

@@ -232,7 +232,7 @@ def flat_space(space: spaces.Space) -> spaces.Box:
         leave = f", or leave {' and '.join(odd)} out by gymnasium.wrappers.FilterObservation" if odd else ""
         raise SpaceError(
             f"{space} cannot be flattened into a vector of fixed length; expected Box, Discrete, MultiDiscrete or "
-            f"MultiBinary spaces, or Dicts and Tuples of such. Pass flatten=False{leave}."
+            f"MultiBinary spaces, or Dicts and Tuples of such; pass flatten=False{leave}."
         )
     flat = spaces.flatten_space(space)
     dtype = np.result_type(np.float32, *float_types(space))

@@ -12,10 +12,9 @@ from budget_wrappers.core import SubPolicy
 from budget_wrappers.errors import ConfigError, CostError, NonFiniteError, SpaceError
 from budget_wrappers.functional.options import option_reward
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.policies.memory import Actors
 from budget_wrappers.policies.options import SubPolicies
 from budget_wrappers.wrappers.account import RawReturn
-from budget_wrappers.wrappers.choosing import HELD, ChooserWrapper, wrappers_of
+from budget_wrappers.wrappers.choosing import HELD, ChooserWrapper
 from budget_wrappers.wrappers.reading import finite_reward, plain, refuse_vector_reward
 from budget_wrappers.wrappers.reward import validate_weight
 
@@ -120,10 +119,7 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         ChooserWrapper.__init__(self, env)
         refuse_vector_reward(self)
         self.open_choices(self.sub_policies.names, self.sub_policies.flops, durations, meter, selector_flops)
-        self.sub_policies.require_convention(self.meter)
-        self.actors = Actors.of(self.sub_policies)
-        self._autoresets = any(isinstance(layer, gym.wrappers.Autoreset) for layer in wrappers_of(env))
-        self._over = False
+        self.open_memories(self.sub_policies)
         self.set_weight(weight)
         self.raw_return = RawReturn()
         self._subscribers: list[Subscriber] = []
@@ -145,8 +141,7 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         self._observation, info = self.env.reset(seed=seed, options=options)
         self.start_choices()
         self.raw_return.value = 0.0
-        self._started, self._over = True, False
-        self.actors.begin()
+        self._started = True
         return self._observation, self.write_choice(info, 0, HELD)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -173,12 +168,8 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         self._observation, reward, terminated, truncated, info = self.env.step(self.last_action)
         self.choice_counts[index] += 1
         step = finite_reward(reward, sum(self.choice_counts)), bool(terminated), bool(truncated)
-        if (
-            step[1] or step[2] or self._over
-        ):  # an environment that is stepped on has begun an episode, some a step later
-            if step[1] or step[2] or self._autoresets:  # this step has only reset it
-                self.actors.begin()
-            self._over = step[1] or step[2]
+        if step[1] or step[2] or self.stepped_on:
+            self.follow_episodes(step[1] or step[2])
         for tell in tuple(self._subscribers):
             tell(PrimitiveTransition(before, self.last_action, step[0], self._observation, *step[1:], index, info))
         return *step, info

@@ -59,7 +59,7 @@ ACTING = {
 def tried(do: Any) -> Any:
     try:
         return do()
-    except (BudgetError, TypeError, AttributeError) as error:
+    except (BudgetError, TypeError, AttributeError, UserWarning) as error:
         return f"{type(error).__name__}: {error}"
 
 

@@ -46,6 +46,11 @@ class RowActing:
         for memories in self._remembering:
             memories.begin(None if rows is None else np.flatnonzero(rows).tolist())
 
+    def follow(self, ended: np.ndarray | None) -> None:
+        """Begin memories where a step has ended episodes, ``(n,)``: none acts there before the next has begun."""
+        if ended is not None:
+            self.begin(ended)
+
     def act(self, observations: Any, choices: np.ndarray) -> Any:
         """Return an action for each environment, as ``env`` takes them.
 

@@ -128,8 +128,7 @@ class SubPolicyAction(VectorChooser, RecordConstructorArgs):
         inner = self._acting.act(self._observations, choices)
         self._observations, rewards, terminations, truncations, infos = stepped(self.env, inner)
         self.read_cost(terminations, truncations)
-        if self._account.ended is not None:  # none acts there before the next episode has begun, in any mode
-            self._acting.begin(self._account.ended)
+        self._acting.follow(self._account.ended)
         handed_out = finite_rewards(rewards, (self._n,))
         raw = handed_out.astype(np.float64, copy=False)
         self._account.add(self.raw_return.value, raw)

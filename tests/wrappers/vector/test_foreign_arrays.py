@@ -101,7 +101,7 @@ def story(inside: Callable[[VectorEnv], VectorEnv], stack: Any, mode: str) -> li
 def test_numbers_are_those_without_the_wrapper_inside(inside: Any, stack: Any, mode: str) -> None:
     try:
         told = story(inside, stack, mode)
-    except (AttributeError, TypeError, RuntimeError) as error:
+    except (AttributeError, TypeError, RuntimeError, DeprecationWarning) as error:
         told = [repr(error)]
     expected = story(lambda envs: envs, stack, mode)
     assert data_equivalence(told, expected), told[:1]
@@ -114,7 +114,7 @@ def test_rewards_of_a_type_that_numpy_lacks_and_flags_that_are_bytes_are_underst
     meter.add(10)
     try:
         _, rewards, _, truncations, infos = envs.step(np.array([0]))
-    except TypeError as error:
+    except (TypeError, DeprecationWarning) as error:
         rewards = truncations = infos = error
     assert (np.asarray(rewards).tolist(), np.asarray(truncations).tolist()) == ([1.0], [True])
     assert infos["compute"]["flops"].tolist() == [10.0]
@@ -130,9 +130,9 @@ def test_wrappers_that_convert_may_stand_between_ours() -> None:
         meter.add(6, rows=2, by_row=[2, 4])
         try:
             told.append(envs.step(np.array([0, 1])))
-        except AttributeError as error:
+        except (AttributeError, TypeError, DeprecationWarning) as error:
             told.append(error)
-    assert not isinstance(told[-1], AttributeError)
+    assert not isinstance(told[-1], Exception)
     assert told[-1][-1]["compute"]["return_penalised"].tolist() == [2 - 0.5 * 4, 2 - 0.5 * 8]
 
 
