@@ -34,44 +34,34 @@ class ChooserWrapper(gym.Wrapper):
     choice_flops: NDArray[np.int64]
     durations: tuple[int, ...]
     selector_flops: int
-    actors = Actors()
+    actors: Actors
 
     def open_choices(
-        self,
-        names: tuple[str, ...],
-        flops: NDArray[np.int64],
-        durations: tuple[int, ...],
-        meter: str | ComputeMeter,
-        selector: int,
+        self, sub_policies: SubPolicies, durations: tuple[int, ...], meter: str | ComputeMeter, selector: int
     ) -> None:
-        """Set what can be chosen.
+        """Set what can be chosen, each sub-policy with a memory for this environment where it has one.
 
         Raises:
             WrapperOrderError: a wrapper inside reads costs or chooses itself.
             CostError: ``selector`` is negative, NaN or not whole.
-        """
-        _refuse_inside(self)
-        self.choice_names, self.choice_flops, self.durations = names, flops, durations
-        self._handle = MeterHandle(meter)
-        self.set_selector_flops(selector)
-        self.action_space = gym.spaces.Discrete(len(names) * len(durations))
-        self.start_choices()
-
-    def open_memories(self, sub_policies: SubPolicies) -> None:
-        """Set what acts, each sub-policy with a memory for this environment where it has one.
-
-        Raises:
             ConfigError: one declares another convention than the meter counts, or has a ``reset`` that takes arguments.
         """
+        _refuse_inside(self)
+        self.choice_names, self.choice_flops, self.durations = sub_policies.names, sub_policies.flops, durations
+        self._handle = MeterHandle(meter)
         sub_policies.require_convention(self.meter)
         self.actors = Actors.of(sub_policies)
         self._autoresets = any(isinstance(layer, gym.wrappers.Autoreset) for layer in wrappers_of(self.env))
+        self.set_selector_flops(selector)
+        self.action_space = gym.spaces.Discrete(len(sub_policies) * len(durations))
+        self.start_choices()
 
     def follow_episodes(self, over: bool) -> None:
         """Begin memories where a step has ended an episode, and where one after that has only reset the environment."""
-        if over or self._autoresets:
-            self.actors.begin()
-        self.stepped_on = over
+        if over or self._stepped_on:
+            if over or self._autoresets:
+                self.actors.begin()
+            self._stepped_on = over
 
     @property
     def meter(self) -> ComputeMeter:
@@ -118,7 +108,7 @@ class ChooserWrapper(gym.Wrapper):
     def start_choices(self) -> None:
         """Forget the last episode: no restriction, no held action and no memory survives a reset."""
         self.actors.begin()
-        self.stepped_on = False  # whether the last step has ended an episode
+        self._stepped_on = False  # whether the last step has ended an episode
         self.last_action: Any = None
         self._held = 0
         self._allowance: Allowance | None = None

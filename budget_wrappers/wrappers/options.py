@@ -118,13 +118,11 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         )
         ChooserWrapper.__init__(self, env)
         refuse_vector_reward(self)
-        self.open_choices(self.sub_policies.names, self.sub_policies.flops, durations, meter, selector_flops)
-        self.open_memories(self.sub_policies)
+        self.open_choices(self.sub_policies, durations, meter, selector_flops)
         self.set_weight(weight)
         self.raw_return = RawReturn()
         self._subscribers: list[Subscriber] = []
-        self._observation: Any = None
-        self._started = False
+        self._observation, self._started = None, False
 
     def set_weight(self, weight: float) -> None:
         """Change the penalty's weight from the next option on; raises ConfigError and CostError."""
@@ -168,8 +166,7 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         self._observation, reward, terminated, truncated, info = self.env.step(self.last_action)
         self.choice_counts[index] += 1
         step = finite_reward(reward, sum(self.choice_counts)), bool(terminated), bool(truncated)
-        if step[1] or step[2] or self.stepped_on:
-            self.follow_episodes(step[1] or step[2])
+        self.follow_episodes(step[1] or step[2])
         for tell in tuple(self._subscribers):
             tell(PrimitiveTransition(before, self.last_action, step[0], self._observation, *step[1:], index, info))
         return *step, info
