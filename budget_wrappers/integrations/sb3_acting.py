@@ -14,7 +14,7 @@ from budget_wrappers.errors import ConfigError, MeterError, UncountableError
 from budget_wrappers.integrations.sb3_noise import noise_products
 from budget_wrappers.metering import ComputeMeter, CountingMode, Watch, count_flops
 from budget_wrappers.metering.evaluation import evaluating
-from budget_wrappers.metering.watching import is_static
+from budget_wrappers.metering.structure import is_static
 
 _LIBRARIES = ("stable_baselines3.", "sb3_contrib.")
 _BUILDING = {"__init__", "_build", "_build_mlp_extractor", "make_actor", "make_critic", "make_q_net"}

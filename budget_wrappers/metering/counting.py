@@ -1,28 +1,26 @@
 """Counting the FLOPs that torch really runs: a dispatch mode of our own, and ``count_flops`` on top of it."""
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C import DispatchKey
 from torch._ops import OpOverload, OpOverloadPacket
-from torch.utils._python_dispatch import (
-    TorchDispatchMode,
-    _disable_current_modes,
-    _get_current_dispatch_mode_stack,
-)
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from budget_wrappers.core import Convention
+from budget_wrappers.core import Convention, Unknown
 from budget_wrappers.errors import ConfigError, UncountableError
-from budget_wrappers.metering.checks import CONVENTIONS, check_convention
+from budget_wrappers.metering.checks import CONVENTIONS, check_convention, check_unknown
 from budget_wrappers.metering.elementwise import elementwise_cost, product_extras
+from budget_wrappers.metering.factorisations import FACTORISATIONS
 from budget_wrappers.metering.formulas import PRODUCTS, Formula
-from budget_wrappers.metering.operators import functional_packet, is_free
+from budget_wrappers.metering.isolation import SlowAttention, alone, eagerly, never_compile, one_at_a_time
+from budget_wrappers.metering.operators import composite_key, functional_packet, is_composite, is_free, is_jagged
 from budget_wrappers.metering.quiet import all_quiet
+from budget_wrappers.metering.randomness import SEEDED, OwnGenerators
 from budget_wrappers.metering.unchanged import copied, unchanged
 
 Handler = Callable[[tuple[Any, ...], dict[str, Any], Any], int]
@@ -64,7 +62,8 @@ def register_flop_formula(op: Any, formula: Callable[..., int]) -> None:
             FLOPs of one call, 2 a multiply-accumulate. It counts the same in both conventions.
 
     Raises:
-        ConfigError: ``op`` is not an operator, or one whose formula is built in.
+        ConfigError: ``op`` is not an operator, or one whose formula is built in. The formulas of ``factorisations.py``
+            can be replaced, as a leading term is a convention.
     """
     op = getattr(op, "_opoverload", op)
     if not isinstance(op, (OpOverload, OpOverloadPacket)):
@@ -73,7 +72,7 @@ def register_flop_formula(op: Any, formula: Callable[..., int]) -> None:
             "torch.ops.mylib.foo. A Python function needs none: what it calls is counted."
         )
     packets = [functional_packet(getattr(op, overload)) for overload in getattr(op, "overloads", list)()]
-    if not PRODUCTS.keys().isdisjoint(packets or [functional_packet(op)]):
+    if not (PRODUCTS.keys() - FACTORISATIONS.keys()).isdisjoint(packets or [functional_packet(op)]):
         raise ConfigError(f"{op} has a built-in formula already; register only operators that count_flops names")
 
     def handler(args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
@@ -85,10 +84,19 @@ def register_flop_formula(op: Any, formula: Callable[..., int]) -> None:
         handlers.clear()
 
 
-def _handler_from(formula: Formula, extra: Formula | None) -> Handler:
-    if extra is None:
+def _handler_from(op: OpOverload, *formulas: Formula) -> Handler:
+    """Return the sum of ``formulas``; each gets the results of ``op`` once, wherever these were written to."""
+    written = {argument.name for argument in op._schema.arguments if argument.is_out}
+    if not written and len(formulas) == 1:
+        (formula,) = formulas
         return lambda args, kwargs, out: formula(out, *args, **kwargs)
-    return lambda args, kwargs, out: formula(out, *args, **kwargs) + extra(out, *args, **kwargs)
+
+    def handler(args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
+        if written and kwargs:
+            kwargs = {name: value for name, value in kwargs.items() if name not in written}
+        return sum([formula(out, *args, **kwargs) for formula in formulas])
+
+    return handler
 
 
 def _classify(op: OpOverload, convention: Convention) -> Handler:
@@ -98,17 +106,16 @@ def _classify(op: OpOverload, convention: Convention) -> Handler:
         if known in _REGISTERED:
             return _REGISTERED[known]
         if known in PRODUCTS:
-            return _handler_from(PRODUCTS[known], product_extras(op) if convention == "all" else None)
+            return _handler_from(op, PRODUCTS[known], *([product_extras(op)] if convention == "all" else []))
     free = is_free(op)
     if free and convention == "matmul":
         return _free
     # Outside of inference mode torch takes a composite operator apart before any mode sees it; here its parts cost
     # something too, so it is always taken apart.
-    if torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd"):
+    if is_composite(op):
         return _decompose
     if free:
-        cost = elementwise_cost(op)
-        return lambda args, kwargs, out: cost(out, *args, **kwargs)
+        return _handler_from(op, elementwise_cost(op))
     from torch.utils.flop_counter import flop_registry  # formulas that the user gave to torch
 
     if packet in flop_registry:
@@ -119,12 +126,17 @@ def _classify(op: OpOverload, convention: Convention) -> Handler:
 
 def _unknown(op: str) -> str:
     return (
-        f"operator {op} has no FLOP formula; expected a matrix product or convolution that is known, or an operator "
-        f"known to hold none. Teach it with register_flop_formula(torch.ops.{op}, formula)."
+        f"operator {op} has no FLOP formula; expected a matrix product, convolution or factorisation that is known, or "
+        f"an operator known to hold none. Teach it with register_flop_formula(torch.ops.{op}, formula), or count 0 for "
+        "it by count_flops(…, unknown='warn')."
     )
 
 
-_HANDLERS: dict[Convention, dict[Any, Handler]] = {convention: {} for convention in CONVENTIONS}
+Known = tuple[Handler, int]
+"""How an operator is counted, and which of the numbers below it is: looked up once, as operators are slow keys."""
+_ORDINARY, _READING, _WHOLE = 0, 1, 2
+
+_HANDLERS: dict[Convention, dict[Any, Known]] = {convention: {} for convention in CONVENTIONS}
 
 
 class CountingMode(TorchDispatchMode):
@@ -132,10 +144,14 @@ class CountingMode(TorchDispatchMode):
 
     Args:
         convention: what to count.
+        unknown: ``"raise"`` refuses an operator that nothing is known about; ``"warn"`` counts 0 for it and warns once.
+        generators: where random operators draw from; ``None`` leaves that to torch.
 
     Attributes:
         flops: what has run so far.
         enabled: nothing is counted, and nothing refused, while False.
+        leading: first dimensions of what counted operators returned.
+        data_dependent: whether an operator has run whose result's shape, or what Python reads of it, is data.
     """
 
     # Without this torch refuses to run torch.cond and its kind under a mode; here they get an error that names them.
@@ -146,43 +162,83 @@ class CountingMode(TorchDispatchMode):
         """Keep torch from wrapping the method below: that loads its compiler (seconds) and costs on every operator."""
         return False
 
-    def __init__(self, convention: Convention = "matmul") -> None:
+    def __init__(
+        self,
+        convention: Convention = "matmul",
+        generators: OwnGenerators | None = None,
+        unknown: Unknown = "raise",
+    ) -> None:
         super().__init__()
         self.convention = check_convention(convention)
+        self._unknown = check_unknown(unknown)
+        self._ignored: set[str] = set()
         self.flops = 0
         self.enabled = True
+        self.leading: set[int] = set()
+        self.data_dependent = False
+        self._generators = generators
         self.refused: UncountableError | None = None
         self._handlers = _HANDLERS[convention]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operator and add its FLOPs."""
         kwargs = kwargs or {}
-        handler = self._handlers.get(func) or self._handler(func)
+        handler, sort = self._handlers.get(func) or self._handler(func)
+        if sort == _READING and not self.data_dependent:
+            self.data_dependent = _reads_data(func, args)
         if handler is _free or not self.enabled:
-            return func(*args, **kwargs)
+            return func(*args, **kwargs) if self._generators is None else self._run(func, args, kwargs)
         if handler is _decompose:
+            if any(map(is_jagged, types)):
+                return NotImplemented  # such a tensor takes the operator apart itself, and its parts come back here
             with self:
                 # torch's own kernel, as outside of inference mode; func.decompose() prefers a version in Python, made
                 # for compilers, whose parts are others (interpolation as indexing and arithmetic).
-                return func._op_dk(DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
+                return func._op_dk(composite_key(func, args), *args, **kwargs)
         if handler is _branch:
             condition, taken, other, operands = args
             with self:
                 return (taken if condition else other)(*operands)
         if handler is _answered_elsewhere:
-            return NotImplemented
-        out = func(*args, **kwargs)
+            return NotImplemented if types else func(*args, **kwargs)
+        out = func(*args, **kwargs) if self._generators is None else self._run(func, args, kwargs)
         if "out" in kwargs:
             # A formula gets the result once, wherever it was written to.
             kwargs = {key: value for key, value in kwargs.items() if key != "out"}
-        self.flops += handler(args, kwargs, out)
+        flops = handler(args, kwargs, out)
+        if flops:
+            self.flops += flops
+            if sort != _WHOLE:
+                self._note_rows(out)
         return out
 
-    def _handler(self, func: Any) -> Handler:
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if SEEDED in getattr(func, "tags", ()):
+            if is_composite(func):
+                with self:
+                    return func._op_dk(composite_key(func, args), *args, **kwargs)
+            return self._generators.run(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _note_rows(self, out: Any) -> None:
+        first = out[0] if isinstance(out, (tuple, list)) and out else out
+        if isinstance(first, Tensor) and not first.is_nested:
+            self.leading.add(first.size(0) if first.dim() else 1)
+
+    def shared_evenly(self, rows: int) -> bool:
+        """Tell whether each of ``rows`` cost the same: every operator that was counted has run on all of them.
+
+        Without a data-dependent operator one on ``k * rows`` rows has, too: they are parts of each.
+        """
+        if self.data_dependent:
+            return self.leading <= {rows}
+        return all(dimension and dimension % rows == 0 for dimension in self.leading)
+
+    def _handler(self, func: Any) -> Known:
         if str(func) in _ANSWERED_ELSEWHERE:
             handler = _answered_elsewhere
         elif not self.enabled:
-            return _free
+            return _free, _ORDINARY
         else:
             try:
                 if isinstance(func, OpOverload):
@@ -195,11 +251,50 @@ class CountingMode(TorchDispatchMode):
                         "ordinary torch code, or charge what it costs by meter.add(flops)."
                     )
             except UncountableError as error:
+                if self._unknown == "warn":
+                    self._ignore(str(func), error)
+                    return _free, _ORDINARY  # for this counter only: others may refuse the operator
                 # A model may catch what its layers raise: whoever reads the count must still learn of it.
                 self.refused = error
                 raise
-        self._handlers[func] = handler
-        return handler
+        reading, whole = func in _BY_DATA, getattr(func, "overloadpacket", None) in _WHOLE_BATCH
+        known = self._handlers[func] = handler, _READING if reading else _WHOLE if whole else _ORDINARY
+        return known
+
+    def _ignore(self, op: str, reason: UncountableError) -> None:
+        if op not in self._ignored:
+            self._ignored.add(op)
+            warnings.warn(f"{op} counts 0 FLOPs, as unknown='warn' was asked for: {reason}", stacklevel=4)
+
+
+never_compile(CountingMode.__torch_dispatch__)
+
+# Operators whose output's shape, or whose result in Python, depends on values.
+_BY_DATA = frozenset(
+    overload
+    for name in (
+        *("nonzero", "masked_select", "_local_scalar_dense", "index", "_unique2", "unique_dim", "bincount", "equal"),
+        *("unique_consecutive", "repeat_interleave", "argwhere", "nonzero_numpy", "is_nonzero", "masked_scatter"),
+    )
+    if hasattr(torch.ops.aten, name)
+    for packet in [getattr(torch.ops.aten, name)]
+    for overload in (getattr(packet, which) for which in packet.overloads())
+)
+
+
+def _reads_data(func: OpOverload, args: tuple[Any, ...]) -> bool:
+    """Tell whether the operator does depend on values: an index of numbers picks as many rows as it has."""
+    if func.overloadpacket is not torch.ops.aten.index:
+        return True
+    return any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+
+
+# Recurrent layers, whose first dimension may be time: they run on the whole batch.
+_WHOLE_BATCH = frozenset(
+    getattr(torch.ops.aten, name)
+    for name in ("lstm", "gru", "rnn_tanh", "rnn_relu", "mkldnn_rnn_layer", "_cudnn_rnn", "_thnn_fused_lstm_cell")
+    if hasattr(torch.ops.aten, name)
+)
 
 
 def _branch(args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
@@ -234,54 +329,20 @@ def original(module_or_fn: Any) -> Any:
     return module_or_fn
 
 
-@contextmanager
-def eagerly() -> Iterator[None]:
-    """Run compiled functions as the Python they were made from, as a compiled kernel shows no operators."""
-    # Nothing can be compiled before this module is loaded, and loading it takes a second.
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
-
-
-@contextmanager
-def _slow_attention() -> Iterator[None]:
-    """Keep attention off its fast path, which torch takes or leaves by the gradient mode of the caller.
-
-    Its products are the same, but over a padded batch it drops the padding, and the answer would change with the mode.
-    """
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Hide what runs from the modes of others, so that their counts and traces stay theirs."""
-    # Only where there are any: the first call loads torch's compiler, which takes seconds.
-    if not _get_current_dispatch_mode_stack():
-        yield
-        return
-    with _disable_current_modes():
-        yield
-
-
 def count_flops(
     module_or_fn: Callable[..., Any],
     *example_inputs: Any,
     convention: Convention = "matmul",
     example_kwargs: Mapping[str, Any] | None = None,
+    unknown: Unknown = "raise",
 ) -> int:
     """Run ``module_or_fn`` once on copies of ``example_inputs`` and return the FLOPs of that run.
 
     The answer is the same with gradients, under ``torch.no_grad()`` and under ``torch.inference_mode()``. In the
     ``"matmul"`` convention it equals ``torch.utils.flop_counter.FlopCounterMode`` wherever that sees every product,
     and the formula (``formulas.py``) where torch reports 0 or too little: fused LSTMs and attention, bilinear layers,
-    products of a matrix and a vector. ``"all"`` adds what ``elementwise.py`` lists.
+    products of a matrix and a vector or of complex numbers, quantised layers, and the leading terms of factorisations,
+    solvers and Fourier transforms (``factorisations.py``). ``"all"`` adds what ``elementwise.py`` lists.
 
     A module that branches on data is counted by the branch that these inputs take. A padded batch in an attention
     layer is counted in full. What ``torch.compile`` returned is counted through the module that it was given.
@@ -294,29 +355,31 @@ def count_flops(
         *example_inputs: its positional arguments, of the shapes to count for.
         convention: ``"matmul"`` or ``"all"``.
         example_kwargs: its keyword arguments.
+        unknown: what happens at an operator that nothing is known about: ``"raise"``, or ``"warn"``, which counts
+            0 FLOPs for the operator and warns once with its name.
 
     Returns:
         FLOPs of one call, over all rows of the inputs.
 
     Raises:
         UncountableError: a scripted module, or an operator that nothing is known about; the message names it.
-        ConfigError: an unknown convention.
+        ConfigError: an unknown convention, or ``unknown`` is neither of its values.
 
     Example:
         >>> actor = torch.nn.Sequential(torch.nn.Linear(2, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1))
         >>> count_flops(actor, torch.zeros(1, 2))  # 2·(2·64 + 64·1)
         384
     """
-    counter = CountingMode(convention)
+    counter = CountingMode(convention, OwnGenerators(), unknown)
     target = original(module_or_fn)
     try:
-        with ExitStack() as stack:
+        with one_at_a_time(), ExitStack() as stack:
             stack.enter_context(all_quiet())
-            stack.enter_context(_alone())
+            stack.enter_context(alone())
             stack.enter_context(unchanged(target))
             args, kwargs = copied((example_inputs, dict(example_kwargs or {})))
             stack.enter_context(eagerly())
-            stack.enter_context(_slow_attention())
+            stack.enter_context(SlowAttention())
             stack.enter_context(counter)
             target(*args, **kwargs)
     except UncountableError as error:

@@ -11,7 +11,7 @@ from budget_wrappers.errors import CostError, SpaceError, UncountableError
 from budget_wrappers.metering import CountingMode, count_flops
 from budget_wrappers.metering.counting import eagerly, original
 from budget_wrappers.metering.evaluation import evaluating, mode_dependent
-from budget_wrappers.metering.watching import is_static
+from budget_wrappers.metering.structure import is_static
 from budget_wrappers.policies.adapters import reset_of, whole_flops
 from budget_wrappers.policies.tensors import (
     first_that_works,
