@@ -128,12 +128,15 @@ class CoverageChecks:
 
     Args:
         model, acting, values, convention: see ``require_covered``.
+
+    Attributes:
+        counting: whether the policy runs only to be counted.
     """
 
     def __init__(
         self, model: Any, acting: dict[str, nn.Module], values: list[nn.Module], convention: Convention
     ) -> None:
-        self._policy, self._busy = model.policy, False
+        self._policy, self.counting = model.policy, False
         self._names: tuple[str, ...] = ()
         if not acts_by_own_code(model):
             return
@@ -147,14 +150,14 @@ class CoverageChecks:
     def _checked(self, method: Callable[..., Any], *rest: Any) -> Callable[..., Any]:
         @functools.wraps(method)
         def checked(*args: Any, **kwargs: Any) -> Any:
-            if self._busy:  # predict may run forward
+            if self.counting:  # predict may run forward
                 return method(*args, **kwargs)
-            self._busy = True
+            self.counting = True
             try:
                 with torch.no_grad():
                     _refuse_outside(lambda: method(*args, **kwargs), self._policy, *rest)
             finally:
-                self._busy = False
+                self.counting = False
             return method(*args, **kwargs)
 
         return checked
