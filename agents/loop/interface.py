@@ -1,5 +1,6 @@
 """Where an agent meets its environment: spaces it accepts, observations as arrays, and the meter they share."""
 
+import math
 from collections.abc import Mapping
 
 import gymnasium as gym
@@ -11,6 +12,7 @@ from budget_wrappers.arguments import an_instance, refuse
 from budget_wrappers.errors import MeterError, SpaceError
 from budget_wrappers.metering import ComputeMeter, get_meter
 from budget_wrappers.wrappers.account import StepAccount
+from budget_wrappers.wrappers.observation import flattens
 from budget_wrappers.wrappers.vector.account import VectorAccount
 from budget_wrappers.wrappers.vector.modes import find_in_vector
 
@@ -85,8 +87,7 @@ def require_spaces(agent: str, observation: gym.Space, action: gym.Space, discre
     wanted = spaces.Discrete if discrete else spaces.Box
     if not isinstance(action, wanted):
         raise SpaceError(
-            f"{agent} got the action space {action}: expected a {wanted.__name__} space; "
-            + ("use SAC or TD3 (CQL on data)" if discrete else "use DQN (DiscreteCQL on data)")
+            f"{agent} got the action space {action}: expected a {wanted.__name__} space; {_act_by(action)}"
         )
     if not discrete and not (len(action.shape) == 1 and action.is_bounded() and (action.low < action.high).all()):
         raise SpaceError(
@@ -97,8 +98,46 @@ def require_spaces(agent: str, observation: gym.Space, action: gym.Space, discre
     if not all(isinstance(part, spaces.Box) and len(part.shape) == 1 for part in parts):
         raise SpaceError(
             f"{agent} got the observation space {observation}: expected a Box of one dimension, or a Dict "
-            "of such; wrap the environment in gymnasium.wrappers.FlattenObservation"
+            f"of such; {_observe_by(observation)}"
         )
+
+
+def _act_by(action: gym.Space) -> str:
+    """Return what to do about actions of another kind than an agent takes."""
+    if isinstance(action, spaces.Box):
+        return "use SAC or TD3 (CQL on data)"
+    if isinstance(action, spaces.Discrete):
+        return "use DQN (DiscreteCQL on data)"
+    if isinstance(action, spaces.MultiDiscrete | spaces.MultiBinary):
+        many = isinstance(action, spaces.MultiDiscrete)
+        choices = action.nvec.ravel().tolist() if many else [2] * int(np.prod(action.shape))
+        start = f" + np.array({action.start.ravel().tolist()})" if many and action.start.any() else ""
+        unravel = f"(np.array(np.unravel_index(index, {choices})){start}).reshape({action.shape})"
+        return (
+            "number its combinations, env = gymnasium.wrappers.TransformAction(env, "
+            f"lambda index: {unravel}, gymnasium.spaces.Discrete({math.prod(choices)})), and use DQN"
+        )
+    return (
+        "give the environment a Box or a Discrete one by gymnasium.wrappers.TransformAction(env, function, space), "
+        "where function makes an action of the environment of an element of space"
+    )
+
+
+def _observe_by(observation: gym.Space) -> str:
+    """Return what to do about observations that are no vectors."""
+    if flattens(observation):
+        return "wrap the environment in gymnasium.wrappers.FlattenObservation"
+    if isinstance(observation, spaces.Dict):
+        kept = [key for key, part in observation.spaces.items() if flattens(part)]
+        if kept:
+            return (
+                "leave out what has no fixed length, gymnasium.wrappers.FlattenObservation("
+                f"gymnasium.wrappers.FilterObservation(env, {kept}))"
+            )
+    return (
+        "make vectors of its elements by gymnasium.wrappers.TransformObservation(env, function, "
+        "gymnasium.spaces.Box(-np.inf, np.inf, (length,), np.float32))"
+    )
 
 
 def require_same_spaces(env: gym.Env | VectorEnv, observation: gym.Space, action: gym.Space) -> None:

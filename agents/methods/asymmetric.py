@@ -165,10 +165,8 @@ class Asymmetric(CompositeAgent):
         """The sub-policies as they act when evaluated, for a ``SubPolicyAction`` with another master."""
         agents = {"small": self.small, "large": self.large}
         return SubPolicies(
-            [
-                AgentPolicy(agent, agent.flops_per_action, name, batched=True, convention=agent.meter.convention)
-                for name, agent in agents.items()
-            ]
+            AgentPolicy(agent, agent.flops_per_action, name, batched=True, convention=agent.meter.convention)
+            for name, agent in agents.items()
         )
 
     def choices_in(self, env: gym.Env, sub_policies: Any = None) -> SubPolicyAction:

@@ -199,9 +199,10 @@ class _Metering:
 
     def members(self, base: type) -> dict[str, Any]:
         """Return what the model's class gets: its rounds of updates, counted."""
-        if hasattr(base, "train"):
-            return {"train": _counted_train(base, self)}
-        return searching_members(base, self)
+        if not hasattr(base, "train"):
+            return searching_members(base, self)
+        drawing = {"_sample_action": _told_of_free(base, self)} if hasattr(base, "_sample_action") else {}
+        return {"train": _counted_train(base, self), **drawing}
 
     def round(self, model: Any, train: Any, key: Hashable | None) -> None:
         """Run one round of updates and charge it to learning."""
@@ -231,7 +232,7 @@ class _Metering:
 
     def _charge_value(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Charge the value side of a rollout's forward to learning: acting does not need it."""
-        if self.learning:
+        if self.learning or self._checks.counting:
             return
         # A weak reference equals only references to the same module, also after the module is gone.
         key = (weakref.ref(module), tuple(tuple(part.shape) for _, part in _parts(args[0])))
@@ -266,6 +267,19 @@ def _counted_train(base: type, metering: _Metering) -> Any:
 
     counted.__doc__ = train.__doc__
     return counted
+
+
+def _told_of_free(base: type, metering: _Metering) -> Any:
+    """Return a method that draws actions of a rollout, and tells the meter where random ones ran nothing."""
+
+    def sample(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = metering.meter.executed
+        drawn = base._sample_action(self, *args, **kwargs)
+        if metering.holds(self) and metering.meter.executed == before:
+            metering.meter.acted_for_free()
+        return drawn
+
+    return sample
 
 
 def _told_aside(base: type, metering: _Metering) -> Any:
@@ -327,6 +341,10 @@ _OFF_POLICY = (
     "sb3_contrib.tqc.tqc",
     "sb3_contrib.qrdqn.qrdqn",
 )
+
+
+def _parts(observation: Any) -> list[tuple[str, torch.Tensor]]:
+    return list(observation.items()) if isinstance(observation, dict) else [("", observation)]
 
 
 class NormalisedModel:

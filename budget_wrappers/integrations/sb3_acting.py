@@ -32,9 +32,10 @@ def require_torch(model: Any) -> nn.Module:
         return policy
     raise ConfigError(
         f"{type(model).__name__} of {type(model).__module__.partition('.')[0]} has the policy {type(policy).__name__}: "
-        "expected a torch module, as models of stable_baselines3 and sb3_contrib have; those of sbx act in JAX. Use one "
-        "as a sub-policy by FunctionPolicy(lambda obs: model.predict(obs, deterministic=True)[0], flops=…), and charge "
-        "its actions by meter.add(flops, rows=…)"
+        "expected a Stable-Baselines3 model (or one of sb3_contrib), whose policy is a torch module; those of sbx act "
+        "in JAX. Use one as a sub-policy by FunctionPolicy(lambda obs: model.predict(obs, deterministic=True)[0], "
+        "flops=…), and charge its actions by meter.add(flops, rows=…); of another torch model watch what acts by hand, "
+        'get_meter("policy").watch(module)'
     )
 
 
@@ -49,8 +50,8 @@ def sides_of(model: Any) -> tuple[dict[str, nn.Module], list[nn.Module]]:
         raise ConfigError(
             f"{type(model).__name__} acts by a recurrent policy, {type(policy).__name__}: expected one without memory. "
             "Use it as a sub-policy, as_sub_policy(model); or watch what acts by hand, "
-            'get_meter("policy").watch(model.policy.lstm_actor) and its other parts, and put meter.phase("learn") around '
-            "its updates"
+            'get_meter("policy").watch(model.policy.lstm_actor) and its other parts, and put meter.phase("learn") '
+            "around its updates"
         )
     for name in ("actor", "q_net", "quantile_net"):
         module = getattr(policy, name, None)
@@ -127,12 +128,15 @@ class CoverageChecks:
 
     Args:
         model, acting, values, convention: see ``require_covered``.
+
+    Attributes:
+        counting: whether the policy runs only to be counted.
     """
 
     def __init__(
         self, model: Any, acting: dict[str, nn.Module], values: list[nn.Module], convention: Convention
     ) -> None:
-        self._policy, self._busy = model.policy, False
+        self._policy, self.counting = model.policy, False
         self._names: tuple[str, ...] = ()
         if not acts_by_own_code(model):
             return
@@ -146,14 +150,14 @@ class CoverageChecks:
     def _checked(self, method: Callable[..., Any], *rest: Any) -> Callable[..., Any]:
         @functools.wraps(method)
         def checked(*args: Any, **kwargs: Any) -> Any:
-            if self._busy:  # predict may run forward
+            if self.counting:  # predict may run forward
                 return method(*args, **kwargs)
-            self._busy = True
+            self.counting = True
             try:
                 with torch.no_grad():
                     _refuse_outside(lambda: method(*args, **kwargs), self._policy, *rest)
             finally:
-                self._busy = False
+                self.counting = False
             return method(*args, **kwargs)
 
         return checked
@@ -195,8 +199,8 @@ def _refuse_outside(
         raise UncountableError(
             f"acting with {type(policy).__name__} runs {whole} FLOPs ({convention!r}), {inside} of them in "
             f"{', '.join(acting)}{' and what values states' if values else ''}: expected all of them there; watch the "
-            "modules that act by hand: get_meter('policy').watch(module). A meter of convention 'matmul' counts products "
-            "only."
+            "modules that act by hand: get_meter('policy').watch(module). A meter of convention 'matmul' counts "
+            "products only."
         )
 
 

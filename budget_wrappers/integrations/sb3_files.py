@@ -1,4 +1,4 @@
-"""Opening the files that Stable-Baselines3 saved: on request only, as they can run code."""
+"""Opening the files that Stable-Baselines3 and sb3-contrib saved: on request only, as they can run code."""
 
 import importlib
 import inspect
@@ -28,7 +28,7 @@ DAMAGES = (
 def load(
     path: str | Path, algorithm: str | None = None, *, env: Any = None, trust: bool = False, **options: Any
 ) -> Any:
-    """Return the model that Stable-Baselines3 saved.
+    """Return the model that Stable-Baselines3 or sb3-contrib saved.
 
     Such a zip holds Python objects that are code when they are loaded. It is opened only if you say that you trust who
     made it. To let a specification name such files as sub-policies, say so once::
@@ -37,7 +37,7 @@ def load(
 
     Args:
         path: of the zip.
-        algorithm: the class that saved it, such as ``"SAC"``; found from the zip where it can be.
+        algorithm: the class that saved it, such as ``"SAC"`` or ``"TQC"``; found from the zip where it can be.
         env: to train in further; needed for that where the replay is a ``HerReplayBuffer``.
         trust: whether code in the file may run.
         options: for the class's ``load``, such as ``device``.
@@ -45,8 +45,8 @@ def load(
     Raises:
         UntrustedFileError: without ``trust``.
         CheckpointError: no such file, or not a model's.
-        ConfigError: the algorithm cannot be told, or Stable-Baselines3 has none of that name.
-        MissingExtraError: Stable-Baselines3 is not installed.
+        ConfigError: the algorithm cannot be told, or neither library has one of that name.
+        MissingExtraError: the library that saved it is not installed.
     """
     path = _existing(Path(path))
     if not trust:
@@ -55,9 +55,7 @@ def load(
             "any code when they are loaded; pass trust=True only if you trust who made the file"
         )
     name = algorithm or _algorithm_in(path)
-    found = getattr(_library(path), name, None)
-    if not (inspect.isclass(found) and hasattr(found, "load")):
-        raise ConfigError(f"algorithm={name!r}: expected a class of stable_baselines3, such as 'SAC'; pass its name")
+    found = _class_called(name, path)
     if env is None and _relabels(path):
         # Its replay asks the environment for rewards; a model without one acts and does not learn.
         acting = {"replay_buffer_class": None, "replay_buffer_kwargs": {}, "buffer_size": 1}
@@ -113,13 +111,35 @@ def load_normaliser(path: str | Path, model: Any, env: Any, *, trust: bool = Fal
     return normaliser
 
 
-def _library(path: Path) -> Any:
+CONTRIB = ("ARS", "CrossQ", "MaskablePPO", "QRDQN", "RecurrentPPO", "TQC", "TRPO")
+"""Classes that only sb3-contrib has."""
+
+
+def _class_called(name: str, path: Path) -> Any:
+    """Return the class of either library.
+
+    Raises:
+        ConfigError: neither has it.
+        MissingExtraError: the library that has it is not installed.
+    """
+    places = ["sb3_contrib"] if name in CONTRIB else ["stable_baselines3"]
+    found = getattr(_library(path, places[0]), name, None)
+    if not (inspect.isclass(found) and hasattr(found, "load")):
+        raise ConfigError(
+            f"algorithm={name!r}: expected a class of stable_baselines3 (A2C, DDPG, DQN, PPO, SAC, TD3) or sb3_contrib "
+            f"({', '.join(CONTRIB)}); pass its name"
+        )
+    return found
+
+
+def _library(path: Path, name: str = "stable_baselines3") -> Any:
     try:
-        return importlib.import_module("stable_baselines3")
+        return importlib.import_module(name)
     except ImportError as error:
+        extra = "sb3" if name == "stable_baselines3" else "sb3-contrib"
         raise MissingExtraError(
-            f"{path} needs Stable-Baselines3, which cannot be imported ({error}): expected `import stable_baselines3` "
-            "to work; pip install 'budget-wrappers[sb3]'"
+            f"{path} needs {name}, which cannot be imported ({error}): expected `import {name}` to work; "
+            f"pip install 'budget-wrappers[{extra}]'"
         ) from error
 
 
@@ -163,19 +183,47 @@ def _relabels(path: Path) -> bool:
     return _module_of(_data_in(path).get("replay_buffer_class")).startswith("stable_baselines3.her.")
 
 
+_BY_ENTRIES: tuple[tuple[str, frozenset[str]], ...] = (
+    ("TQC", frozenset({"top_quantiles_to_drop_per_net", "ent_coef"})),
+    ("CrossQ", frozenset({"policy_delay", "ent_coef"})),
+    ("SAC", frozenset({"target_entropy", "ent_coef"})),
+    ("TD3", frozenset({"policy_delay", "target_policy_noise"})),
+    ("QRDQN", frozenset({"n_quantiles", "exploration_fraction"})),
+    ("DQN", frozenset({"max_grad_norm", "exploration_fraction"})),
+    ("ARS", frozenset({"n_delta", "n_top"})),
+    ("TRPO", frozenset({"cg_max_steps", "line_search_max_iter"})),
+    ("PPO", frozenset({"n_epochs", "clip_range"})),
+    ("A2C", frozenset({"gae_lambda", "vf_coef"})),
+)
+"""Entries of a zip that only one algorithm writes, or the first of those listed."""
+
+_PPO_BY_POLICY = {
+    "stable_baselines3.": "PPO",
+    "sb3_contrib.common.recurrent.": "RecurrentPPO",
+    "sb3_contrib.common.maskable.": "MaskablePPO",
+}
+
+
 def _algorithm_in(path: Path) -> str:
-    """Return the class that saved the model."""
+    """Return the class that saved the model, by the settings that the zip holds; a TD3 may be a DDPG, which acts alike.
+
+    Raises:
+        ConfigError: the policy is of neither library, or no algorithm of theirs writes such settings.
+    """
     data = _data_in(path)
+    keys = data.keys()
+    found = next((name for name, entries in _BY_ENTRIES if entries <= keys), None)
     module = _module_of(data.get("policy_class"))
-    if module == "stable_baselines3.common.policies":
-        return "PPO" if "n_epochs" in data else "A2C"
-    for name in ("sac", "td3", "dqn"):
-        if module == f"stable_baselines3.{name}.policies":
-            return name.upper()
-    raise ConfigError(
-        f"{path} was saved with a policy of {module or 'an unknown module'}, which does not tell the algorithm: "
-        "expected its name; pass algorithm='SAC', say, or --agent SAC to a command"
-    )
+    if found == "PPO":  # three classes write the same settings
+        found = next((name for start, name in _PPO_BY_POLICY.items() if module.startswith(start)), found)
+    if found is None or not module.startswith(("stable_baselines3.", "sb3_contrib.")):
+        likely = found or "SAC"
+        raise ConfigError(
+            f"{path} was saved with a policy of {module or 'an unknown module'}, which does not tell the algorithm "
+            f"(its settings are {f'those of {found}' if found else 'of none that is known'}): expected its name; pass "
+            f"algorithm={likely!r}, say, or --agent {likely} to a command"
+        )
+    return found
 
 
 __all__ = ["load", "load_normaliser"]

@@ -7,8 +7,10 @@ does not depend on the goal, so it is taken off the new reward, too.
 
 import importlib
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from budget_wrappers.errors import ConfigError
@@ -52,32 +54,35 @@ def penalises(venv: Any) -> bool:
     Raises:
         ConfigError: see ``keep_penalties``.
     """
-    found = False
-    for kind in (ComputePenaltyReward, SubPolicyAction):
-        if not any(venv.env_is_wrapped(kind)):
-            continue
-        weights = _numbers_of(venv, "weight")
-        found = found or any(weight > 0 for weight in weights)
-        if any(weight > 0 for weight in weights):
-            _refuse("a floor", kind is ComputePenaltyReward and any(x is not None for x in _numbers_of(venv, "floor")))
-            several = kind is SubPolicyAction and any(tuple(d) != (1,) for d in _numbers_of(venv, "durations"))
-            _refuse("options of several steps", several)
-    for layer in _vector_layers(venv):
-        if isinstance(layer, VectorPenalty | VectorOptions) and layer.weight > 0:
-            _refuse("a floor", getattr(layer, "floor", None) is not None)
-            found = True
-    return found
+    penalties = [layer for layer in _layers(venv) if getattr(layer, "weight", 0) > 0]
+    for layer in penalties:
+        _refuse("a floor", getattr(layer, "floor", None) is not None)
+        _refuse("options of several steps", tuple(getattr(layer, "durations", (1,))) != (1,))
+    return bool(penalties)
 
 
-def _numbers_of(venv: Any, name: str) -> list[Any]:
-    return list(venv.unwrapped.get_attr(name))
+def _layers(venv: Any) -> Iterator[Any]:
+    """Yield the wrappers of ours that take compute off the rewards of a ``VecEnv``, or what is known of them."""
+    envs = getattr(venv.unwrapped, "envs", None)
+    for env in envs or ():
+        while isinstance(env, gym.Wrapper):
+            if isinstance(env, ComputePenaltyReward | SubPolicyAction):
+                yield env
+            env = env.env
+    yield from (layer for layer in _vector_layers(venv) if isinstance(layer, VectorPenalty | VectorOptions))
+    if envs is not None:
+        return
+    for kind, names in ((ComputePenaltyReward, ("weight", "floor")), (SubPolicyAction, ("weight", "durations"))):
+        if any(venv.env_is_wrapped(kind)):  # in other processes: what the outermost wrapper of that name says
+            values = zip(*(venv.unwrapped.get_attr(name) for name in names), strict=True)
+            yield from (SimpleNamespace(**dict(zip(names, row, strict=True))) for row in values)
 
 
 def _refuse(what: str, there: bool) -> None:
     if there:
         raise ConfigError(
-            f"hindsight replay over penalties with {what}: expected penalties that are the same under every goal. Leave "
-            f"{what} out, or use ReplayBuffer in place of HerReplayBuffer"
+            f"hindsight replay over penalties with {what}: expected penalties that are the same under every goal. "
+            f"Leave {what} out, or use ReplayBuffer in place of HerReplayBuffer"
         )
 
 

@@ -91,13 +91,17 @@ def normalisation_of(model: Any) -> Normalisation | None:
 
 
 def _worth(critic: nn.Module, space: spaces.Box | spaces.Dict) -> Worth:
-    """Return the smallest of the critic's values; it takes actions in [−1, 1], as its replay stores them."""
+    """Return the smallest of the critic's values; it takes actions in [−1, 1], as its replay stores them.
+
+    Of quantiles (TQC) a critic's value is their mean, ``(B, critics, quantiles)``.
+    """
     parts = {key: one.shape[0] for key, one in space.spaces.items()} if isinstance(space, spaces.Dict) else {}
 
     @torch.no_grad()
     def worth(observation: Tensor, action: Tensor) -> Tensor:
         given = dict(zip(parts, observation.split([*parts.values()], 1), strict=True)) if parts else observation
-        return torch.cat(critic(given, action), 1).min(1).values
+        values = critic(given, action)
+        return (values.mean(2) if isinstance(values, Tensor) else torch.cat(values, 1)).min(1).values
 
     return worth
 

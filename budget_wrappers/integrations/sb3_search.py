@@ -34,8 +34,8 @@ def searching_members(base: type, metering: Any) -> dict[str, Any]:
             return base.evaluate_candidates(self, weights, callback, async_eval)
         if async_eval is not None:
             raise MeterError(
-                f"{type(self).__name__}.learn(async_eval=…) acts in other processes, where no meter is charged: expected "
-                "async_eval=None; call unmeter(model) to learn there without one"
+                f"{type(self).__name__}.learn(async_eval=…) acts in other processes, where no meter is charged: "
+                "expected async_eval=None; call unmeter(model) to learn there without one"
             )
         with _copies_watched(self, metering.meter):
             return base.evaluate_candidates(self, weights, callback, async_eval)

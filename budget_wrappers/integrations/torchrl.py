@@ -180,7 +180,7 @@ class _Agent:
         given = self._tensors(observation)
         if state is not None:
             given.update(state)
-            if "is_init" in given.keys():  # noqa: SIM118: a TensorDict; where it is true a recurrent layer forgets
+            if "is_init" in set(given.keys()):  # where it is true a recurrent layer forgets
                 given.set("is_init", torch.zeros_like(given["is_init"]))
         with (
             utils.set_exploration_type(kinds.DETERMINISTIC if deterministic else kinds.RANDOM),
@@ -188,7 +188,7 @@ class _Agent:
         ):
             acted = self._policy(given)
         reads, wrote = set(self._policy.in_keys), acted.get("next", {})
-        state = {key: wrote[key] for key in wrote.keys() if key in reads} or None  # noqa: SIM118: a TensorDict
+        state = {key: wrote[key] for key in reads & set(wrote.keys())} or None
         if self._base is not self._env:
             acted = self._env.transform.inv(acted)
         return self._base.read_action(acted[self._base.action_key]), state

@@ -10,8 +10,8 @@ from torch import nn
 def evaluating(*roots: object) -> Iterator[None]:
     """Run modules in evaluation mode, and put every part of them back into the mode that it was in.
 
-    The flag of each part is set directly: ``train()`` of some classes does more than set it (merging adapters' weights),
-    and would put all parts into one mode, where a frozen part may be in another.
+    The flag of each part is set directly: ``train()`` of some classes does more than set it (it merges the weights of
+    adapters), and would put all parts into one mode, where a frozen part may be in another.
 
     Args:
         roots: modules, with everything inside them; other objects are left alone.

@@ -98,9 +98,9 @@ class FunctionPolicy:
 class AgentPolicy:
     """A sub-policy made of an agent as in Stable-Baselines3: ``predict(obs, deterministic) -> (action, state)``.
 
-    Where ``predict`` takes ``state=``, what it hands back is the memory of an episode. Wrappers keep it for each of their
-    environments apart (``core.RecurrentSubPolicy``); who calls the policy directly calls ``reset`` between episodes. An
-    agent that is not called at a step, as another sub-policy acts, remembers nothing of that step.
+    Where ``predict`` takes ``state=``, the state that it returns is the memory of an episode. Wrappers keep it for each
+    of their environments apart (``core.RecurrentSubPolicy``); call ``reset`` between episodes where you call the policy
+    yourself. An agent that is not called at a step, as another sub-policy acts, remembers nothing of that step.
 
     Attributes:
         convention: what ``flops`` counts.

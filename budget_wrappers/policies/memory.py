@@ -69,8 +69,8 @@ class Memories:
         if self.lease is not None and n > 1:
             raise ConfigError(
                 f"Sub-policy {policy.name!r} keeps its memory in itself, and {n} environments would share it; expected "
-                "one that hands its memory back, as AgentPolicy does with predict(observation, state=…), or the wrapper "
-                "for single environments around each one, with an object of its own."
+                "one that hands its memory back, as AgentPolicy does with predict(observation, state=…), or the "
+                "wrapper for single environments around each one, with an object of its own."
             )
 
     @property
@@ -161,8 +161,8 @@ def refuse_shared_memory(actors: Mapping[Any, Actors]) -> None:
             for other, holder in taken:
                 if lease is other and holder != agent:
                     raise ConfigError(
-                        f"Sub-policy {one.policy.name!r} keeps its memory in itself, and {holder!r} and {agent!r} would "
-                        "share it; expected an object for each agent. Pass sub_policies={agent: …}, or let "
+                        f"Sub-policy {one.policy.name!r} keeps its memory in itself, and {holder!r} and {agent!r} "
+                        "would share it; expected an object for each agent. Pass sub_policies={agent: …}, or let "
                         "predict(observation, state=…) hand the memory back."
                     )
             if lease is not None:

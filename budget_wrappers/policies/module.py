@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from budget_wrappers.arguments import a_function, a_text, an_instance
@@ -112,7 +113,11 @@ class ModulePolicy:
             SpaceError: the observation is not laid out as the example is.
             UncountableError: it took a branch whose FLOPs cannot be counted.
         """
-        return row_of(numpy_of(self._run(stacked([observation]), observation)), 0)
+        actions = self._run([observation], observation)
+        if type(actions) is not torch.Tensor or actions.dtype == torch.bfloat16:
+            return row_of(numpy_of(actions), 0)
+        action = actions[0].cpu().numpy()  # the common case does as little as can be
+        return action if action.ndim else action[()]
 
     @torch.no_grad()
     def batch(self, observations: Sequence[Any]) -> Any:
@@ -127,15 +132,18 @@ class ModulePolicy:
                 f"Sub-policy {self.name!r} got {len(observations)} observations and its module {why}: nobody can tell "
                 "what each of them costs. Call it with one after the other."
             )
-        actions = numpy_of(self._run(stacked(observations), observations[0]))
+        actions = numpy_of(self._run(observations, observations[0]))
         if isinstance(actions, dict | tuple):
             return [row_of(actions, row) for row in range(len(observations))]
         return actions
 
-    def _run(self, batch: Any, observation: Any) -> Any:
+    def _run(self, observations: Sequence[Any], observation: Any) -> Any:
         try:
-            given = tensors_of(batch, self._like, self._integers)
-            if any(part.training for part in self._moody):
+            if type(observation) is np.ndarray and len(observations) == 1 and self._integers == "as floats":
+                given = torch.as_tensor(observation, dtype=self._like.dtype, device=self._like.device).unsqueeze(0)
+            else:
+                given = tensors_of(stacked(observations), self._like, self._integers)
+            if self._moody and any(part.training for part in self._moody):
                 with evaluating(self.module):
                     return self._act(self.module, given) if self._static else self._counted(given)
             return self._act(self.module, given) if self._static else self._counted(given)
@@ -145,6 +153,7 @@ class ModulePolicy:
                     f"Sub-policy {self.name!r} got an observation of the shapes {found} ({error}); expected "
                     f"{self._layout}, as its example has. Pass what the environment returns."
                 ) from error
+            tensors_of(stacked(observations), self._like, self._integers)  # raises where it is not of numbers
             raise
 
     def _counted(self, batch: Any) -> Any:

@@ -102,9 +102,9 @@ class SubPolicies:
             if declared != meter.convention:
                 raise ConfigError(
                     f"Sub-policy {policy.name!r} declares {policy.flops} FLOPs of the convention {declared!r}, and "
-                    f"meter {meter.name!r} counts {meter.convention!r}; expected one convention in one account. Make it "
-                    f"with convention={meter.convention!r}, with flops= counted so, or charge a meter of the convention "
-                    f"{declared!r}."
+                    f"meter {meter.name!r} counts {meter.convention!r}; expected one convention in one account. Make "
+                    f"the sub-policy with convention={meter.convention!r}, its flops= counted so, or charge a meter of "
+                    f"the convention {declared!r}."
                 )
 
     @property

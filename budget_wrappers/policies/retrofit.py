@@ -23,7 +23,11 @@ from budget_wrappers.arguments import a_function, an_instance, refuse
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.modules.exits import EarlyExitNetwork, resolved_depths
 from budget_wrappers.policies.outputs import ActionMap, Meaning
+from budget_wrappers.policies.rows import checked_rows
+from budget_wrappers.policies.tensors import numpy_of
 from budget_wrappers.selection.gates import GateTeacher
+
+_REMEDY = "pass TrainedActor(…, to_array=), which makes an input of the network of an observation"
 
 Worth = Callable[[Tensor, Tensor], Tensor]
 """``(observation (B, inputs), what an exit says, by ActionMap.compared, (B, outputs)) -> (B,)``: a critic's value."""
@@ -66,6 +70,15 @@ class TrainedActor:
         wanted = len(self.action_map.low) or widths[-1][1]
         if widths[-1][1] != wanted:
             raise ConfigError(f"a last layer of {widths[-1][1]} outputs for {wanted} actions: expected as many")
+
+    def row_of(self, observation: Any) -> np.ndarray:
+        """Return one observation as a row of the network's input, ``(1, inputs)`` float32, a copy.
+
+        Raises:
+            SpaceError: ``to_array`` does not make a vector of that length of it.
+            NonFiniteError: it is NaN or infinite somewhere.
+        """
+        return checked_rows(self.to_array(observation), self.layers[0].in_features, batches=False, remedy=_REMEDY)[0]
 
     @classmethod
     def of_module(
@@ -182,12 +195,12 @@ class Retrofit:
             if over:
                 observation, _ = env.reset(seed=int(self.rng.integers(2**31)))
             # A copy: some environments write each observation into the same array.
-            row = np.array(self.actor.to_array(observation), dtype=np.float32)[None]
+            row = self.actor.row_of(observation)
             found.append(row)
             if mixed and (over or self.rng.random() < 0.05):
                 exit_index = int(self.rng.integers(exits))
             x = torch.as_tensor(row).to(self.observations)
-            action = self.actor.action_map.actions(self.network.at(x, exit_index).cpu().numpy())[0]
+            action = self.actor.action_map.actions(numpy_of(self.network.at(x, exit_index)))[0]
             observation, _, terminated, truncated, _ = env.step(action)
             over = terminated or truncated
         return torch.as_tensor(np.concatenate(found))

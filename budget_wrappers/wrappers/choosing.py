@@ -11,6 +11,8 @@ from budget_wrappers.core import Allowance, Fallback
 from budget_wrappers.errors import InfeasibleBudgetError, InfoKeyError, SpaceError, WrapperOrderError
 from budget_wrappers.functional.costs import validate_flops
 from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.policies.memory import Actors
+from budget_wrappers.policies.options import SubPolicies
 from budget_wrappers.wrappers.account import MeterHandle, RawReturn
 
 HELD = -1
@@ -31,6 +33,7 @@ class ChooserWrapper(gym.Wrapper):
         raw_return: rewards of the episode before any penalty.
         ends: whether the last primitive step has terminated and truncated the episode.
         expected: the call that a limit outside is making; another one in between raises. None outside of both.
+        actors: what acts for each choice.
     """
 
     choice_names: tuple[str, ...]
@@ -40,28 +43,35 @@ class ChooserWrapper(gym.Wrapper):
     resets = steps_run = steps_held = 0
     ends: tuple[bool, bool] = (False, False)
     expected: Literal["step", "reset"] | None = None
+    actors: Actors
 
     def open_choices(
-        self,
-        names: tuple[str, ...],
-        flops: NDArray[np.int64],
-        durations: tuple[int, ...],
-        meter: str | ComputeMeter,
-        selector: int,
+        self, sub_policies: SubPolicies, durations: tuple[int, ...], meter: str | ComputeMeter, selector: int
     ) -> None:
-        """Set what can be chosen.
+        """Set what can be chosen, each sub-policy with a memory for this environment where it has one.
 
         Raises:
             WrapperOrderError: a wrapper inside reads costs or chooses itself.
             CostError: ``selector`` is negative, NaN or not whole.
+            ConfigError: one declares another convention than the meter counts, or has a ``reset`` that takes arguments.
         """
         _refuse_inside(self)
-        self.choice_names, self.choice_flops, self.durations = names, flops, durations
+        self.choice_names, self.choice_flops, self.durations = sub_policies.names, sub_policies.flops, durations
         self.raw_return = RawReturn()
         self._handle = MeterHandle(meter)
+        sub_policies.require_convention(self.meter)
+        self.actors = Actors.of(sub_policies)
+        self._autoresets = any(isinstance(layer, gym.wrappers.Autoreset) for layer in wrappers_of(self.env))
         self.set_selector_flops(selector)
-        self.action_space = gym.spaces.Discrete(len(names) * len(durations))
+        self.action_space = gym.spaces.Discrete(len(sub_policies) * len(durations))
         self.start_choices()
+
+    def follow_episodes(self, over: bool) -> None:
+        """Begin memories where a step has ended an episode, and where one after that has only reset the environment."""
+        if over or self._stepped_on:
+            if over or self._autoresets:
+                self.actors.begin()
+            self._stepped_on = over
 
     @property
     def meter(self) -> ComputeMeter:
@@ -105,13 +115,15 @@ class ChooserWrapper(gym.Wrapper):
         return flops, steps, sum(self.choice_counts)
 
     def start_choices(self) -> None:
-        """Forget the last episode: no restriction and no held action survives a reset.
+        """Forget the last episode: no restriction, no held action and no memory survives a reset.
 
         Raises:
             WrapperOrderError: a wrapper outside resets within the ``step`` of a limit further out.
         """
         self._require_expected("reset")
         self.resets += 1
+        self.actors.begin()
+        self._stepped_on = False  # whether the last step has ended an episode
         self._allowance: Allowance | None = None
         self._held = 0
         self._promised = self._taken = 0  # FLOPs and steps of the choices that have run under this allowance

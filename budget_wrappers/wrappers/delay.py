@@ -105,6 +105,7 @@ class ComputeDelayAction(CostReader, RecordConstructorArgs):
                 "SubPolicyAction(ComputeDelayAction(env, …), …)."
             )
         self.open_account(meter)
+        require_convention(profile, self.meter)
         self.period = period_of(env) if period is None else checked_period(period)
         self._delays = Delays(points, self.period)
         self._arrivals = Arrivals(self._delays, first)
@@ -176,6 +177,22 @@ def points_of(profile: Profiles, percentile: Percentile) -> list[tuple[float, fl
     if len({flops for flops, _ in points}) < len(points):
         raise ConfigError(f"profile has two latencies for one amount of FLOPs in {points}; leave one of them out.")
     return points
+
+
+def require_convention(profile: Profiles, meter: ComputeMeter) -> None:
+    """Check that profiles count what ``meter`` counts, as the one's FLOPs are looked up among the other's.
+
+    Raises:
+        ConfigError: a profile is of another convention; of pairs of numbers it is unknown.
+    """
+    for one in [profile] if isinstance(profile, Profile | str | Path) else profile:
+        known = Profile.load(one) if isinstance(one, str | Path) else one
+        if isinstance(known, Profile) and known.convention != meter.convention:
+            raise ConfigError(
+                f"the profile of {known.policy!r} counts FLOPs of the convention {known.convention!r}, and meter "
+                f"{meter.name!r} counts {meter.convention!r}; expected one. Profile with "
+                f"convention={meter.convention!r}, or pass a meter of the convention {known.convention!r}."
+            )
 
 
 def initial_of(space: gym.Space, action: Any) -> Any:
@@ -263,4 +280,5 @@ __all__ = [
     "checked_period",
     "initial_of",
     "points_of",
+    "require_convention",
 ]

@@ -1,7 +1,7 @@
 """Wrapper that shows the policy its budget: ``BudgetAwareObservation``."""
 
 from collections import OrderedDict
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -238,11 +238,29 @@ def flat_space(space: spaces.Space) -> spaces.Box:
     Raises:
         SpaceError: its elements have no fixed length.
     """
-    flat = spaces.flatten_space(space) if space.is_np_flattenable else None
-    if not isinstance(flat, spaces.Box):
-        raise SpaceError(f"{space} cannot be flattened into a vector of fixed length; pass flatten=False.")
+    if not flattens(space):
+        odd = [f"[{key!r}]" for key, part in space.spaces.items() if not flattens(part)] if is_dict(space) else []
+        leave = f", or leave {' and '.join(odd)} out by gymnasium.wrappers.FilterObservation" if odd else ""
+        raise SpaceError(
+            f"{space} cannot be flattened into a vector of fixed length; expected Box, Discrete, MultiDiscrete or "
+            f"MultiBinary spaces, or Dicts and Tuples of such; pass flatten=False{leave}."
+        )
+    flat = spaces.flatten_space(space)
     dtype = np.result_type(np.float32, *float_types(space))
     return spaces.Box(np.append(flat.low, 0.0).astype(dtype), np.append(flat.high, 1.0).astype(dtype), dtype=dtype)
+
+
+def flattens(space: spaces.Space) -> bool:
+    """Tell whether elements of ``space`` become vectors of one length: spaces of other libraries do not say."""
+    try:
+        return bool(space.is_np_flattenable) and isinstance(spaces.flatten_space(space), spaces.Box)
+    except NotImplementedError:
+        return False
+
+
+def is_dict(space: spaces.Space) -> TypeGuard[spaces.Dict]:
+    """Tell whether ``space`` has parts by name."""
+    return isinstance(space, spaces.Dict)
 
 
 def float_types(space: spaces.Space) -> list[np.dtype]:
@@ -293,4 +311,4 @@ def dict_space(entries: dict[str, spaces.Space], like: spaces.Space) -> spaces.D
     return spaces.Dict(OrderedDict(entries) if in_order else entries)
 
 
-__all__ = ["BudgetAwareObservation", "dict_space"]
+__all__ = ["BudgetAwareObservation", "dict_space", "flattens"]

@@ -14,9 +14,8 @@ from budget_wrappers.errors import ConfigError, CostError, NonFiniteError, Space
 from budget_wrappers.functional.costs import whole
 from budget_wrappers.functional.options import option_reward
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.policies.memory import Actors
 from budget_wrappers.policies.options import SubPolicies
-from budget_wrappers.wrappers.choosing import HELD, ChooserWrapper, wrappers_of
+from budget_wrappers.wrappers.choosing import HELD, ChooserWrapper
 from budget_wrappers.wrappers.reading import finite_reward, plain, refuse_vector_reward
 from budget_wrappers.wrappers.reward import validate_weight
 
@@ -120,15 +119,10 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         )
         ChooserWrapper.__init__(self, env)
         refuse_vector_reward(self)
-        self.open_choices(self.sub_policies.names, self.sub_policies.flops, durations, meter, selector_flops)
-        self.sub_policies.require_convention(self.meter)
-        self.actors = Actors.of(self.sub_policies)
-        self._autoresets = any(isinstance(layer, gym.wrappers.Autoreset) for layer in wrappers_of(env))
-        self._over = False
+        self.open_choices(self.sub_policies, durations, meter, selector_flops)
         self.set_weight(weight)
         self._subscribers: list[Subscriber] = []
-        self._observation: Any = None
-        self._started = False
+        self._observation, self._started = None, False
 
     def set_weight(self, weight: float) -> None:
         """Change the penalty's weight from the next option on; raises ConfigError and CostError."""
@@ -144,8 +138,7 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         """Reset the environment; no option, restriction or held action survives."""
         self._observation, info = self.env.reset(seed=seed, options=options)
         self.start_choices()
-        self._started, self._over = True, False
-        self.actors.begin()
+        self._started = True
         return self._observation, self.write_choice(info, 0, HELD)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -173,11 +166,7 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         self._observation, reward, terminated, truncated, info = self.env.step(self.last_action)
         self.count_step(index, (bool(terminated), bool(truncated)))
         step = finite_reward(reward, sum(self.choice_counts)), *self.ends
-        over = step[1] or step[2]
-        if over or self._over:  # an environment that is stepped on has begun an episode, some a step later
-            if over or self._autoresets:
-                self.actors.begin()
-            self._over = over
+        self.follow_episodes(any(self.ends))
         for tell in tuple(self._subscribers):
             tell(PrimitiveTransition(before, self.last_action, step[0], self._observation, *step[1:], index, info))
         return *step, info

@@ -29,8 +29,8 @@ class RowActing:
         called: the sub-policies that the last ``act`` has called, and for which rows each.
 
     Raises:
-        ConfigError: a sub-policy declares FLOPs of another convention than the meter counts, or keeps a memory in itself
-            which several environments would share.
+        ConfigError: a sub-policy declares FLOPs of another convention than the meter counts, or keeps a memory in
+            itself that several environments would share.
     """
 
     def __init__(self, env: VectorEnv, sub_policies: SubPolicies, meter: ComputeMeter) -> None:
@@ -47,6 +47,11 @@ class RowActing:
         """Tell sub-policies that episodes begin where ``rows``, ``(n,)`` booleans, is, everywhere for ``None``."""
         for memories in self._remembering:
             memories.begin(None if rows is None else np.flatnonzero(rows).tolist())
+
+    def follow(self, ended: np.ndarray | None) -> None:
+        """Begin memories where a step has ended episodes, ``(n,)``: none acts there before the next has begun."""
+        if ended is not None:
+            self.begin(ended)
 
     def act(self, observations: Any, choices: np.ndarray) -> Any:
         """Return an action for each environment, as ``env`` takes them.

@@ -18,9 +18,11 @@ from budget_wrappers.wrappers.delay import (
     checked_period,
     initial_of,
     points_of,
+    require_convention,
 )
 from budget_wrappers.wrappers.reading import plain
 from budget_wrappers.wrappers.vector.acting import batched
+from budget_wrappers.wrappers.vector.arrays import stepped
 from budget_wrappers.wrappers.vector.ending import Transition
 from budget_wrappers.wrappers.vector.modes import NEXT_STEP, SAME_STEP, find_in_vector
 from budget_wrappers.wrappers.vector.reading import VectorCostReader
@@ -99,6 +101,7 @@ class ComputeDelayAction(VectorCostReader, RecordConstructorArgs):
             )
         first = initial_of(env.single_action_space, initial_action)
         self.open_account(meter)
+        require_convention(profile, self.meter)
         self.period = period_of(env) if period is None else checked_period(period)
         self._delays = Delays(points, self.period)
         self._rows = [Arrivals(self._delays, first) for _ in range(self._n)]
@@ -133,7 +136,7 @@ class ComputeDelayAction(VectorCostReader, RecordConstructorArgs):
         for arrivals, action, flops in zip(self._rows, given, costs, strict=True):
             arrivals.step(action, flops)
         late = np.array([float(row.late) for row in self._rows])
-        obs, rewards, terminations, truncations, infos = self.env.step(self.applied)
+        obs, rewards, terminations, truncations, infos = stepped(self.env, self.applied)
         if self._closes:
             account.close(np.logical_or(terminations, truncations))
         infos = self.tell(infos, {DELAY_KEY: late}, AT_RESET)

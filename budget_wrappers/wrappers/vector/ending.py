@@ -18,11 +18,19 @@ from gymnasium.vector.utils import iterate
 
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.wrappers.vector.account import VectorAccount
+from budget_wrappers.wrappers.vector.arrays import stepped, was_reset
 from budget_wrappers.wrappers.vector.infos import FINAL_INFO, joined, only
 from budget_wrappers.wrappers.vector.modes import DISABLED, RESET_MASK, SAME_STEP, find_in_vector
 
 FINAL_OBS = "final_obs"
 Transition = tuple[Any, Any, np.ndarray, np.ndarray, dict[str, Any]]
+
+
+MASK_REMEDY = (
+    "Make it with autoreset_mode=AutoresetMode.DISABLED and reset with options={'reset_mask': ended}, use gymnasium's "
+    "SyncVectorEnv or AsyncVectorEnv (1.1 or newer), or put budget_wrappers.wrappers.ComputeLimit around each "
+    "environment, around the policy's own choice there."
+)
 
 
 class EpisodeEnder:
@@ -55,13 +63,13 @@ class EpisodeEnder:
         """
         due = self._due
         if due is None or not due.any():
-            return self._env.step(actions)
+            return stepped(self._env, actions)
         if self._mode == SAME_STEP:  # the reset at once has raised
             self._reset(due)
             self._due = None
-            return self._env.step(actions)
+            return stepped(self._env, actions)
         with idle(self._env.unwrapped, due):
-            _, rewards, terminations, truncations, infos = self._env.step(actions)
+            _, rewards, terminations, truncations, infos = stepped(self._env, actions)
         obs, reset_infos = self._reset(due)
         self._due = None
         for account in self._accounts:  # the step that was thrown away has ended nothing
@@ -106,7 +114,7 @@ class EpisodeEnder:
 
     def _reset(self, rows: np.ndarray) -> tuple[Any, dict[str, Any]]:
         with autoresetting(self._accounts):
-            return self._env.reset(options={RESET_MASK: rows.copy()})
+            return was_reset(self._env, None, {RESET_MASK: rows.copy()})
 
 
 class Idle:
@@ -170,11 +178,11 @@ def require_masks(env: VectorEnv, mode: str) -> None:
     """Check that environments that reset themselves can be reset by a mask, too; raises ConfigError."""
     if hasattr(gym.vector, "AutoresetMode") and isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv):
         return
+    if getattr(env.unwrapped, "takes_reset_mask", False):  # said by an adapter of another library's environments
+        return
     raise ConfigError(
         f"ComputeLimit cannot end episodes in {env}, which resets its environments by itself (autoreset mode {mode}) "
-        "and takes no mask of those to reset besides. Make it with autoreset_mode=AutoresetMode.DISABLED and reset "
-        "with options={'reset_mask': ended}, use gymnasium's SyncVectorEnv or AsyncVectorEnv (1.1 or newer), or put "
-        "budget_wrappers.wrappers.ComputeLimit around each environment, around the policy's own choice there."
+        f"and takes no mask of those to reset besides. {getattr(env.unwrapped, 'reset_mask_remedy', MASK_REMEDY)}"
     )
 
 

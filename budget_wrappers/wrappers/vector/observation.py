@@ -23,6 +23,7 @@ from budget_wrappers.wrappers.observation import (
     require_sense,
 )
 from budget_wrappers.wrappers.reading import plain
+from budget_wrappers.wrappers.vector.arrays import as_numpy, stepped, was_reset
 from budget_wrappers.wrappers.vector.modes import NEXT_STEP, SAME_STEP, autoreset_mode, find_in_vector, reset_mask
 from budget_wrappers.wrappers.vector.reading import require_vector
 
@@ -124,14 +125,14 @@ class BudgetAwareObservation(VectorWrapper, RecordConstructorArgs):
         options, mask = reset_mask(options)
         if not self._limited and options is not None and "budget" in options:
             self.set_budget(options["budget"], mask)
-        obs, infos = self.env.reset(seed=seed, options=options)
+        obs, infos = was_reset(self.env, seed, options)
         self._given.begin(mask, seed)
         self._ended[slice(None) if mask is None else mask] = False
         return self.observations(obs), infos
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step, and add the budgets as they are after this step."""
-        obs, rewards, terminations, truncations, infos = self.env.step(actions)
+        obs, rewards, terminations, truncations, infos = stepped(self.env, actions)
         before, self._ended = self._ended, np.logical_or(terminations, truncations)
         starts = {NEXT_STEP: before, SAME_STEP: self._ended}.get(self._mode)
         if starts is not None and np.count_nonzero(starts):
@@ -197,7 +198,7 @@ class GivenShares:
 def flat_batch(single: spaces.Space, batch: spaces.Space, observations: Any) -> np.ndarray:
     """Return a batch of observations flattened, ``(n, D)``; Boxes as a whole, other spaces row by row."""
     if isinstance(single, spaces.Box):
-        return np.asarray(observations, dtype=single.dtype).reshape(len(observations), -1)
+        return as_numpy(observations).astype(single.dtype, copy=False).reshape(len(observations), -1)
     return np.stack([spaces.flatten(single, row) for row in iterate(batch, observations)])
 
 

@@ -21,6 +21,7 @@ from budget_wrappers.wrappers.options import PrimitiveTransition, Subscriber, du
 from budget_wrappers.wrappers.reading import plain, refuse_vector_reward
 from budget_wrappers.wrappers.reward import validate_weight
 from budget_wrappers.wrappers.vector.acting import RowActing
+from budget_wrappers.wrappers.vector.arrays import stepped
 from budget_wrappers.wrappers.vector.choosing import VectorChooser
 from budget_wrappers.wrappers.vector.ending import FINAL_OBS, Transition
 from budget_wrappers.wrappers.vector.infos import FINAL_INFO, reported
@@ -126,10 +127,9 @@ class SubPolicyAction(VectorChooser, RecordConstructorArgs):
         before = copy.deepcopy(self._observations) if self._subscribers else None
         with self.noting_failure(self._acting):
             inner = self._acting.act(self._observations, choices)
-            self._observations, rewards, terminations, truncations, infos = self.env.step(inner)
+            self._observations, rewards, terminations, truncations, infos = stepped(self.env, inner)
         self.read_cost(terminations, truncations)
-        if self._account.ended is not None:  # none acts there before the next episode has begun, in any mode
-            self._acting.begin(self._account.ended)
+        self._acting.follow(self._account.ended)
         handed_out = finite_rewards(rewards, (self._n,))
         raw = handed_out.astype(np.float64, copy=False)
         self._account.add(self.raw_return.value, raw)

@@ -9,6 +9,7 @@ from budget_wrappers.errors import NonFiniteError, SpaceError, WrapperOrderError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.reading import SUMMARY_KEY
 from budget_wrappers.wrappers.vector.account import VectorAccount, join_accounts
+from budget_wrappers.wrappers.vector.arrays import was_reset
 from budget_wrappers.wrappers.vector.infos import put
 from budget_wrappers.wrappers.vector.modes import NEXT_STEP, SAME_STEP, autoreset_mode, find_in_vector, reset_mask
 
@@ -45,7 +46,7 @@ class VectorCostReader(VectorWrapper):
             Observations, infos, and the mask, ``None`` where everything was reset.
         """
         options, mask = reset_mask(options)
-        obs, infos = self.env.reset(seed=seed, options=options)
+        obs, infos = was_reset(self.env, seed, options)
         if self._closes:
             self._account.restart(mask)
         return obs, infos, mask

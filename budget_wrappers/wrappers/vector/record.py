@@ -10,6 +10,7 @@ from budget_wrappers.errors import ConfigError, InfoKeyError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.reading import SUMMARY_KEY, refuse_vector_reward
 from budget_wrappers.wrappers.repeats import RepeatWatch
+from budget_wrappers.wrappers.vector.arrays import stepped
 from budget_wrappers.wrappers.vector.infos import put, require_free
 from budget_wrappers.wrappers.vector.modes import SAME_STEP, find_in_vector
 from budget_wrappers.wrappers.vector.reading import VectorCostReader, finite_rewards
@@ -93,7 +94,7 @@ class RecordComputeStatistics(VectorCostReader, RecordConstructorArgs):
             MeterError: an episode has ended and the meter was never used, or rows belong to no environment.
             WrapperOrderError: a wrapper outside repeats actions and hands out the last infos only.
         """
-        obs, rewards, terminations, truncations, infos = self.env.step(actions)
+        obs, rewards, terminations, truncations, infos = stepped(self.env, actions)
         cost, account = self.read_cost(terminations, truncations).astype(np.float64), self._account
         if (paid := np.count_nonzero(cost) > 0) is not self._paid:  # most policies cost something at every step
             self._paid = paid

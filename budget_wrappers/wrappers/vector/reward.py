@@ -11,6 +11,7 @@ from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.account import RawReturn
 from budget_wrappers.wrappers.reading import plain, refuse_vector_reward
 from budget_wrappers.wrappers.reward import FLOAT32_SHARE, checked_floor, validate_weight, warn_vanishing
+from budget_wrappers.wrappers.vector.arrays import stepped
 from budget_wrappers.wrappers.vector.modes import find_in_vector
 from budget_wrappers.wrappers.vector.reading import (
     VectorCostReader,
@@ -103,7 +104,7 @@ class ComputePenaltyReward(VectorCostReader, RecordConstructorArgs):
             SpaceError: rewards are no numbers.
             MeterError: an episode has ended and the meter was never used, or rows belong to no environment.
         """
-        obs, rewards, terminations, truncations, infos = self.env.step(actions)
+        obs, rewards, terminations, truncations, infos = stepped(self.env, actions)
         cost = self.read_cost(terminations, truncations)
         handed_out = finite_rewards(rewards, (self._n,))
         raw = handed_out.astype(np.float64, copy=False)

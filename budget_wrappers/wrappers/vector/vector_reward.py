@@ -9,6 +9,7 @@ from gymnasium.vector import VectorEnv
 
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.reading import reward_space_of
+from budget_wrappers.wrappers.vector.arrays import stepped
 from budget_wrappers.wrappers.vector.reading import VectorCostReader, finite_rewards, refuse_second_penalty
 from budget_wrappers.wrappers.vector_reward import reward_space_with_cost
 
@@ -73,7 +74,7 @@ class ComputeVectorReward(VectorCostReader, RecordConstructorArgs):
             SpaceError: rewards are no numbers, or no vectors where ``reward_space`` inside says so.
             MeterError: an episode has ended and the meter was never used, or rows belong to no environment.
         """
-        obs, rewards, terminations, truncations, infos = self.env.step(actions)
+        obs, rewards, terminations, truncations, infos = stepped(self.env, actions)
         cost = self.read_cost(terminations, truncations)
         parts = finite_rewards(rewards, self._inner_shape)
         return obs, np.column_stack([parts, -cost]).astype(np.float32), terminations, truncations, infos
