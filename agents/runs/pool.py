@@ -1,0 +1,141 @@
+"""One worker process and the pipe to it, seen from both ends. Nothing heavy is imported here.
+
+A worker ends with its parent, however that ended, and leaves signals to it. A worker that was killed is noticed by the
+end of its pipe, and takes no other worker with it.
+"""
+
+import atexit
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from multiprocessing import connection, context, get_context, parent_process
+from typing import Any, Literal
+
+from agents.runs.interrupt import leave_to_parent
+
+Kind = Literal["steps", "done", "failed", "died"]
+"""Of a message: steps that a job took, its result, the exception it raised, or how the process ended."""
+
+
+class Worker:
+    """A process that does one job at a time, seen from its parent.
+
+    Attributes:
+        job: that it does, ``None`` between two.
+        connection: to it; readable when there is a message.
+    """
+
+    def __init__(self) -> None:
+        # Spawned, as a forked process would share torch's threads and generators.
+        spawn: context.SpawnContext = get_context("spawn")
+        self.connection, theirs = spawn.Pipe()
+        self.process = spawn.Process(target=serve, args=(theirs,), daemon=False)
+        self.process.start()
+        theirs.close()  # so that the end of the process is the end of the pipe
+        self.job: Any = None
+        # A loop that nobody has closed must not keep the interpreter from ending.
+        atexit.register(self.process.kill)
+
+    def give(self, do: Callable[..., Any], job: Any) -> None:
+        """Let it do ``job``."""
+        self.job = job
+        self._send((do, job))
+
+    def stop(self) -> None:
+        """Ask it to stop its job where that can be resumed, and to end."""
+        self._send(None)
+
+    def receive(self) -> tuple[Kind, Any]:
+        """Return the next message; it waits for one."""
+        try:
+            return self.connection.recv()
+        except (EOFError, ConnectionError):
+            self.process.join()
+            return "died", ended_by(self.process.exitcode)
+
+    def end(self) -> None:
+        """End the process, which has no job, and wait for that."""
+        self.connection.close()
+        self.process.join()
+        atexit.unregister(self.process.kill)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.process.kill()
+        self.end()
+
+    def _send(self, message: Any) -> None:
+        try:
+            self.connection.send(message)
+        except ConnectionError:
+            return  # it was killed: the next ``receive`` returns how
+
+
+def ended_by(code: int | None) -> str:
+    """Return how a process with this exit code ended.
+
+    >>> ended_by(-9), ended_by(1)
+    ('killed by SIGKILL', 'ended with exit status 1')
+    """
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"ended with exit status {code}"
+
+
+class WorkerTraceback(Exception):
+    """Where in a worker an exception was raised: the cause of the exception that its parent raises."""
+
+    def __str__(self) -> str:
+        return f"in a worker process\n{self.args[0]}"
+
+
+# ---- in the worker --------------------------------------------------------------------------------------------------
+
+
+def serve(pipe: connection.Connection) -> None:
+    """Do jobs as they come, until the parent closes ``pipe``."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    leave_to_parent()
+    import torch
+
+    torch.set_num_threads(1)
+
+    def advance(steps: int) -> bool:
+        try:
+            pipe.send(("steps", steps))
+        except ConnectionError:
+            os._exit(1)  # the parent has ended
+        return not pipe.poll()  # while a job runs the parent only sends that it is to stop
+
+    try:
+        while (task := pipe.recv()) is not None:
+            pipe.send(_done(task, advance))
+    except (EOFError, ConnectionError):
+        os._exit(0)  # the parent has closed the pipe, or has ended
+
+
+def _done(task: tuple[Callable[..., Any], Any], advance: Callable[[int], bool]) -> tuple[Kind, Any]:
+    """Do a job and return the message that says so."""
+    do, job = task
+    try:
+        result = do(job, advance)
+        pickle.dumps(result)
+        return "done", result
+    except BaseException as error:
+        where = traceback.format_exc()
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # noqa: BLE001 - a class of any library may fail in any way
+            return "failed", (RuntimeError(f"{type(error).__name__}: {error}"), where)
+        return "failed", (error, where)
+
+
+def end_with_parent() -> None:
+    """Wait for the end of the parent, which nothing else tells a worker of that waits or trains, and end, too."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
