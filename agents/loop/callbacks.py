@@ -12,7 +12,6 @@ from gymnasium.vector import VectorEnv
 
 from budget_wrappers.errors import ConfigError
 
-
 GRACE = 1_000
 """Environment steps that an episode has to end once training was asked to stop."""
 

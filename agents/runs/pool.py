@@ -85,7 +85,7 @@ def ended_by(code: int | None) -> str:
     return f"ended with exit status {code}"
 
 
-class WorkerTraceback(Exception):
+class WorkerTracebackError(Exception):
     """Where in a worker an exception was raised: the cause of the exception that its parent raises."""
 
     def __str__(self) -> str:
@@ -124,7 +124,7 @@ def _done(task: tuple[Callable[..., Any], Any], advance: Callable[[int], bool]) 
         result = do(job, advance)
         pickle.dumps(result)
         return "done", result
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - raised again where the job came from
         where = traceback.format_exc()
         try:
             pickle.loads(pickle.dumps(error))

@@ -65,9 +65,7 @@ class LogLines(Callback):
 
 
 @contextmanager
-def progress_bar(
-    total: int, label: str, shown: bool | None = None, done: int = 0
-) -> Iterator[Callable[[int], Any]]:
+def progress_bar(total: int, label: str, shown: bool | None = None, done: int = 0) -> Iterator[Callable[[int], Any]]:
     """Show one bar over all jobs, or lines where there is no terminal; yield what advances it by environment steps.
 
     Args:

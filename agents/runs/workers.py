@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from agents.loop.callbacks import Callback
 from agents.runs.interrupt import EPISODE, Interrupted, Stop, interruptible
-from agents.runs.pool import Worker, WorkerTraceback
+from agents.runs.pool import Worker, WorkerTracebackError
 from agents.runs.progress import progress_bar
 from budget_wrappers.errors import WorkerLostError
 
@@ -155,7 +155,7 @@ def _in_workers(do: Any, jobs: Sequence[Any], advance: Callable[[int], Any], wor
                             yield job, Lost(content, tries[job])
                     elif kind == "failed":
                         error, where = content
-                        raise error from WorkerTraceback(where)
+                        raise error from WorkerTracebackError(where)
                     else:
                         yield job, content
         except Interrupted:
