@@ -85,7 +85,7 @@ class _Signals:
         if hasattr(signal, "SIGHUP") and number == signal.SIGHUP:
             silence_closed_terminal()
         if self.raised and self.exits:
-            os._exit(128 + number)
+            _end(number)
         if self.listening and not self.asked:
             self.asked = True
             for work, _ in self.listening:
@@ -94,6 +94,11 @@ class _Signals:
             return
         self.raised = True
         raise Interrupted(number)
+
+
+def _end(number: int, _: FrameType | None = None) -> None:
+    """End the process without a traceback, whatever it is at."""
+    os._exit(128 + number)
 
 
 _signals = _Signals()
@@ -109,8 +114,8 @@ def interruptible(work: Stoppable | None = None, telling: str = EPISODE, command
     Args:
         work: asked to stop; without any in this block or around it the first signal raises.
         telling: what the user is told then, without a full stop.
-        command: whether the process is this block's alone. Then a signal that follows ``Interrupted`` ends the process
-            with the exit status 128 + number, and the signals have the system's own handlers afterwards.
+        command: whether the process is this block's alone. Then a signal that follows ``Interrupted``, or the end of
+            the block, ends the process with the exit status 128 + number.
     """
     if _signals.left or threading.current_thread() is not threading.main_thread():
         yield
@@ -130,7 +135,7 @@ def interruptible(work: Stoppable | None = None, telling: str = EPISODE, command
         yield
     finally:
         for number in ours:
-            signal.signal(number, signal.SIG_DFL if command else before[number])
+            signal.signal(number, _end if command else before[number])
         _signals.depth -= 1
         if work is not None:
             _signals.listening.remove((work, telling))

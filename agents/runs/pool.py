@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from agents.runs.interrupt import leave_to_parent
 
-Kind = Literal["steps", "done", "failed", "died"]
-"""Of a message: steps that a job took, its result, the exception it raised, or how the process ended."""
+Kind = Literal["begun", "steps", "done", "failed", "died"]
+"""Of a message: a job begins, steps that it took, its result, the exception it raised, or how the process ended."""
 
 
 class Worker:
@@ -25,6 +25,7 @@ class Worker:
 
     Attributes:
         job: that it does, ``None`` between two.
+        begun: whether the job runs yet: before that the process imports what the job needs.
         connection: to it; readable when there is a message.
     """
 
@@ -36,22 +37,27 @@ class Worker:
         self.process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
         self.job: Any = None
+        self.begun = False
         # A loop that nobody has closed must not keep the interpreter from ending.
         atexit.register(self.process.kill)
 
     def give(self, do: Callable[..., Any], job: Any) -> None:
         """Let it do ``job``."""
-        self.job = job
+        self.job, self.begun = job, False
         self._send((do, job))
 
     def stop(self) -> None:
-        """Ask it to stop its job where that can be resumed, and to end."""
+        """Ask it to stop its job where that can be resumed, and to end; a job that has not begun loses nothing."""
+        if self.job is not None and not self.begun:
+            self.process.kill()
         self._send(None)
 
     def receive(self) -> tuple[Kind, Any]:
         """Return the next message; it waits for one."""
         try:
-            return self.connection.recv()
+            kind, content = self.connection.recv()
+            self.begun |= kind == "begun"
+            return kind, content
         except (EOFError, ConnectionError):
             self.process.join()
             return "died", ended_by(self.process.exitcode)
@@ -112,6 +118,7 @@ def serve(pipe: connection.Connection) -> None:
 
     try:
         while (task := pipe.recv()) is not None:
+            pipe.send(("begun", None))
             pipe.send(_done(task, advance))
     except (EOFError, ConnectionError):
         os._exit(0)  # the parent has closed the pipe, or has ended

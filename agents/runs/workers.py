@@ -136,6 +136,8 @@ def _in_workers(do: Any, jobs: Sequence[Any], advance: Callable[[int], Any], wor
                 for ready in connection.wait(list(staff), timeout=0.2):
                     worker = staff[ready]
                     kind, content = worker.receive()
+                    if kind == "begun":
+                        continue
                     if kind == "steps":
                         told[worker.job] += content
                         advance(content)
