@@ -8,6 +8,7 @@ import atexit
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -105,9 +106,7 @@ def serve(pipe: connection.Connection) -> None:
     """Do jobs as they come, until the parent closes ``pipe``."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     leave_to_parent()
-    import torch
-
-    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of torch, too, which the first job may import
 
     def advance(steps: int) -> bool:
         try:
@@ -118,6 +117,8 @@ def serve(pipe: connection.Connection) -> None:
 
     try:
         while (task := pipe.recv()) is not None:
+            if "torch" in sys.modules:  # a program that workers import may have loaded it before
+                sys.modules["torch"].set_num_threads(1)
             pipe.send(("begun", None))
             pipe.send(_done(task, advance))
     except (EOFError, ConnectionError):
