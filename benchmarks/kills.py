@@ -84,11 +84,11 @@ learning_starts = { value = 50 }
 """
 WORDS = {
     "tradeoff": (
-        "--steps 500 --seeds 0 1 --weights 0.03 --small 4 --large 8 8 --batch-size 16 --episodes 1 --eval-every 250 "
+        "--steps 300 --seeds 0 --weights 0.03 --small 4 --large 8 8 --batch-size 16 --episodes 1 --eval-every 150 "
         "--workers 2"
     ),
     "sweep": (
-        "bexa-sac --env Pendulum-v1 --steps 1000 --configurations 3 --finalists 1 --seeds 0 1 --eval-every 200 "
+        "bexa-sac --env Pendulum-v1 --steps 600 --configurations 2 --finalists 1 --seeds 0 1 --eval-every 200 "
         "--eval-episodes 1 --episodes 1 --workers 2"
     ),
 }

@@ -10,6 +10,7 @@ what is finished; other verbs stop. The second signal stops at once, and a third
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -43,6 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt as interrupt:
         sys.stderr.write("\nbudget: interrupted\n")
+        if arguments is None:
+            # Python takes seconds to take torch apart, which a scheduler may not grant; all files are closed by now.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status(interrupt))
         return status(interrupt)
 
 

@@ -134,7 +134,7 @@ class Evaluate(Callback):
         self.clock.restart(agent.num_timesteps)
 
     def on_step(self, agent: Any) -> bool:
-        if agent.num_timesteps >= self.clock.due:
+        if agent.num_timesteps >= self.clock.due and not self.given_up:
             self.clock.restart(agent.num_timesteps)
             self.evaluate(agent)
         return True

@@ -122,7 +122,11 @@ def serve(pipe: connection.Connection) -> None:
             pipe.send(("begun", None))
             pipe.send(_done(task, advance))
     except (EOFError, ConnectionError):
-        os._exit(0)  # the parent has closed the pipe, or has ended
+        pass  # the parent has closed the pipe, or has ended
+    # Python takes seconds to take torch apart; jobs have closed their files.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _done(task: tuple[Callable[..., Any], Any], advance: Callable[[int], bool]) -> tuple[Kind, Any]:
