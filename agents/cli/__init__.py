@@ -29,7 +29,7 @@ VERBS = {
     "play": ("agents.cli.play", "watch a trained policy, or film it with --video"),
     "check": ("agents.cli.check", "run the wrapper checks on a wrapper, ours or yours"),
 }
-LOST, REFUSED = 1, 2
+LOST, REFUSED, SIGNALLED = 1, 2, 128
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,15 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         with interruptible(command=arguments is None):
-            return _run(list(sys.argv[1:] if arguments is None else arguments))
+            code = _run(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt as interrupt:
         sys.stderr.write("\nbudget: interrupted\n")
-        if arguments is None:
-            # Python takes seconds to take torch apart, which a scheduler may not grant; all files are closed by now.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status(interrupt))
-        return status(interrupt)
+        code = status(interrupt)
+    if arguments is None and code > SIGNALLED:
+        # Python takes seconds to take torch apart, which a scheduler may not grant; all files are closed by now.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _run(arguments: list[str]) -> int:
