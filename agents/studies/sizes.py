@@ -172,5 +172,5 @@ def _trained(config: SizesConfig, width: int, folder: Path, progress: bool | Non
                 if point is None:
                     raise KeyboardInterrupt
                 (lost if isinstance(point, Lost) else points)[one] = point
-    require_none_lost(lost, lambda one: one.name, f"Go on with the same options and {folder=!s}")
+    require_none_lost(lost, lambda one: one.name, f"Go on with the same options and --folder {folder}")
     return [points[one] for one in trainings]

@@ -177,7 +177,7 @@ def run_sweep(
     drawn = {sweep.training(number, first): (number, first) for number in range(config.configurations)}
     _try_out(sweep, list(drawn))
     sweep.train(drawn, "configurations", progress, on)
-    again = f"Go on with the same options and {folder=!s}"
+    again = f"Go on with the same options and --folder {folder}"
     if not sweep.points:
         require_none_lost(sweep.lost, lambda one: one.name, again)
     finalists = sweep.ranking()[: config.finalists]

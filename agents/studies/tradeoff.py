@@ -139,7 +139,9 @@ def run_tradeoff(config: TradeoffConfig, folder: str | Path, progress: bool | No
         trained = run_jobs(work, missing, stack.enter_context(bar), config.workers)
         for job, point in stack.enter_context(contextlib.closing(trained)):
             (lost if isinstance(point, Lost) else points)[job] = point
-    require_none_lost(lost, lambda job: f"{job.label}, seed {job.seed}", f"Go on with the same options and {folder=!s}")
+    require_none_lost(
+        lost, lambda job: f"{job.label}, seed {job.seed}", f"Go on with the same options and --folder {folder}"
+    )
     record = provenance(None)
     ordered = [points[job] for job in jobs]
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("env", "workers")}

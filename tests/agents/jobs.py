@@ -46,9 +46,9 @@ def never_told(job: Path, advance: Advance) -> str:
 
 
 def signalled(job: Path, advance: Advance) -> str:
-    """Send the signal that the job is named after to this process, then take steps until told to stop."""
+    """Send the signal of ``<signal>-…`` to this process, then take steps until told to stop."""
     tell(job, "begun")
-    signal.raise_signal(signal.Signals[job.name])
+    signal.raise_signal(signal.Signals[job.name.partition("-")[0]])
     for _ in range(100):
         if not advance(1):
             tell(job, "saved")

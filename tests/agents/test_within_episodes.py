@@ -244,9 +244,10 @@ def test_a_signal_ends_an_endless_evaluation(tmp_path: Path) -> None:
 
 def test_a_bar_moves_on_after_what_a_resumed_training_tells_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bar(1_000, "sweep", True) as advance:
+        time.sleep(0.15)  # a bar is drawn ten times a second at most
         advance(500)
         capsys.readouterr()
-        time.sleep(0.15)  # a bar is drawn ten times a second at most
+        time.sleep(0.15)
         advance(10)
         assert "510/1.00k" in capsys.readouterr().err
 
