@@ -6,13 +6,13 @@ end of its pipe, and takes no other worker with it.
 
 import atexit
 import os
-import pickle
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable
 from multiprocessing import connection, context, get_context, parent_process
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, Literal
 
 from agents.runs.interrupt import leave_to_parent
@@ -115,12 +115,14 @@ def serve(pipe: connection.Connection) -> None:
             os._exit(1)  # the parent has ended
         return not pipe.poll()  # while a job runs the parent only sends that it is to stop
 
+    def begin() -> None:
+        if "torch" in sys.modules:  # a program that workers import may have loaded it before
+            sys.modules["torch"].set_num_threads(1)
+        pipe.send(("begun", None))
+
     try:
-        while (task := pipe.recv()) is not None:
-            if "torch" in sys.modules:  # a program that workers import may have loaded it before
-                sys.modules["torch"].set_num_threads(1)
-            pipe.send(("begun", None))
-            pipe.send(_done(task, advance))
+        while (message := _done(pipe.recv_bytes(), begin, advance)) is not None:
+            pipe.send(message)
     except (EOFError, ConnectionError):
         pass  # the parent has closed the pipe, or has ended
     # Python takes seconds to take torch apart; jobs have closed their files.
@@ -129,17 +131,21 @@ def serve(pipe: connection.Connection) -> None:
     os._exit(0)
 
 
-def _done(task: tuple[Callable[..., Any], Any], advance: Callable[[int], bool]) -> tuple[Kind, Any]:
-    """Do a job and return the message that says so."""
-    do, job = task
+def _done(sent: bytes, begin: Callable[[], None], advance: Callable[[int], bool]) -> tuple[Kind, Any] | None:
+    """Do the job that the parent has sent and return the message that says so; ``None`` where there is none to do."""
     try:
+        task = ForkingPickler.loads(sent)  # imports what the job needs, which may fail
+        if task is None:
+            return None
+        do, job = task
+        begin()
         result = do(job, advance)
-        pickle.dumps(result)
+        ForkingPickler.dumps(result)  # raises here for what the pipe cannot carry
         return "done", result
     except BaseException as error:  # noqa: BLE001 - raised again where the job came from
         where = traceback.format_exc()
         try:
-            pickle.loads(pickle.dumps(error))
+            ForkingPickler.loads(ForkingPickler.dumps(error))
         except Exception:  # noqa: BLE001 - a class of any library may fail in any way
             return "failed", (RuntimeError(f"{type(error).__name__}: {error}"), where)
         return "failed", (error, where)

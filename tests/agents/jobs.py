@@ -54,3 +54,17 @@ def signalled(job: Path, advance: Advance) -> str:
             tell(job, "saved")
             break
     return job.name
+
+
+class UnsendableError(Exception):
+    """An exception that cannot be made again from what it was made of."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def fail(job: Path, advance: Advance) -> str:
+    """Raise what the job is named after."""
+    if job.name == "unsendable":
+        raise UnsendableError("one", "two")
+    raise ValueError(f"{job.name} is refused")

@@ -153,6 +153,16 @@ def test_a_job_that_is_killed_each_time_is_lost_and_the_others_go_on(tmp_path: P
     assert (tmp_path / "lost-SIGKILL.begun").read_text() == "xxx"
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "text"),
+    [("x", ValueError, "^x is refused$"), ("unsendable", RuntimeError, "UnsendableError: one and two")],
+)
+def test_an_error_in_a_worker_is_raised_with_its_traceback(name: str, kind: Any, text: str, tmp_path: Path) -> None:
+    with pytest.raises(kind, match=text) as raised:
+        list(run_jobs(jobs.fail, paths([name, "y"], tmp_path)[:1], lambda steps: None, 2))
+    assert "in fail" in str(raised.value.__cause__)
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
