@@ -1,9 +1,12 @@
 """Signals stop every command where nothing is lost, with their exit status, and processes are not left behind."""
 
+import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -248,3 +251,36 @@ def test_the_third_signal_ends_the_process_without_a_traceback() -> None:
         said = command.stderr.read()
     assert "Traceback" not in said
     assert code == 130
+
+
+ON_A_TERMINAL = """
+import sys, time
+from pathlib import Path
+from agents.loop.callbacks import StopWhen
+from agents.runs.interrupt import interruptible
+
+stop = StopWhen()
+with interruptible(stop):
+    print("ready", flush=True)
+    while not stop.asked:
+        time.sleep(0.01)
+    print("saving", flush=True)
+    Path(sys.argv[1]).write_text(str(stop.reason))
+"""
+
+
+def test_a_closed_terminal_lets_a_training_save(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+
+    def take_terminal() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    words = [sys.executable, "-c", ON_A_TERMINAL, str(tmp_path / "saved")]
+    command = subprocess.Popen(words, env=environment, start_new_session=True, preexec_fn=take_terminal, **streams)
+    os.close(theirs)
+    assert os.read(ours, 100).startswith(b"ready")
+    os.close(ours)
+    assert (command.wait(timeout=30), (tmp_path / "saved").exists()) == (0, True)
+    assert (tmp_path / "saved").read_text() == str(int(signal.SIGHUP))
