@@ -165,6 +165,15 @@ def whole(verb: str, folder: Path) -> tuple[Path, float]:
     return path, time.perf_counter() - begin
 
 
+def differing(reference: Path, stopped: Path) -> list[str]:
+    """Return the names of everything in which the results and runs of two commands differ."""
+    one, other = results(reference), results(stopped)
+    found = [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]
+    for run in sorted(path.name for path in (reference / "runs").glob("*")):
+        found += [f"{run}: {what}" for what in differences(reference / "runs" / run, stopped / "runs" / run)]
+    return found
+
+
 def command_study(
     verb: str, number: int, stops: int, seed: int, reference: Path, seconds: float, stopped: Path
 ) -> dict[str, Any]:
@@ -177,28 +186,32 @@ def command_study(
         seed: of the moments.
         reference: folder of the command that was never stopped.
         seconds: that it took; its first third or so is the start of the process and its workers.
-        stopped: folder of the one that is.
+        stopped: what the folders of those that are begin with: once one has ended another is begun.
     """
     rng = np.random.default_rng([seed, int(number), len(verb)])
     hits: list[dict[str, Any]] = []
+    different: list[str] = []
+    rounds = 0
     while len(hits) < stops:
-        hits.append(stop(verb, stopped, number, float(rng.uniform(seconds / 5, seconds)), len(hits) % 2 == 1))
-        print(json.dumps(hits[-1]), flush=True)
-    if start(verb, stopped).wait() != 0:
-        raise RuntimeError(stopped.with_suffix(".log").read_text())
-    one, other = results(reference), results(stopped)
-    different = [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)]
-    runs = sorted(path.name for path in (reference / "runs").glob("*"))
-    for run in runs:
-        different += [f"{run}: {what}" for what in differences(reference / "runs" / run, stopped / "runs" / run)]
+        folder, rounds = stopped.with_name(f"{stopped.name}-{rounds}"), rounds + 1
+        while len(hits) < stops:
+            hit = stop(verb, folder, number, float(rng.uniform(seconds / 5, seconds)), len(hits) % 2 == 1)
+            if hit["exit_status"] == 0:
+                break  # it had ended before the signal: another round
+            hits.append(hit)
+            print(json.dumps(hit), flush=True)
+        if start(verb, folder).wait() != 0:
+            raise RuntimeError(folder.with_suffix(".log").read_text())
+        different += differing(reference, folder)
     return {
         "budget": f"{verb} {WORDS[verb]}",
         "signal": signal.Signals(number).name,
         "seed": seed,
         "seconds_of_whole_command": round(seconds, 2),
         "stops": hits,
-        "files_compared": len(one),
-        "runs_compared": len(runs),
+        "rounds": rounds,
+        "files_compared": len(results(reference)),
+        "runs_compared": len(list((reference / "runs").glob("*"))),
         "processes_left": sum(hit["processes_left"] for hit in hits),
         "differences": different,
         "equal": not different,
