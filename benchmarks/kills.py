@@ -88,7 +88,7 @@ WORDS = {
         "--workers 2"
     ),
     "sweep": (
-        "bexa-sac --env Pendulum-v1 --steps 600 --configurations 2 --finalists 1 --seeds 0 1 --eval-every 200 "
+        "bexa-sac --env Pendulum-v1 --steps 400 --configurations 2 --finalists 1 --seeds 0 --eval-every 200 "
         "--eval-episodes 1 --episodes 1 --workers 2"
     ),
 }
