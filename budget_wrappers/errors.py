@@ -60,6 +60,10 @@ class UntrustedFileError(CheckpointError):
     """A file format that can run code when it is loaded, without ``trust=True``."""
 
 
+class ComputeWarning(UserWarning):
+    """A number that is likely not what was meant: an episode in which nothing was charged. Once for each meter."""
+
+
 class MissingExtraError(BudgetError, ImportError):
     """An optional dependency that is not installed; the message holds the ``pip install`` line."""
 

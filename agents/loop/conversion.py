@@ -7,6 +7,7 @@ from gymnasium import spaces
 
 from agents.loop.interface import joined
 from budget_wrappers.errors import NonFiniteError, SpaceError
+from budget_wrappers.metering import ComputeMeter
 
 
 class Conversion:
@@ -16,6 +17,7 @@ class Conversion:
     observation_space: Any
     action_space: Any
     rng: np.random.Generator
+    meter: ComputeMeter
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -61,6 +63,7 @@ class Conversion:
 
     def random_action(self, rows: int) -> np.ndarray:
         """Return uniformly random actions as the replay stores them."""
+        self.meter.acted_for_free()
         if self.discrete:
             return self.rng.integers(self.action_space.n, size=rows)
         return self.rng.uniform(-1.0, 1.0, (rows, *self.action_space.shape)).astype(np.float32)

@@ -36,6 +36,8 @@ class MeteredActor:
 
     def start_metering(self) -> None:
         """Charge what acts from now on: a method in place of the whole actor, or the actor itself."""
+        # Stands for the agent on its meter, which keeps it, and would keep the agent.
+        self._stands_for_us = object()
         for held in self.methods:
             flops = held.start_metering(self)
             if flops is not None and self._substitute is not None:
@@ -45,7 +47,7 @@ class MeteredActor:
                 self._substitute, self.flops_per_action = held, flops
         if self._substitute is None:
             # Shared: an agent that was loaded, or made again in the same session, takes its place beside the old one.
-            self._watch = self.meter.watch(self.actor, "actor", shared=True)
+            self._watch = self.meter.watch(self.actor, "actor", shared=True, owner=self._stands_for_us)
             self.flops_per_action = self._count_action()
 
     def stop_watching(self) -> None:
@@ -78,6 +80,7 @@ class MeteredActor:
         Returns:
             ``(n, outputs)``, ``(K, n, outputs)`` of several sub-policies; ``None`` where torch has to run the actor.
         """
+        self.meter.acts_for(self._stands_for_us)
         if self._substitute is not None:
             return self._substitute.act(self, observation, deterministic)
         engine = self.engine()

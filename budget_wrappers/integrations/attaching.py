@@ -9,7 +9,8 @@ from torch import nn
 from budget_wrappers.errors import MeterError, UncountableError
 from budget_wrappers.metering import ComputeMeter, Watch, count_flops
 from budget_wrappers.metering.quiet import BY_GRADIENT
-from budget_wrappers.metering.watching import REPORT, is_static
+from budget_wrappers.metering.structure import is_static
+from budget_wrappers.metering.watching import REPORT
 
 
 def attach(target: Any, meter: ComputeMeter, members: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ from budget_wrappers.integrations.sb3_files import load
 from budget_wrappers.integrations.sb3_noise import NoiseProducts, noise_products
 from budget_wrappers.integrations.sb3_penalties import warn_of_lost_penalties
 from budget_wrappers.metering import ComputeMeter, Watch, count_flops, get_meter
-from budget_wrappers.metering.watching import is_static
+from budget_wrappers.metering.structure import is_static
 from budget_wrappers.policies import AgentPolicy
 
 Model = TypeVar("Model")

@@ -1,19 +1,14 @@
 """Counting the FLOPs that torch really runs: a dispatch mode of our own, and ``count_flops`` on top of it."""
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._C import DispatchKey
 from torch._ops import OpOverload, OpOverloadPacket
-from torch.utils._python_dispatch import (
-    TorchDispatchMode,
-    _disable_current_modes,
-    _get_current_dispatch_mode_stack,
-)
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from budget_wrappers.core import Convention
@@ -21,8 +16,10 @@ from budget_wrappers.errors import ConfigError, UncountableError
 from budget_wrappers.metering.checks import CONVENTIONS, check_convention
 from budget_wrappers.metering.elementwise import elementwise_cost, product_extras
 from budget_wrappers.metering.formulas import PRODUCTS, Formula
+from budget_wrappers.metering.isolation import SlowAttention, alone, eagerly, never_compile, one_at_a_time
 from budget_wrappers.metering.operators import functional_packet, is_free
 from budget_wrappers.metering.quiet import all_quiet
+from budget_wrappers.metering.randomness import SEEDED, OwnGenerators
 from budget_wrappers.metering.unchanged import copied, unchanged
 
 Handler = Callable[[tuple[Any, ...], dict[str, Any], Any], int]
@@ -132,10 +129,13 @@ class CountingMode(TorchDispatchMode):
 
     Args:
         convention: what to count.
+        generators: where random operators draw from; ``None`` leaves that to torch.
 
     Attributes:
         flops: what has run so far.
         enabled: nothing is counted, and nothing refused, while False.
+        leading: first dimensions of what counted operators returned.
+        data_dependent: whether an operator has run whose result's shape, or what Python reads of it, is data.
     """
 
     # Without this torch refuses to run torch.cond and its kind under a mode; here they get an error that names them.
@@ -146,11 +146,14 @@ class CountingMode(TorchDispatchMode):
         """Keep torch from wrapping the method below: that loads its compiler (seconds) and costs on every operator."""
         return False
 
-    def __init__(self, convention: Convention = "matmul") -> None:
+    def __init__(self, convention: Convention = "matmul", generators: OwnGenerators | None = None) -> None:
         super().__init__()
         self.convention = check_convention(convention)
         self.flops = 0
         self.enabled = True
+        self.leading: set[int] = set()
+        self.data_dependent = False
+        self._generators = generators
         self.refused: UncountableError | None = None
         self._handlers = _HANDLERS[convention]
 
@@ -159,7 +162,9 @@ class CountingMode(TorchDispatchMode):
         kwargs = kwargs or {}
         handler = self._handlers.get(func) or self._handler(func)
         if handler is _free or not self.enabled:
-            return func(*args, **kwargs)
+            if func in _BY_DATA:
+                self.data_dependent = self.data_dependent or _reads_data(func, args)
+            return self._run(func, args, kwargs)
         if handler is _decompose:
             with self:
                 # torch's own kernel, as outside of inference mode; func.decompose() prefers a version in Python, made
@@ -171,12 +176,39 @@ class CountingMode(TorchDispatchMode):
                 return (taken if condition else other)(*operands)
         if handler is _answered_elsewhere:
             return NotImplemented
-        out = func(*args, **kwargs)
+        if func in _BY_DATA:
+            self.data_dependent = self.data_dependent or _reads_data(func, args)
+        out = self._run(func, args, kwargs)
         if "out" in kwargs:
             # A formula gets the result once, wherever it was written to.
             kwargs = {key: value for key, value in kwargs.items() if key != "out"}
-        self.flops += handler(args, kwargs, out)
+        flops = handler(args, kwargs, out)
+        if flops:
+            self.flops += flops
+            self._note_rows(func, out)
         return out
+
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if self._generators is not None and SEEDED in getattr(func, "tags", ()):
+            if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+                with self:
+                    return func._op_dk(DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
+            return self._generators.run(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _note_rows(self, func: Any, out: Any) -> None:
+        first = out[0] if isinstance(out, (tuple, list)) and out else out
+        if isinstance(first, Tensor) and not first.is_nested and func.overloadpacket not in _WHOLE_BATCH:
+            self.leading.add(first.shape[0] if first.dim() else 1)
+
+    def shared_evenly(self, rows: int) -> bool:
+        """Tell whether each of ``rows`` cost the same: every operator that was counted has run on all of them.
+
+        Without a data-dependent operator one on ``k * rows`` rows has, too: they are parts of each.
+        """
+        if self.data_dependent:
+            return self.leading <= {rows}
+        return all(dimension and dimension % rows == 0 for dimension in self.leading)
 
     def _handler(self, func: Any) -> Handler:
         if str(func) in _ANSWERED_ELSEWHERE:
@@ -200,6 +232,36 @@ class CountingMode(TorchDispatchMode):
                 raise
         self._handlers[func] = handler
         return handler
+
+
+never_compile(CountingMode.__torch_dispatch__)
+
+# Operators whose output's shape, or whose result in Python, depends on values.
+_BY_DATA = frozenset(
+    overload
+    for name in (
+        *("nonzero", "masked_select", "_local_scalar_dense", "index", "_unique2", "unique_dim", "bincount", "equal"),
+        *("unique_consecutive", "repeat_interleave", "argwhere", "nonzero_numpy", "is_nonzero", "masked_scatter"),
+    )
+    if hasattr(torch.ops.aten, name)
+    for packet in [getattr(torch.ops.aten, name)]
+    for overload in (getattr(packet, which) for which in packet.overloads())
+)
+
+
+def _reads_data(func: OpOverload, args: tuple[Any, ...]) -> bool:
+    """Tell whether the operator does depend on values: an index of numbers picks as many rows as it has."""
+    if func.overloadpacket is not torch.ops.aten.index:
+        return True
+    return any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+
+
+# Recurrent layers, whose first dimension may be time: they run on the whole batch.
+_WHOLE_BATCH = frozenset(
+    getattr(torch.ops.aten, name)
+    for name in ("lstm", "gru", "rnn_tanh", "rnn_relu", "mkldnn_rnn_layer", "_cudnn_rnn", "_thnn_fused_lstm_cell")
+    if hasattr(torch.ops.aten, name)
+)
 
 
 def _branch(args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
@@ -232,42 +294,6 @@ def original(module_or_fn: Any) -> Any:
                 "Count the Python module that it was made from, and charge it by meter.add(flops) where it runs."
             )
     return module_or_fn
-
-
-@contextmanager
-def eagerly() -> Iterator[None]:
-    """Run compiled functions as the Python they were made from, as a compiled kernel shows no operators."""
-    # Nothing can be compiled before this module is loaded, and loading it takes a second.
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
-
-
-@contextmanager
-def _slow_attention() -> Iterator[None]:
-    """Keep attention off its fast path, which torch takes or leaves by the gradient mode of the caller.
-
-    Its products are the same, but over a padded batch it drops the padding, and the answer would change with the mode.
-    """
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Hide what runs from the modes of others, so that their counts and traces stay theirs."""
-    # Only where there are any: the first call loads torch's compiler, which takes seconds.
-    if not _get_current_dispatch_mode_stack():
-        yield
-        return
-    with _disable_current_modes():
-        yield
 
 
 def count_flops(
@@ -307,16 +333,16 @@ def count_flops(
         >>> count_flops(actor, torch.zeros(1, 2))  # 2·(2·64 + 64·1)
         384
     """
-    counter = CountingMode(convention)
+    counter = CountingMode(convention, OwnGenerators())
     target = original(module_or_fn)
     try:
-        with ExitStack() as stack:
+        with one_at_a_time(), ExitStack() as stack:
             stack.enter_context(all_quiet())
-            stack.enter_context(_alone())
+            stack.enter_context(alone())
             stack.enter_context(unchanged(target))
             args, kwargs = copied((example_inputs, dict(example_kwargs or {})))
             stack.enter_context(eagerly())
-            stack.enter_context(_slow_attention())
+            stack.enter_context(SlowAttention())
             stack.enter_context(counter)
             target(*args, **kwargs)
     except UncountableError as error:

@@ -61,8 +61,8 @@ class Frames:
             self.counter.__enter__()
         self.stack.append(frame)
 
-    def leave(self, owner: Any) -> tuple[Frame, int | None] | None:
-        """End the innermost frame if it is ``owner``'s; return it and what the counter saw (None without a counter).
+    def leave(self, owner: Any) -> tuple[Frame, int | None, CountingMode | None] | None:
+        """End the innermost frame if it is ``owner``'s; return it, what the counter saw, and the counter, if any.
 
         Raises:
             UncountableError: an operator could not be counted and the module caught the error.
@@ -72,13 +72,13 @@ class Frames:
             return None
         frame = self.stack.pop()
         if self.counter is None:
-            return frame, None
+            return frame, None, None
         counter, seen = self.counter, self.counter.flops - frame.start
         if self._entered_by is frame:
             self._stop()
             if counter.refused is not None and not frame.failed:
                 raise counter.refused
-        return frame, seen
+        return frame, seen, counter
 
     def abandon(self) -> None:
         """Forget frames that an interrupt left open: torch runs no hook after a KeyboardInterrupt."""

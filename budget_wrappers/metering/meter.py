@@ -12,21 +12,23 @@ from torch import nn
 from budget_wrappers.core import Convention, Phase, Spend
 from budget_wrappers.errors import MeterError
 from budget_wrappers.metering.checks import check_convention, whole
+from budget_wrappers.metering.installing import install
 from budget_wrappers.metering.phases import aside, in_mode, in_phase, uncharging
 from budget_wrappers.metering.processes import check_home, refuse_pickling
-from budget_wrappers.metering.quiet import METERS, SILENT
+from budget_wrappers.metering.quiet import METERS, SILENT, UNDER_WAY, counting
 from budget_wrappers.metering.rows import ByRow, RowLedger, checked_parts
 from budget_wrappers.metering.state import MeterState
 from budget_wrappers.metering.totals import Totals, checked_state
-from budget_wrappers.metering.watching import Watch, install
+from budget_wrappers.metering.watching import Rows, Watch
 
 
 class ComputeMeter(MeterState):
     """Counts the FLOPs that acting and learning cost, and hands them to whoever closes the step.
 
     Watch the module that acts, or ``add`` what it costs; a wrapper takes what was spent since it last did. What
-    runs inside ``phase("learn")`` goes to another account. A meter lives in one process and one thread: it can be
-    neither pickled nor copied, and a copy of a watched module charges nothing.
+    runs inside ``phase("learn")`` goes to another account. A meter lives in one process: it can be neither pickled nor
+    copied, and a copy of a watched module charges nothing. One thread uses it at a time: while one is inside a phase,
+    or in a forward that is counted, any use from another thread or task raises MeterError.
 
     Args:
         name: its name in messages; ``get_meter(name)`` makes one that wrappers find by this name.
@@ -52,20 +54,25 @@ class ComputeMeter(MeterState):
         16
     """
 
-    __slots__ = ("__weakref__", "_row_readers", "_watches")
+    __slots__ = ("__weakref__", "_row_readers")
 
     def __init__(self, name: str = "policy", convention: Convention = "matmul") -> None:
         if not isinstance(name, str) or not name:
             raise MeterError(f"a meter's name is {name!r}; expected a string that is not empty")
         super().__init__(name, check_convention(convention))
         self._row_readers = 0
-        self._watches: list[Watch] = []
         METERS.add(self)
 
     # ---- charging ---------------------------------------------------------------------------------------------------
 
     def watch(
-        self, module: nn.Module, name: str | None = None, static: bool | None = None, shared: bool = False
+        self,
+        module: nn.Module,
+        name: str | None = None,
+        static: bool | None = None,
+        shared: bool = False,
+        rows: Rows = None,
+        owner: object | None = None,
     ) -> Watch:
         """Charge every forward of ``module`` from now on.
 
@@ -88,16 +95,25 @@ class ComputeMeter(MeterState):
             static: whether FLOPs follow from input shapes alone (and arguments that are no tensors). Decided from the
                 module by default. After a change of its layers' sizes call ``recount`` on the handle.
             shared: allow other modules under the same name.
+            rows: observations in a call, where they are not the first dimension of its first tensor: a number (1 for a
+                planner that scores 64 candidates of one observation, for a graph of many nodes, for a sequence without
+                a batch), or a function of the call's arguments (``lambda x: x.shape[1]`` where time is first).
+            owner: any object that stands for the policy that the module is part of. Charges of two owners in one step,
+                while two environments that read this meter are within an episode, are refused. It is kept.
 
         Returns:
             A handle: a context manager that stops watching at its end, with ``remove()`` and ``recount()``. Watching a
             module a second time returns its handle again, under the name it has.
 
         Raises:
-            MeterError: the name belongs to another module that is still alive, and ``shared`` is False.
+            MeterError: the name belongs to another module that is still alive, and ``shared`` is False; the module is
+                watched already with other ``rows``; another thread is inside this meter.
+            CostError: ``rows`` is no number of at least 1 and no function.
             UncountableError: a scripted module, or a compiled one that is not static.
         """
-        watch = install(self, self._watches, module, self.name if name is None else name, static, shared)
+        self.require_turn()
+        name = self.name if name is None else name
+        watch = install(self, self._watches, module, name, static, shared, rows, owner)
         self.used, self._foreign = True, False
         return watch
 
@@ -126,7 +142,12 @@ class ComputeMeter(MeterState):
         return found
 
     def add(
-        self, flops: int, name: str | None = None, rows: int = 1, charged: int | None = None, by_row: ByRow = None
+        self,
+        flops: int,
+        name: str | None = None,
+        rows: int = 1,
+        charged: int | None = None,
+        by_row: ByRow = None,
     ) -> None:
         """Charge ``flops`` by hand: for an engine that torch does not run, or a cost known beforehand.
 
@@ -139,6 +160,7 @@ class ComputeMeter(MeterState):
                 rows are the environments of a vector one, in their order. ``charged`` is then all or 0.
 
         Raises:
+            MeterError: another thread is inside this meter.
             CostError: a number that is negative, NaN, infinite or no integer, ``charged`` above ``flops``, or a
                 ``by_row`` that does not fit.
         """
@@ -146,9 +168,11 @@ class ComputeMeter(MeterState):
             flops = whole(flops, "flops")
         if type(rows) is not int or rows < 0:
             rows = whole(rows, "rows")
+        if self.thread:
+            self.require_turn()
         self.used, self._foreign = True, False
-        if self.mode == SILENT:
-            if self.learn_counter is not None and self.learn_counter.enabled:
+        if self.mode == SILENT or (UNDER_WAY[0] and counting()):
+            if self.learn_counter is not None and self.learn_counter.enabled and not counting():
                 self.learn_counter.flops += flops
             return
         if charged is not None or by_row is not None:
@@ -199,6 +223,7 @@ class ComputeMeter(MeterState):
         executed, learned, names = self._taken
         charged = self.take_flops()
         self.frames.abandon()
+        self.release()
         self._taken, self.unpaid = (self.executed, self.learned, dict(self.names)), {}
         by_name = {name: flops - names.get(name, 0) for name, flops in self.names.items()}
         by_name = {name: flops for name, flops in by_name.items() if flops}
@@ -212,6 +237,9 @@ class ComputeMeter(MeterState):
         """
         if self._foreign:
             check_home(self)
+        if self.thread:
+            self.require_turn()
+        self.last_calls, self.closed_calls, self.acting = self.calls - self.closed_calls, self.calls, None
         paid = self.executed - self.uncharged
         charged, self._paid = paid - self._paid, paid
         rows, self.pending_rows = self.pending_rows, 0

@@ -14,11 +14,13 @@ AnyMeter = TypeVar("AnyMeter", bound=MeterState)
 
 _SPENT = ("executed", "uncharged", "unpaid", "learned", "_paid", "_taken")
 _ROWS = ("pending_rows", "last_rows", "_rows")
+_ACTED = ("calls", "closed_calls", "last_calls", "acting", "mixed", "payer")
 
 
 @contextmanager
 def in_mode(meter: MeterState, mode: int) -> Iterator[None]:
     """Charge forwards by ``mode`` inside, and count none of them as learning."""
+    outside = meter.enter()
     before, meter.mode = meter.mode, mode
     # A learning phase around this one; when pausing, also the count of a forward that this is inside of.
     counters = [meter.learn_counter, meter.frames.counter if mode == SILENT else None]
@@ -31,14 +33,17 @@ def in_mode(meter: MeterState, mode: int) -> Iterator[None]:
         meter.mode = before
         for counter in stopped:
             counter.enabled = True
+        meter.leave(outside)
 
 
 @contextmanager
 def learning(meter: MeterState, key: Hashable | None) -> Iterator[None]:
     """Charge every product inside to learning: counted, or added where ``key`` has been counted before."""
+    meter.require_turn()
     if meter.learn_counter is not None or meter.mode == SILENT:
         yield  # already inside a learning phase, or paused
         return
+    outside = meter.enter()
     before, meter.mode = meter.mode, SILENT
     known = None if key is None else meter.learn_costs.get(key)
     counter = meter.learn_counter = CountingMode(meter.convention)
@@ -53,6 +58,7 @@ def learning(meter: MeterState, key: Hashable | None) -> Iterator[None]:
         meter.mode, meter.learn_counter = before, None
         # Cut short, it is charged for what ran.
         meter.learned += counter.flops
+        meter.leave(outside)
     if known is not None:
         meter.learned += known
     elif counter.refused is not None:
@@ -75,30 +81,38 @@ def in_phase(meter: MeterState, phase: Phase, key: Hashable | None) -> AbstractC
 @contextmanager
 def aside(meter: AnyMeter) -> Iterator[AnyMeter]:
     """Charge as usual inside, then put every account back: see ``ComputeMeter.aside``."""
-    numbers = {name: getattr(meter, name) for name in (*_SPENT, *_ROWS, "used")}
-    names, ledger = dict(meter.names), meter.row_ledger
+    outside = meter.enter()
+    numbers = {name: getattr(meter, name) for name in (*_SPENT, *_ROWS, *_ACTED, "used")}
+    names, ledger, graded = dict(meter.names), meter.row_ledger, dict(meter.graded)
     charges = [] if ledger is None else list(ledger.charges)
     try:
         yield meter
     finally:
+        meter.leave(outside)
         if ledger is not None:
             ledger.charges.clear()
             ledger.charges.extend(charges)
         for name, value in numbers.items():
             setattr(meter, name, value)
+        meter.graded = graded
+        # What was watched inside for the first time stays watched, and keeps its name.
+        meter.used = meter.used or bool(meter._watches)
+        named = {**names, **{watch.name: names.get(watch.name, 0) for watch in meter._watches}}
         meter.names.clear()
-        meter.names.update(names)
+        meter.names.update(named)
 
 
 @contextmanager
 def uncharging(meter: AnyMeter) -> Iterator[AnyMeter]:
     """Count what acts inside as executed, and let no budget pay for it: see ``ComputeMeter.uncharging``."""
+    outside = meter.enter()
     pending, rows, ledger = meter.pending_flops, meter.pending_rows, meter.row_ledger
     earlier = [] if ledger is None else list(ledger.charges)
     names, closed = dict(meter.names), (meter._taken, meter._paid)
     try:
         yield meter
     finally:
+        meter.leave(outside)
         left = meter.pending_flops - pending
         if left > 0:  # an environment inside that closes its steps leaves nothing, or drops what was pending before
             since = names if meter._taken is closed[0] else meter._taken[2]

@@ -1,6 +1,7 @@
 """A meter counts in the process where the policy acts: what refuses to let it be read, or taken, elsewhere."""
 
 import os
+from threading import get_ident
 from typing import NoReturn
 
 from budget_wrappers.errors import MeterError
@@ -39,6 +40,8 @@ def check_home(meter: MeterState) -> None:
 def _mark_foreign() -> None:
     """Mark every meter as another process's, with nothing pending: runs in the child after a fork."""
     for meter in list(METERS):
+        if meter.thread != get_ident():  # whoever was inside is not in this process
+            meter.thread = meter.depth = 0
         meter.discard()
         meter._foreign = True
 

@@ -12,6 +12,8 @@ from budget_wrappers.metering.checks import whole
 
 Shares = NDArray[np.int64]
 ByRow = Sequence[int] | NDArray[np.integer] | None
+UNKNOWN: Shares = np.empty(0, np.int64)
+"""Stands for the FLOPs of each row where rows cost differently and nobody knows how."""
 MOST_CHARGES = 2**16
 """What is kept of one step; far above what acting row by row on any batch charges."""
 
@@ -74,6 +76,8 @@ class RowLedger:
                     seen, by_row = self._even
                     if flops != seen or len(by_row) != n:
                         by_row = self._of_rows(Charge(name, flops, rows), flops, n)
+                elif by_row is UNKNOWN:
+                    by_row = self._of_rows(Charge(name, flops, rows, None, by_row), flops, n)
                 self.by_name = {name: by_row}
                 return by_row
         charges = list(map(Charge._make, self.charges))
@@ -119,10 +123,14 @@ class RowLedger:
             f"meter {self._meter!r} was charged for {rows[odd[0]]} rows under the name {odd[0]!r} since the last step "
             f"(all of them: {dict(rows)}), and {n} environments stepped: nobody knows which of them they are for. Act "
             "on all observations in one batch, and charge what only some rows ran with meter.add(flops, name, "
-            f"rows={n}, by_row=[...]), 0 for the others; run what is no acting inside meter.paused()."
+            f"rows={n}, by_row=[...]), 0 for the others; run what is no acting inside meter.paused(). If several rows "
+            "that a watched module gets are one observation (a planner's candidates, nodes of a graph, a sequence), "
+            "say how many observations there are: meter.watch(module, rows=...)."
         )
 
     def _of_rows(self, charge: Charge, flops: int, rows: int) -> Shares:
+        if charge.by_row is UNKNOWN:
+            self._refuse(charge, f"for {rows} rows that cost differently", "by_row=[...], FLOPs of each row")
         if charge.by_row is not None:
             return charge.by_row
         if flops == self._even[0] and rows == len(self._even[1]):
@@ -198,4 +206,4 @@ def checked_by_row(by_row: Any, flops: int, rows: int, charged: int | None, what
     return given.astype(np.int64)
 
 
-__all__ = ["MOST_CHARGES", "ByRow", "Charge", "RowLedger", "checked_by_row", "checked_parts"]
+__all__ = ["MOST_CHARGES", "UNKNOWN", "ByRow", "Charge", "RowLedger", "checked_by_row", "checked_parts"]

@@ -1,4 +1,4 @@
-"""Running a module and leaving no trace: its state, its gradients and every random generator are put back."""
+"""Running a module and leaving no trace: its state, its gradients and its random generators are put back."""
 
 import copy
 import functools
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from budget_wrappers.metering.randomness import as_before
 
 
 def copied(value: Any) -> Any:
@@ -40,7 +42,7 @@ def unchanged(module_or_fn: Callable[..., Any]) -> Iterator[None]:
     closure holds.
     """
     with ExitStack() as stack:
-        stack.enter_context(_random_state())
+        stack.enter_context(as_before())
         twins = WeakTensorKeyDictionary()
         for root in _roots(module_or_fn):
             for module in root.modules():
@@ -59,19 +61,6 @@ def _roots(fn: Callable[..., Any]) -> list[nn.Module]:
         except ValueError:  # a cell that is not filled yet
             continue
     return [value for value in held if isinstance(value, nn.Module)]
-
-
-@contextmanager
-def _random_state() -> Iterator[None]:
-    """Keep torch's generators on every device in use, numpy's global one and Python's as they are."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's code may draw from it
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)  # noqa: NPY002
 
 
 @contextmanager
@@ -130,9 +119,18 @@ _MODULE_INTERNALS = frozenset(nn.Module().__dict__)
 
 
 def _refill(live: Any, saved: Any) -> None:
-    """Give a container its old contents back without replacing the object."""
+    """Give a container its old contents back without replacing the object.
+
+    What a module consists of is never missing meanwhile, as another thread may be running it.
+    """
+    if isinstance(live, dict):
+        for key in [key for key in live if key not in saved]:
+            del live[key]
+        live.update(saved)
+        if list(live) == list(saved):
+            return
     live.clear()
-    if isinstance(live, (dict, set)):
+    if isinstance(live, set):
         live.update(saved)
     else:
         live.extend(saved)

@@ -1,34 +1,41 @@
 """Forward hooks that charge a meter, and nothing more: no attribute, no patch, nothing left after they are removed."""
 
-import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
+from threading import get_ident
 from typing import Any, Self
-from weakref import ref
 
 import numpy as np
+import torch
 from torch import Tensor, is_grad_enabled, nn
 from torch.utils.hooks import RemovableHandle
 
-from budget_wrappers.errors import MeterError, UncountableError
-from budget_wrappers.metering.calls import call_key, is_one_tensor, recorded, rows_in_call
+from budget_wrappers.metering.calls import (
+    call_key,
+    hidden_batch,
+    in_transform,
+    is_one_tensor,
+    is_traced,
+    recorded,
+    rows_in_call,
+)
 from budget_wrappers.metering.checks import whole
 from budget_wrappers.metering.counting import count_flops, original
-from budget_wrappers.metering.quiet import BY_GRADIENT, SILENT
-from budget_wrappers.metering.rows import checked_by_row
+from budget_wrappers.metering.isolation import never_compile
+from budget_wrappers.metering.quiet import BY_GRADIENT, SILENT, UNDER_WAY, counting
+from budget_wrappers.metering.rows import UNKNOWN, checked_by_row
+from budget_wrappers.metering.shares import count_each_row
 from budget_wrappers.metering.state import MeterState
+from budget_wrappers.metering.structure import OURS, Structure, is_static
 
 REPORT = "flops_of_last_forward"
 REPORT_BY_ROW = "flops_by_row_of_last_forward"
 
-# Layers of torch whose FLOPs depend on more than shapes: padding that attention may drop, clusters of targets.
-_DATA_DEPENDENT = (
-    nn.Transformer,
-    nn.TransformerEncoder,
-    nn.TransformerEncoderLayer,
-    nn.TransformerDecoder,
-    nn.TransformerDecoderLayer,
-    nn.AdaptiveLogSoftmaxWithLoss,
-)
+# in_transform() written out where every forward asks.
+_transform, _tracer, _traces = torch._C._functorch.peek_interpreter_stack, torch._C._get_tracing_state, torch.jit._trace
+
+Rows = int | Callable[..., int] | None
+"""Observations in a call: a number, or a function of the call's arguments; ``None`` reads them off its tensors."""
 
 
 def _nobody() -> None:
@@ -46,10 +53,13 @@ class Watch:
     __slots__ = (
         "_claims",
         "_costs",
+        "_decides",
         "_framed",
         "_handles",
         "_meter",
+        "_owner",
         "_reports",
+        "_rows",
         "_siblings",
         "_target",
         "name",
@@ -63,7 +73,11 @@ class Watch:
         self._siblings: list[Watch] = []
         self._costs: dict[Any, tuple[int, int]] = {}
         self._handles: list[RemovableHandle] = []
+        self._owner: object | None = None
+        self._rows: Rows = None
         self._claims = 0
+        # Whether the module itself says if shapes decide its cost, and not the caller.
+        self._decides = False
         self._framed = self._reports = self.static = False
         self.name = ""
 
@@ -73,7 +87,11 @@ class Watch:
         return self._target()
 
     def recount(self) -> None:
-        """Measure anew from the next forward on: call it after the module's layers have changed size."""
+        """Measure anew from the next forward on.
+
+        It is needed where FLOPs follow from something that is neither a layer, a weight's shape, a hook nor a setting
+        of a convolution, as those are looked at on every forward.
+        """
         self._costs.clear()
 
     def remove(self) -> None:
@@ -98,9 +116,6 @@ class Watch:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Watch":
         return Watch()
 
-    def __reduce__(self) -> tuple[type["Watch"], tuple[()]]:
-        return Watch, ()
-
     # ---- hooks ------------------------------------------------------------------------------------------------------
 
     def _hook(self, module: nn.Module, framed: bool) -> None:
@@ -108,100 +123,113 @@ class Watch:
         self._framed = framed
         if framed:
             self._handles = [
-                module.register_forward_pre_hook(self._before_framed, with_kwargs=True),
-                module.register_forward_hook(self._after_framed, with_kwargs=True, always_call=True),
+                module.register_forward_pre_hook(_Start(self), with_kwargs=True),
+                module.register_forward_hook(_End(self), with_kwargs=True, always_call=True),
             ]
         else:
-            self._handles = [module.register_forward_hook(self._after, with_kwargs=True)]
+            self._handles = [module.register_forward_hook(_After(self), with_kwargs=True)]
 
     def _unhook(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
-    def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        """Charge one forward whose cost is known or reported: every line here is paid on every step."""
-        # A copy of the module shares this hook or holds an inert watch's, and charges nothing.
-        if self._target() is not module:
-            return
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Start a forward that is counted while it runs, or that holds other watched modules."""
         meter = self._meter
-        mode = meter.mode
-        if mode == SILENT:
+        if self._target() is not module or counting():
             return
-        try:
-            (x,) = args
-            flops, rows = self._costs[x.shape if not kwargs else call_key(args, kwargs)]
-        except (KeyError, ValueError, AttributeError, RuntimeError, TypeError):
-            flops, rows = self._cost(module, args, kwargs)
-        try:
-            learning = output.requires_grad
-        except AttributeError:
-            learning = next(recorded(output), None) is not None
-        if learning and mode == BY_GRADIENT:
-            self._learn(flops, output, flops)
+        if meter.thread:
+            meter.require_turn()
+        if meter.mode == SILENT or is_traced(args, kwargs):
             return
-        # meter.charge() written out.
-        if meter.row_ledger is not None:
-            meter.row_ledger.note(self.name, flops, rows, None, self._by_row(module, flops, rows))
-        meter.executed += flops
-        if rows > meter.pending_rows:
-            meter.pending_rows = rows
-        meter.names[self.name] += flops
+        counted = not (self.static or self._reports)
+        meter.thread = get_ident()
+        meter.frames.enter(self, counted=counted)
 
-    def _before_framed(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def after(
+        self, hook: "_Hook", module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        """End it, and charge what it cost beside the watched modules inside."""
         meter = self._meter
-        if self._target() is not module or meter.mode == SILENT:
+        if self._target() is not module or counting():
             return
-        meter.frames.enter(self, counted=not (self.static or self._reports))
-
-    def _after_framed(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        meter = self._meter
-        if self._target() is not module or meter.mode == SILENT:
-            return
-        left = meter.frames.leave(self)
+        left = None if meter.thread != get_ident() else meter.frames.leave(self)
         if left is None:
             return
-        frame, seen = left
+        frame, seen, counter = left
+        stack = meter.frames.stack
+        if not stack:
+            meter.release()
         if self.static or self._reports:
             # Without an end nobody knows how far it came.
-            total = 0 if frame.failed else self._cost(module, args, kwargs)[0]
+            total = 0 if frame.failed else self._cost(hook, module, args, kwargs, output)[0]
         else:
             total = seen or 0
         # What watched modules inside were charged for is theirs.
         own = max(0, total - frame.inner)
-        stack = meter.frames.stack
         if stack:
             stack[-1].inner += total if seen is None else seen
             stack[-1].spent += own + frame.spent
         # A forward cut short has no output to tell by.
         learning = is_grad_enabled() if frame.failed else next(recorded(output), None) is not None
+        rows = 0 if stack else self._rows_of(module, args, kwargs, output)
         if learning and meter.mode == BY_GRADIENT:
-            self._learn(own, output, 0 if stack else own + frame.spent)
-        else:
-            rows = 0 if stack else rows_in_call(module, args, kwargs)
-            # With a share for modules inside, what remains of each row is not known.
-            by_row = None if frame.inner or not rows else self._by_row(module, own, rows)
-            meter.charge(self.name, own, rows, None, by_row)
+            self._learn(own, rows, output, 0 if stack else own + frame.spent)
+            return
+        by_row = None
+        if meter.row_ledger is not None and rows > 1 and not frame.failed:
+            if self._reports:
+                # With a share for modules inside, what remains of each row is not known.
+                by_row = None if frame.inner else self._reported_by_row(module, own, rows)
+            elif counter is not None and not counter.shared_evenly(rows):
+                by_row = UNKNOWN if frame.inner else count_each_row(module, args, kwargs, rows, own, meter.convention)
+        meter.charge(self.name, own, rows, None, by_row, self._owner)
 
     # ---- what one forward costs -------------------------------------------------------------------------------------
 
-    def _cost(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
+    def _cost(
+        self, hook: "_Hook", module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> tuple[int, int]:
         """Return FLOPs and rows of a forward that has just run: reported, known from before, or measured now."""
+        rows = self._rows_of(module, args, kwargs, output)
         if self._reports:
             report = getattr(module, REPORT)
             flops = whole(report() if callable(report) else report, f"{type(module).__name__}.{REPORT}")
-            return flops, rows_in_call(module, args, kwargs)
+            return flops, rows
+        if not hook.holds(module):
+            self._look_again(hook, module)
         convention = self._meter.convention
+        if in_transform():
+            # The batch is out of sight, and weights may have one as well: nothing to remember it by.
+            return count_flops(module, *args, convention=convention, example_kwargs=kwargs), rows
         key: Any = args[0].shape if is_one_tensor(args, kwargs) else call_key(args, kwargs)
         if convention == "all":
             # Dropout and batch normalisation cost something else in training; only the slow path looks here.
             key = (key, module.training)
         if key not in self._costs:
-            flops = count_flops(module, *args, convention=convention, example_kwargs=kwargs)
-            self._costs[key] = flops, rows_in_call(module, args, kwargs)
-        return self._costs[key]
+            self._costs[key] = count_flops(module, *args, convention=convention, example_kwargs=kwargs), rows
+        return self._costs[key][0], rows
 
-    def _by_row(self, module: nn.Module, flops: int, rows: int) -> np.ndarray | None:
+    def _look_again(self, hook: "_Hook", module: nn.Module) -> None:
+        """Forget what a module cost that has other layers, weights or hooks now, and whether shapes decide its cost."""
+        self._costs.clear()
+        source = original(module)
+        if self._decides and self.static and not is_static(source):
+            self.static = False
+            self._hook(module, framed=True)
+        else:
+            hook.structure = Structure(source)
+
+    def _rows_of(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> int:
+        if self._rows is None:
+            rows = rows_in_call(module, args, kwargs, output)
+            return rows * hidden_batch(args, kwargs) if in_transform() else rows
+        if not callable(self._rows):
+            return self._rows
+        return whole(self._rows(*args, **kwargs), f"rows(...) of the watched {type(module).__name__}")
+
+    def _reported_by_row(self, module: nn.Module, flops: int, rows: int) -> np.ndarray | None:
         """Return FLOPs of each row of a forward that has just run, where the module reports them."""
         report = getattr(module, REPORT_BY_ROW, None) if self._reports else None
         if report is None or self._meter.row_ledger is None:
@@ -209,17 +237,18 @@ class Watch:
         given = report() if callable(report) else report
         return checked_by_row(given, flops, rows, None, f"{type(module).__name__}.{REPORT_BY_ROW}")
 
-    def _learn(self, flops: int, output: Any, forward: int) -> None:
+    def _learn(self, flops: int, rows: int, output: Any, forward: int) -> None:
         """Charge ``flops`` to learning, and twice ``forward`` when a gradient reaches what the module returned."""
         meter = self._meter
         meter.learned += flops
+        meter.graded[self.name, rows] = meter.graded.get((self.name, rows), 0) + 1
         if not forward:
             return
         arrived: list[bool] = []
 
         def charge_backward(gradient: Tensor) -> None:
             # In a learning phase the products themselves are counted.
-            if not arrived and meter.mode != SILENT:
+            if not arrived and meter.mode != SILENT and not counting():
                 arrived.append(True)
                 meter.learned += 2 * forward
 
@@ -227,82 +256,116 @@ class Watch:
             tensor.register_hook(charge_backward)
 
 
-def install(
-    meter: MeterState, watches: list[Watch], module: nn.Module, name: str, static: bool | None, shared: bool
-) -> Watch:
-    """Return a watch of ``module`` that charges ``meter``: see ``ComputeMeter.watch``."""
-    if not isinstance(module, nn.Module):
-        raise MeterError(
-            f"watch() got a {type(module).__name__}; expected a torch.nn.Module. Charge anything else where it runs: "
-            "meter.add(flops)."
-        )
-    source = original(module)
-    for watch in [watch for watch in watches if watch.module is None]:
-        watch.detach()
-    for watch in watches:
-        if watch.module is module:
-            watch._claims += 1
-            return watch
-    if not shared:
-        _refuse_taken(meter, watches, module, name)
-    watch = Watch()
-    watch._reports = meter.convention == "matmul" and static is None and hasattr(module, REPORT)
-    watch.static = static if static is not None else not watch._reports and is_static(source)
-    if source is not module and not (watch.static or watch._reports):
-        raise UncountableError(
-            f"{type(source).__name__} is compiled, and its FLOPs may depend on more than the shapes of its inputs: a "
-            "compiled kernel shows no operators to count. If shapes decide, watch it with static=True; else watch the "
-            "module that was compiled and call that."
-        )
-    watch.name, watch._claims = name, 1
-    watch._meter, watch._siblings, watch._target = meter, watches, ref(module)
-    meter.names.setdefault(name, 0)
-    related = [other for other in watches if _related(other.module, module)]
-    for other in related:
-        if not other._framed:
-            other._hook(other.module, framed=True)
-    watch._hook(module, framed=bool(related) or not (watch.static or watch._reports))
-    watches.append(watch)
-    return watch
+class _Hook:
+    """What stands on a watched module: it knows what the module was when it was measured.
+
+    The module holds it, and a meter does not, so that it keeps no module alive.
+    """
+
+    __slots__ = ("_watch", "structure")
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self.structure: Structure | None = None
+
+    def holds(self, module: nn.Module) -> bool:
+        """Tell whether the module is what it was."""
+        if self.structure is None:
+            self.structure = Structure(original(module))
+            return True
+        return self.structure.holds()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return type(self)(Watch())
+
+    def __reduce__(self) -> Any:
+        """Return what a hook is pickled as: a function of Python's own that takes anything and returns None.
+
+        So a module that was saved while watched is loaded where this library is not installed.
+        """
+        return getattr, (nullcontext(), "__exit__")
 
 
-def _refuse_taken(meter: MeterState, watches: list[Watch], module: nn.Module, name: str) -> None:
-    def holder() -> nn.Module | None:
-        return next((watch.module for watch in watches if watch.name == name and watch.module is not None), None)
+class _After(_Hook):
+    """The hook of a module whose cost is known once its forward has run."""
 
-    if holder() is not None:
-        gc.collect()  # an agent that is gone may live on in a cycle, and its name with it
-    taken = holder()
-    if taken is not None:
-        raise MeterError(
-            f"meter {meter.name!r} watches a {type(taken).__name__} under the name {name!r} already, and got another "
-            f"{type(module).__name__}. Give this one a name of its own, unwatch() the other one, or pass shared=True "
-            "to add both up under one name."
-        )
+    __slots__ = ()
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Charge one forward whose cost is known or reported: every line here is paid on every step."""
+        # A copy of the module shares this hook or holds an inert watch's, and charges nothing.
+        watch = self._watch
+        if watch._target() is not module or (UNDER_WAY[0] and counting()):
+            return
+        meter = watch._meter
+        if meter.thread:
+            meter.require_turn()
+        mode = meter.mode
+        if mode == SILENT:
+            return
+        cost = None
+        if (
+            len(args) == 1
+            and not kwargs
+            and args[0].__class__ is Tensor
+            and not watch._reports
+            and _transform() is None
+            and _tracer() is None
+            and _traces._trace_module_map is None
+        ):
+            try:
+                cost = watch._costs.get(args[0].shape) if self.holds(module) else None
+            except RuntimeError:  # a nested tensor has no shape
+                cost = None
+        if cost is None or watch._rows is not None:
+            if is_traced(args, kwargs):
+                return
+            cost = watch._cost(self, module, args, kwargs, output)
+        flops, rows = cost
+        try:
+            learning = output.requires_grad
+        except AttributeError:
+            learning = next(recorded(output), None) is not None
+        if learning and mode == BY_GRADIENT:
+            watch._learn(flops, rows, output, flops)
+            return
+        # meter.charge() written out.
+        if watch._owner is not None:
+            meter.acts_for(watch._owner)
+        if meter.row_ledger is not None:
+            meter.row_ledger.note(watch.name, flops, rows, None, watch._reported_by_row(module, flops, rows))
+        meter.executed += flops
+        meter.calls += 1
+        if rows > meter.pending_rows:
+            meter.pending_rows = rows
+        meter.names[watch.name] += flops
 
 
-def _related(one: nn.Module | None, other: nn.Module) -> bool:
-    """Tell whether one module is, or is inside, the other."""
-    if one is None:
-        return False
-    one, other = original(one), original(other)
-    return any(part is other for part in one.modules()) or any(part is one for part in other.modules())
+class _Start(_Hook):
+    """The hook before a forward that is framed."""
+
+    __slots__ = ()
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._watch.before(module, args, kwargs)
 
 
-def is_static(module: nn.Module) -> bool:
-    """Tell whether the FLOPs of ``module`` are known to follow from the shapes of its inputs."""
-    if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
-        ours = all(isinstance(getattr(hook, "__self__", None), Watch) for hook in _hooks(module))
-        if "forward" in vars(module) or not ours:
-            return False
-    declared = getattr(type(module), "static_flops", None)
-    if declared is not None:
-        return bool(declared)
-    if not type(module).__module__.startswith("torch.nn.modules.") or isinstance(module, _DATA_DEPENDENT):
-        return False
-    return all(map(is_static, module.children()))
+class _End(_Hook):
+    """The hook after it."""
+
+    __slots__ = ()
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any = None) -> None:
+        self._watch.after(self, module, args, kwargs, output)
 
 
-def _hooks(module: nn.Module) -> Iterator[Any]:
-    yield from module._forward_hooks.values()
-    yield from module._forward_pre_hooks.values()
+for _hook in (_After, _Start, _End):
+    setattr(_hook, OURS, True)
+    # A compiled function around a watched module leaves its graph here, as with torch.compiler.disable, which would
+    # load torch's compiler (seconds) wherever this module is imported.
+    _hook.__call__._torchdynamo_disable = True
+    _hook.__call__._torchdynamo_disable_msg = (
+        "a meter of budget_wrappers charges this forward where it runs: with fullgraph=True or torch.export take the "
+        "watch off (meter.unwatch), and watch what torch.compile returned"
+    )
+    never_compile(_hook.__call__)

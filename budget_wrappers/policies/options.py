@@ -16,7 +16,7 @@ from budget_wrappers.errors import ConfigError, CostError, UncountableError
 from budget_wrappers.functional.costs import relative_costs, validate_flops
 from budget_wrappers.metering import CountingMode, count_flops
 from budget_wrappers.metering.counting import eagerly, original
-from budget_wrappers.metering.watching import is_static
+from budget_wrappers.metering.structure import is_static
 
 RESERVED_NAMES = frozenset({"selector", "hold"})
 """Names that accounts use for what is not a sub-policy."""

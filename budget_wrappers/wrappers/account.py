@@ -13,6 +13,7 @@ import gymnasium as gym
 
 from budget_wrappers.errors import ConfigError, MeterError
 from budget_wrappers.metering import ComputeMeter, get_meter
+from budget_wrappers.wrappers.turns import Turn
 
 
 def resolve_meter(meter: str | ComputeMeter) -> ComputeMeter:
@@ -52,16 +53,19 @@ class MeterHandle:
         self.meter = resolve_meter(self.meter)
 
 
-class StepAccount(MeterHandle):
+class StepAccount(MeterHandle, Turn):
     """What has been spent since the last reset, in FLOPs of the meter's convention.
 
     Attributes:
         total: FLOPs of this episode so far.
+        episode: which episode it is; one that a wrapper inside starts by itself (``Autoreset``) has a number, too.
     """
 
     def __init__(self, meter: str | ComputeMeter) -> None:
         """Open an account on a meter, given by name or as an object."""
         super().__init__(meter)
+        self.episode = 0
+        self.open_turn()
         self._restart()
 
     def _restart(self) -> None:
@@ -84,13 +88,30 @@ class StepAccount(MeterHandle):
                 f"Meter {meter.name!r} was charged for a batch of {meter.last_rows} observations, and this wrapper "
                 "expects one: it is for single environments. Either make one environment only (n_envs=1), or leave the "
                 "wrapper out of the vector environment and put the one of the same name around it, from "
-                "budget_wrappers.wrappers.vector. If the batch was an update with gradients off: run updates inside "
-                "meter.phase('learn')."
+                "budget_wrappers.wrappers.vector. If the rows are one observation (a planner's candidates, nodes of a "
+                "graph, a sequence): meter.watch(module, rows=1), or rows=1 in meter.add(). If the batch was an update "
+                "with gradients off: run updates inside meter.phase('learn')."
             )
         if flops:  # whole and positive: a meter takes no other charge
             self.total += flops
             self._steps += 1
+        if meter.shared:
+            self.look_around(flops)
         return self.total
+
+    def begin_step(self) -> None:
+        """Start an episode where the last one is over: a step after its end that raises nothing has begun another.
+
+        Whoever closes the account or collects early calls it before anything else in its ``step``.
+        """
+        if self.over:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Start an episode and keep what is pending: it was spent on its first step."""
+        self._restart()
+        self.episode += 1
+        self.begin_turn()
 
     def _take_by_name(self) -> int:
         unpaid, spend = self.meter.unpaid, self.meter.take()
@@ -117,31 +138,38 @@ class StepAccount(MeterHandle):
         return flops, steps
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state without the live view of the meter's names."""
-        return {key: value for key, value in super().__getstate__().items() if key != "_names"}
+        """Return the state without the live view of the meter's names and what others know it by."""
+        return {key: value for key, value in super().__getstate__().items() if key not in ("_names", "_self")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Find the meter and its names again."""
         super().__setstate__(state)
         self._names = self.meter.by_name
+        over = self.over
+        self.open_turn()
+        self.over = over
 
     def discard(self) -> None:
         """Start an episode: drop what is pending and forget the last one."""
         self.meter.discard()
-        self._restart()
+        self._begin()
 
     def require_use(self) -> None:
-        """Check, at the end of an episode, that the meter is connected to anything.
+        """End an episode: check that the meter is connected to anything, and warn where nothing was charged.
 
         Raises:
             MeterError: nothing was ever watched or added, so a cost of 0 would be a lie.
         """
+        self.over = True
+        if self.meter.used and (not self.total or self.meter.graded):
+            self.explain_silence(self.total, 1, self._steps)
         if not self.meter.used:
             raise MeterError(
                 f"An episode has ended and meter {self.meter.name!r} never watched a module nor received a charge, in "
                 f"this process. Call get_meter({self.meter.name!r}).watch(policy_module) where the policy acts, or "
-                ".add(flops). With environments in worker processes leave the wrapper out of them and wrap the vector "
-                "environment, in the main process, with the one of the same name in budget_wrappers.wrappers.vector."
+                ".add(flops); for a module that a team shares, charge_agents(). With environments in worker processes "
+                "leave the wrapper out of them and wrap the vector environment, in the main process, with the one of "
+                "the same name in budget_wrappers.wrappers.vector."
             )
 
 

@@ -128,6 +128,7 @@ class ComputeDelayAction(CostReader, RecordConstructorArgs):
         Raises:
             MeterError: the meter was charged for a batch.
         """
+        self._account.begin_step()
         arrivals = self._arrivals
         arrivals.step(action, self._pending())  # before the inner step: what an action cost decides when it arrives
         obs, reward, terminated, truncated, info = self.env.step(copy.deepcopy(arrivals.applied))
@@ -137,8 +138,10 @@ class ComputeDelayAction(CostReader, RecordConstructorArgs):
 
     def _pending(self) -> int:
         """Return what was spent since the last call; collecting early does not disturb who closes the account."""
-        total, seen = self._account.collect(), self._seen
-        self._seen = total
+        total = self._account.collect()
+        if self._account.episode != self._episode:
+            self.begin_episode()
+        seen, self._seen = self._seen, total
         return total - seen
 
 

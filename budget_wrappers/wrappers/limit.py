@@ -122,6 +122,7 @@ class ComputeLimit(CostReader, RecordConstructorArgs):
             MeterError: the episode has ended and the meter was never used, or it was charged for a batch.
         """
         episode, rule = self.episode, self._rule
+        self._account.begin_step()
         rule.before(episode, self._account.collect())
         transition = rule.after(episode, self.env.step(action))
         self.read_cost()

@@ -33,7 +33,7 @@ class CostReader(gym.Wrapper):
         """Share the account that a wrapper inside owns, or own a new one."""
         self.compute_accounts, self._account, self._closes = join_accounts(self.env, meter)
         self._amends = self.env.has_wrapper_attr("cost_key")  # a RecordComputeStatistics inside
-        self._seen = 0
+        self._seen, self._episode = 0, self._account.episode
 
     @property
     def meter(self) -> ComputeMeter:
@@ -45,16 +45,22 @@ class CostReader(gym.Wrapper):
         obs, info = self.env.reset(seed=seed, options=options)
         if self._closes:
             self._account.discard()
-        self._seen = 0
+        self._seen, self._episode = 0, self._account.episode
         return obs, info
 
     def read_cost(self) -> int:
         """Return the FLOPs spent since the last reading; called once after each inner step."""
         account = self._account
         total = account.collect() if self._closes else account.total
+        if account.episode != self._episode:
+            self.begin_episode()
         cost = total - self._seen
         self._seen = total
         return cost
+
+    def begin_episode(self) -> None:
+        """Forget the last episode, as a step after its end has begun another: subclasses set back what they sum up."""
+        self._seen, self._episode = 0, self._account.episode
 
     def report(self) -> dict[str, np.float64]:
         """Return what this wrapper knows better than a recorder inside of it."""

@@ -94,9 +94,14 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
             MeterError: the episode has ended and the meter was never used, or it was charged for a batch.
             WrapperOrderError: a wrapper outside repeats actions and hands out the last info only.
         """
+        if self._account.over:
+            self._account.begin_step()
         obs, reward, terminated, truncated, info = self.env.step(action)
         account, seen = self._account, self._seen
         self._seen = account.collect() if self._closes else account.total  # read_cost() written out
+        if account.episode != self._episode:
+            self.begin_episode()
+            self._seen, seen = account.total, 0
         cost = self._seen - seen
         self._steps += 1
         try:  # finite_reward() written out
@@ -115,6 +120,11 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
         info = info.copy()  # as some environments hand out one dict again and again
         info[self.cost_key] = self._cost
         return obs, reward, terminated, truncated, info
+
+    def begin_episode(self) -> None:
+        """Forget the last episode, as a step after its end has begun another."""
+        super().begin_episode()
+        self._return, self._steps = 0.0, 0
 
     def compute_summary(self) -> dict[str, Any]:
         """Return the account of the episode so far, as ``info["compute"]`` holds it."""

@@ -104,6 +104,8 @@ class ComputePenaltyReward(CostReader, RecordConstructorArgs):
             SpaceError: it is no number.
             MeterError: the episode has ended and the meter was never used, or it was charged for a batch.
         """
+        if self._account.over:
+            self._account.begin_step()
         obs, reward, terminated, truncated, info = self.env.step(action)
         cost = self.read_cost()
         self._steps += 1
@@ -118,6 +120,13 @@ class ComputePenaltyReward(CostReader, RecordConstructorArgs):
         if terminated or truncated:
             self._account.require_use()
         return obs, penalised, terminated, truncated, self.amend(info, ended=False)
+
+    def begin_episode(self) -> None:
+        """Forget the last episode, as a step after its end has begun another."""
+        super().begin_episode()
+        if self._writes_raw:
+            self.raw_return.value = 0.0
+        self._return, self._steps = 0.0, 0
 
     def report(self) -> dict[str, np.float64]:
         """Return the return after this penalty."""

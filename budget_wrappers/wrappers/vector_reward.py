@@ -77,6 +77,8 @@ class ComputeVectorReward(CostReader, RecordConstructorArgs):
             SpaceError: it is no number, or no vector where ``reward_space`` inside says so.
             MeterError: the episode has ended and the meter was never used, or it was charged for a batch.
         """
+        if self._account.over:
+            self._account.begin_step()
         obs, reward, terminated, truncated, info = self.env.step(action)
         cost = self.read_cost()
         self._steps += 1

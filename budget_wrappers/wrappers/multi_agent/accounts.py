@@ -33,6 +33,8 @@ class TeamAccount:
 
     def __init__(self, meter: MeterSource, agents: tuple[Agent, ...] | None) -> None:
         self._prefix = meter if isinstance(meter, str) else None
+        # Looked at once an episode, at its first step: policies are watched by then.
+        self._own_modules = False
         self.accounts: dict[Agent, StepAccount] = {}
         if isinstance(meter, Mapping):
             given = each(meter, tuple(meter) if agents is None else agents, "meter")
@@ -70,6 +72,29 @@ class TeamAccount:
         """Start an episode: drop what is pending on every meter and forget the last one."""
         for account in self.accounts.values():
             account.discard()
+        self._own_modules = False
+
+    def require_own_modules(self) -> None:
+        """Check that no module is watched by the meters of two agents, which would both pay for each of its forwards.
+
+        Raises:
+            MeterError: one is.
+        """
+        if self._own_modules:
+            return
+        owners: dict[Any, Agent] = {}
+        for agent, account in self.accounts.items():
+            for modules in account.meter.watched().values():
+                for module in modules:
+                    first = owners.setdefault(module, agent)
+                    if first != agent:
+                        raise MeterError(
+                            f"the meters of {first!r} and {agent!r} watch the same {type(module).__name__}, so that "
+                            "each of its forwards would be charged to both. Watch what agents share on a meter of its "
+                            "own, get_meter('shared').watch(module), and after each call charge those that it acted "
+                            "for: charge_agents('shared', agents, meter=...)."
+                        )
+        self._own_modules = True
 
     def same_meters(self, other: "TeamAccount") -> bool:
         """Return whether ``other`` reads the same meters.
@@ -136,6 +161,7 @@ class CostView:
     def read(self, agent: Agent) -> int:
         """Return the FLOPs that ``agent`` has spent since they were read last; once after each inner step."""
         account = self.account.of(agent)
+        self.account.require_own_modules()
         total = account.collect() if self.closes else account.total
         cost, self._seen[agent] = total - self._seen.get(agent, 0), total
         return cost

@@ -18,10 +18,11 @@ from gymnasium.vector import VectorEnv
 from budget_wrappers.errors import MeterError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.account import resolve_meter
+from budget_wrappers.wrappers.turns import Turn
 from budget_wrappers.wrappers.vector.modes import NEXT_STEP, SAME_STEP, autoreset_mode, find_in_vector
 
 
-class VectorAccount:
+class VectorAccount(Turn):
     """FLOPs of ``n`` environments, of the meter's convention.
 
     Args:
@@ -44,7 +45,9 @@ class VectorAccount:
         self._resets_late, self._resets_at_once = mode == NEXT_STEP, mode == SAME_STEP
         self._names = self.meter.by_name  # a live view
         self.autoresetting = False
+        self.open_turn()
         self.restart(None)
+        self.over = True
 
     @property
     def steps(self) -> np.ndarray:
@@ -57,6 +60,7 @@ class VectorAccount:
             return
         if mask is None:
             self.meter.discard()
+            self.begin_turn()
             self._clock = 0
             self.cost, self.total, self._start, self._free = (np.zeros(self.n, np.int64) for _ in range(4))
             self.ended: np.ndarray | None = None
@@ -115,9 +119,12 @@ class VectorAccount:
             cost = cost + parts.pop("")
             by_name = {name: by_name.get(name, 0) + parts.get(name, 0) for name in {**by_name, **parts}}
         self._carried.clear()
+        some = np.count_nonzero(cost)
+        if self.meter.shared:
+            self.look_around(some)
         if len(self._names) > 1:
             self._add_by_name(by_name)
-        elif fresh is not None or np.count_nonzero(cost) < self.n:
+        elif fresh is not None or some < self.n:
             self.add(self._free, cost == 0)
         self.add(self.total, cost)
         if fresh is not None:
@@ -166,11 +173,14 @@ class VectorAccount:
         return flops, paid
 
     def require_use(self) -> None:
-        """Check, at the end of an episode, that the meter is connected to anything.
+        """Check, at the end of an episode, that the meter is connected to anything, and warn where nothing was charged.
 
         Raises:
             MeterError: nothing was ever watched or added, so a cost of 0 would be a lie.
         """
+        if self.meter.used and (self.meter.graded or not self.total[self.ended].any()):
+            steps = int(self.steps.max())
+            self.explain_silence(int(self.total.sum()), self.n, steps if self.total.any() else 1)
         if not self.meter.used:
             raise MeterError(
                 f"An episode has ended and meter {self.meter.name!r} never watched a module nor received a charge, in "

@@ -130,3 +130,35 @@ def test_trained_and_evaluated_teams_may_share_meters(make: Any) -> None:
     play(first, legal, lambda agent, number: 3)
     play(second, legal, lambda agent, number: 5)
     assert (first.team_summary()["flops"], second.team_summary()["flops"]) == (36.0, 60.0)
+
+
+@both
+@pytest.mark.parametrize("when", ["before", "after the reset"])
+def test_one_network_watched_by_the_meters_of_several_agents_is_refused_with_the_way_to_share_it(
+    make: Any, when: str
+) -> None:
+    meters = {agent: ComputeMeter(agent) for agent in AGENTS}
+    env = of_kind(make()).RecordComputeStatistics(make(), meter=meters)
+    actor = torch.nn.Linear(4, 2)
+    env.reset(seed=0)
+    for agent in AGENTS[:2]:
+        meters[agent].watch(actor)
+    if when == "before":
+        env.reset(seed=0)
+    with pytest.raises(MeterError, match=r"'agent_0' and 'agent_1' watch the same Linear.*charge_agents"):
+        env.step({agent: legal(agent, 0) for agent in AGENTS} if of_kind(env) is parallel else legal(AGENTS[0], 0))
+
+
+def test_agents_of_a_team_whose_networks_share_a_part_are_charged_for_their_own_forwards() -> None:
+    trunk = torch.nn.Linear(4, 4)  # 32 FLOPs
+    meters = {agent: ComputeMeter(agent) for agent in AGENTS}
+    env = parallel.RecordComputeStatistics(Team(), meter=meters)
+    nets = {agent: torch.nn.Sequential(trunk, torch.nn.Linear(4, 1)) for agent in AGENTS}  # and 8
+    for agent, net in nets.items():
+        meters[agent].watch(net)
+    env.reset(seed=0)
+    with torch.no_grad():
+        for net in nets.values():
+            net(torch.zeros(1, 4))
+    infos = env.step({agent: legal(agent, 0) for agent in AGENTS})[-1]
+    assert {agent: info["cost"] for agent, info in infos.items()} == dict.fromkeys(AGENTS, 40.0)

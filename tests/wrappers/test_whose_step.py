@@ -1,0 +1,347 @@
+"""Whose acting a step pays for: what a wrapper can tell, and what is refused or warned of where nobody can."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import torch
+from gymnasium.vector import SyncVectorEnv
+from torch import Tensor, nn
+
+from agents import DQN, SAC
+from budget_wrappers.errors import ComputeWarning, MeterError
+from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.wrappers import ComputeLimit, ComputePenaltyReward, ComputeVectorReward, RecordComputeStatistics
+from budget_wrappers.wrappers import vector as vectors
+from tests.wrappers.environments import SpacesEnv
+
+LAYER = 2 * 3 * 2  # FLOPs of nn.Linear(3, 2) on one row
+
+
+@pytest.fixture
+def meter() -> ComputeMeter:
+    return ComputeMeter("tests")
+
+
+def acts(net: Callable[[Tensor], Any], rows: int = 1) -> None:
+    with torch.no_grad():
+        net(torch.zeros(rows, 3))
+
+
+def step(env: Any) -> dict[str, Any]:
+    return env.step(env.action_space.sample())[-1]
+
+
+# ---- several environments on one meter ------------------------------------------------------------------------------
+
+
+def recorded(meter: ComputeMeter) -> gym.Env:
+    env = RecordComputeStatistics(SpacesEnv(), meter)
+    env.reset(seed=0)
+    return env
+
+
+CHARGES = {
+    "watched": lambda meter, net: acts(net),
+    "added": lambda meter, net: meter.add(LAYER),
+    "under names of their own": lambda meter, net: meter.add(LAYER, f"name {len(meter.by_name)}"),
+}
+
+
+@pytest.mark.parametrize("charge", CHARGES.values(), ids=CHARGES)
+@pytest.mark.parametrize("number", [2, 3])
+def test_rows_acted_on_one_by_one_are_not_paid_by_the_first_environment_alone(
+    meter: ComputeMeter, number: int, charge: Callable[[ComputeMeter, nn.Module], None]
+) -> None:
+    net = nn.Linear(3, 2)
+    meter.watch(net)
+    envs = SyncVectorEnv([lambda: RecordComputeStatistics(SpacesEnv(), meter)] * number)
+    envs.reset(seed=0)
+    for _ in range(number):
+        charge(meter, net)
+    with pytest.raises(MeterError, match=r"wrappers\.vector"):
+        envs.step(envs.action_space.sample())
+
+
+WRAPS = {
+    "penalty": lambda env, meter: ComputePenaltyReward(env, 0.1, meter=meter),
+    "limit": lambda env, meter: ComputeLimit(env, 10**6, "truncate", meter=meter),
+    "vector reward": lambda env, meter: ComputeVectorReward(env, meter=meter),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
+def test_every_wrapper_refuses_what_another_environment_has_paid_for(
+    meter: ComputeMeter, wrap: Callable[..., gym.Env]
+) -> None:
+    one, two = (wrap(SpacesEnv(), meter) for _ in range(2))
+    one.reset(seed=0), two.reset(seed=0)
+    meter.add(5), meter.add(5)
+    step(one)
+    with pytest.raises(MeterError, match="paid for this one's action, too"):
+        step(two)
+
+
+def test_two_vector_environments_that_are_acted_for_first_and_stepped_then_are_refused(meter: ComputeMeter) -> None:
+    one, two = (
+        vectors.RecordComputeStatistics(SyncVectorEnv([SpacesEnv] * 2), meter) for _ in range(2)
+    )  # fmt: skip
+    one.reset(seed=0), two.reset(seed=0)
+    meter.add(10, rows=2), meter.add(10, rows=2)
+    step(one)
+    with pytest.raises(MeterError, match="paid for this one's action, too"):
+        step(two)
+
+
+def test_environments_stepped_right_after_their_action_share_a_meter(meter: ComputeMeter) -> None:
+    one, two = recorded(meter), recorded(meter)
+    costs = []
+    for env, flops in ((one, 3), (two, 5), (one, 7), (two, 0), (two, 2)):
+        meter.add(flops)
+        costs.append(step(env)["cost"])
+    assert costs == [3.0, 5.0, 7.0, 0.0, 2.0]
+
+
+def test_training_goes_on_with_a_free_step_after_an_evaluation_that_has_ended(meter: ComputeMeter) -> None:
+    train, evaluation = recorded(meter), RecordComputeStatistics(SpacesEnv(end_at=1), meter)
+    evaluation.reset(seed=0)
+    meter.add(4), meter.add(4)  # a policy of two parts
+    assert step(evaluation)["cost"] == 8.0
+    assert step(train)["cost"] == 0.0
+
+
+# ---- two policies ----------------------------------------------------------------------------------------------------
+
+
+def small(**options: Any) -> SAC:
+    env = gym.make("Pendulum-v1")
+    return SAC(env, buffer_size=100, learning_starts=0, batch_size=8, net_arch=(8,), **options)
+
+
+def test_two_agents_of_one_meter_are_told_apart_or_refused(meter: ComputeMeter) -> None:
+    one, two = small(meter=meter), small(meter=meter)
+    envs = [RecordComputeStatistics(gym.make("Pendulum-v1"), meter) for _ in range(2)]
+    observations = [env.reset(seed=0)[0] for env in envs]
+    actions = [agent.predict(seen)[0] for agent, seen in zip((one, two), observations, strict=True)]
+    with pytest.raises(MeterError, match="two owners"):
+        envs[0].step(actions[0])
+
+
+def test_two_agents_of_one_meter_take_turns(meter: ComputeMeter) -> None:
+    agents = [small(meter=meter), small(meter=meter)]
+    envs = [RecordComputeStatistics(gym.make("Pendulum-v1"), meter) for _ in range(2)]
+    observations = [env.reset(seed=0)[0] for env in envs]
+    costs = []
+    for turn in (0, 1, 1, 0):
+        action, _ = agents[turn].predict(observations[turn])
+        costs.append(envs[turn].step(action)[-1]["cost"])
+    assert costs == [agents[0].flops_per_action] * 4
+
+
+def test_two_agents_that_act_together_in_one_environment_are_charged_together(meter: ComputeMeter) -> None:
+    one, two = small(meter=meter), small(meter=meter)
+    env = RecordComputeStatistics(gym.make("Pendulum-v1"), meter)
+    observation, _ = env.reset(seed=0)
+    action = (one.predict(observation)[0] + two.predict(observation)[0]) / 2
+    assert env.step(action)[-1]["cost"] == one.flops_per_action + two.flops_per_action
+
+
+def test_watched_modules_of_two_owners_in_one_step_are_refused(meter: ComputeMeter) -> None:
+    nets = [nn.Linear(3, 2), nn.Linear(3, 2)]
+    for number, net in enumerate(nets):
+        meter.watch(net, str(number), owner=object())
+    one, _two = recorded(meter), recorded(meter)
+    acts(nets[0]), acts(nets[1])
+    with pytest.raises(MeterError, match="two owners"):
+        step(one)
+
+
+# ---- an episode that begins by itself --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrap", ["record", "penalty inside", "penalty outside", "by hand"])
+def test_a_step_after_an_end_begins_an_account(meter: ComputeMeter, wrap: str) -> None:
+    env: Any = SpacesEnv(end_at=3) if wrap == "by hand" else gym.wrappers.Autoreset(SpacesEnv(end_at=3))
+    if wrap == "penalty inside":
+        env = ComputePenaltyReward(env, 0.5, meter=meter)
+    env = RecordComputeStatistics(env, meter)
+    if wrap == "penalty outside":
+        env = ComputePenaltyReward(env, 0.5, meter=meter)
+    env.reset(seed=0)
+    ends = []
+    for number in range(11):
+        if wrap == "by hand" and number in (3, 6, 9):
+            env.unwrapped.reset()  # whatever starts an episode without asking
+        meter.add(10)
+        info = step(env)
+        if "compute" in info:
+            ends.append((info["compute"]["flops"], info["compute"]["steps"], info["compute"]["return_raw"]))
+    # Rewards are 1 + 2 + 3; with Autoreset the first step of a later episode only resets: its action counts, too.
+    assert ends[0] == (30.0, 3.0, 6.0)
+    assert all(end in ((40.0, 4.0, 6.0), (30.0, 3.0, 6.0)) for end in ends[1:])
+    assert len(ends) >= 2
+
+
+# ---- silence ---------------------------------------------------------------------------------------------------------
+
+
+class Agent(nn.Module):
+    """Acts by a method of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.actor = nn.Linear(3, 2)
+
+    def act(self, x: Tensor) -> Tensor:
+        return self.actor(x)
+
+
+@contextmanager
+def told() -> Iterator[list[str]]:
+    messages: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield messages
+    messages += [str(warning.message) for warning in caught if issubclass(warning.category, ComputeWarning)]
+
+
+def episode(
+    meter: ComputeMeter, act: Callable[[], Any], wrap: Callable[..., gym.Env] = RecordComputeStatistics
+) -> None:
+    env = wrap(SpacesEnv(end_at=3), meter=meter)
+    env.reset(seed=0)
+    for _ in range(3):
+        act()
+        step(env)
+
+
+def another_method(meter: ComputeMeter) -> Callable[[], Any]:
+    agent = Agent()
+    meter.watch(agent)
+    return torch.no_grad()(lambda: agent.act(torch.zeros(1, 3)))
+
+
+def forward_itself(meter: ComputeMeter) -> Callable[[], Any]:
+    net = nn.Linear(3, 2)
+    meter.watch(net)
+    return torch.no_grad()(lambda: net.forward(torch.zeros(1, 3)))
+
+
+def traced(meter: ComputeMeter) -> Callable[[], Any]:
+    net = nn.Linear(3, 2)
+    meter.watch(net)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        twin = torch.jit.trace(nn.Linear(3, 2), torch.zeros(1, 3))
+    return lambda net=net: acts(twin)
+
+
+def hooks_cleared(meter: ComputeMeter) -> Callable[[], Any]:
+    net = nn.Linear(3, 2)
+    meter.watch(net)
+    net._forward_hooks.clear()
+    return lambda: acts(net)
+
+
+def no_longer_watched(meter: ComputeMeter) -> Callable[[], Any]:
+    net = nn.Linear(3, 2)
+    with meter.watch(net):
+        acts(net)
+    meter.discard()
+    return lambda: acts(net)
+
+
+def with_gradients(meter: ComputeMeter) -> Callable[[], Any]:
+    net = nn.Linear(3, 2)
+    meter.watch(net)
+    return lambda: net(torch.zeros(1, 3))
+
+
+SILENCES = {
+    another_method: "'tests': forward of Agent never ran.*its 'actor'",
+    forward_itself: "forward of Linear never ran.*instead of module",
+    traced: "forward of Linear never ran.*traced",
+    hooks_cleared: "forward of Linear never ran.*hooks removed",
+    no_longer_watched: "Nothing is watched now",
+    with_gradients: r"3 forwards of 'tests' with gradients on were booked as learning.*phase\('act'\)",
+}
+
+
+@pytest.mark.parametrize(("make", "reason"), SILENCES.items(), ids=[make.__name__ for make in SILENCES])
+def test_an_episode_for_which_nothing_was_charged_says_why_and_once(
+    meter: ComputeMeter, make: Callable[[ComputeMeter], Callable[[], Any]], reason: str
+) -> None:
+    act = make(meter)
+    with pytest.warns(ComputeWarning, match=reason):
+        episode(meter, act)
+    with told() as again:
+        episode(meter, act)
+    assert again == []
+
+
+@pytest.mark.parametrize("wrap", [*WRAPS.values()], ids=WRAPS)
+def test_every_wrapper_that_ends_an_episode_says_so(meter: ComputeMeter, wrap: Callable[..., gym.Env]) -> None:
+    act = another_method(meter)
+    with pytest.warns(ComputeWarning, match="forward of Agent never ran"):
+        episode(meter, act, lambda env, meter: wrap(env, meter))
+
+
+def test_a_vector_environment_says_so_too(meter: ComputeMeter) -> None:
+    act = with_gradients(meter)
+    envs = vectors.RecordComputeStatistics(SyncVectorEnv([lambda: SpacesEnv(end_at=2)] * 1), meter)
+    envs.reset(seed=0)
+    with pytest.warns(ComputeWarning, match="2 forwards of 'tests' with gradients on"):
+        for _ in range(2):
+            act()
+            step(envs)
+
+
+def test_acting_beside_another_part_that_was_booked_as_learning_is_told(meter: ComputeMeter) -> None:
+    net, master = nn.Linear(3, 2), nn.Linear(3, 2)
+    meter.watch(net, "actor"), meter.watch(master, "master")
+    with pytest.warns(ComputeWarning, match="3 forwards of 'actor'"):
+        episode(meter, lambda: (acts(master), net(torch.zeros(1, 3))))
+
+
+QUIET = {
+    "charged 0": lambda meter, net: meter.add(0),
+    "said to be free": lambda meter, net: meter.acted_for_free(),
+    "acting and learning": lambda meter, net: (acts(net), net(torch.zeros(1, 3)).sum().backward()),
+    "learning in a phase": lambda meter, net: (acts(net), learns(meter, net)),
+}
+
+
+def learns(meter: ComputeMeter, net: nn.Module) -> None:
+    with meter.phase("learn"):
+        net(torch.zeros(1, 3)).sum().backward()
+
+
+@pytest.mark.parametrize("act", QUIET.values(), ids=QUIET)
+def test_what_is_charged_or_said_to_be_free_is_no_silence(
+    meter: ComputeMeter, act: Callable[[ComputeMeter, nn.Module], Any]
+) -> None:
+    net = nn.Linear(3, 2)
+    meter.watch(net)
+    with told() as messages:
+        episode(meter, lambda: act(meter, net))
+    assert messages == []
+
+
+MAKES = {
+    "sac": lambda: small(meter=ComputeMeter("sac")),
+    "dqn": lambda: DQN(gym.make("CartPole-v1"), meter=ComputeMeter("dqn")),
+}
+
+
+@pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
+def test_random_actions_of_our_own_agents_are_known_to_be_free(make: Callable[[], Any]) -> None:
+    agent = make()
+    with told() as messages:
+        env = RecordComputeStatistics(SpacesEnv(end_at=1), agent.meter)
+        env.reset(seed=0)
+        agent.random_action(1)
+        step(env)
+    assert messages == []
