@@ -105,7 +105,12 @@ def start(verb: str, folder: Path) -> subprocess.Popen[bytes]:
         space.write_text(SPACE)
         words += ["--space", str(space)]
     with folder.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True, preexec_fn=_hear_hangups)
+
+
+def _hear_hangups() -> None:
+    """Undo ``nohup`` for a command, which would rightly ignore its SIGHUP."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def session_of(leader: int) -> list[int]:
@@ -196,7 +201,7 @@ def command_study(
         folder, rounds = stopped.with_name(f"{stopped.name}-{rounds}"), rounds + 1
         while len(hits) < stops:
             hit = stop(verb, folder, number, float(rng.uniform(seconds / 5, seconds)), len(hits) % 2 == 1)
-            if hit["exit_status"] == 0:
+            if hit["exit_status"] == 0 and hit["seconds_to_end"] < 0.1:
                 break  # it had ended before the signal: another round
             hits.append(hit)
             print(json.dumps(hit), flush=True)
