@@ -1,6 +1,9 @@
 """Trainings as Ray tasks, on this machine or on a cluster: the same trainings in the same run folders.
 
 A task is told plain data and saves in its run folder; no agent is sent.
+
+Tasks end with the process that waits for them, as Ray sees to. Where that process is killed (SIGKILL) and had started
+Ray itself, two small helpers of Ray (``DashboardAgent``, ``RuntimeEnvAgent``) may stay behind.
 """
 
 import dataclasses
