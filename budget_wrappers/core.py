@@ -10,8 +10,12 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 
 Convention = Literal["matmul", "all"]
-"""``"matmul"``: 2 FLOPs per multiply-accumulate of matrix products and convolutions, nothing else.
+"""``"matmul"``: 2 FLOPs per multiply-accumulate of matrix products and convolutions, and the leading term of matrix
+factorisations, solvers, eigenvalue problems and Fourier transforms; nothing else.
 ``"all"``: biases, activations and normalisation as well."""
+
+Unknown = Literal["raise", "warn"]
+"""What a counter does at an operator that nothing is known about: refuse it, or count 0 and warn once."""
 
 Phase = Literal["act", "learn"]
 

@@ -1,11 +1,11 @@
 """Checks that several parts of metering share."""
 
 from numbers import Integral
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from budget_wrappers.core import Convention
+from budget_wrappers.core import Convention, Unknown
 from budget_wrappers.errors import ConfigError, CostError
 
 CONVENTIONS: tuple[Convention, ...] = ("matmul", "all")
@@ -17,6 +17,14 @@ def check_convention(convention: str) -> Convention:
         if convention == known:
             return known
     raise ConfigError(f"convention={convention!r}; expected one of {', '.join(map(repr, CONVENTIONS))}")
+
+
+def check_unknown(unknown: str) -> Unknown:
+    """Return ``unknown``; raises ConfigError for any but ``"raise"`` and ``"warn"``."""
+    for known in get_args(Unknown):
+        if unknown == known:
+            return known
+    raise ConfigError(f"unknown={unknown!r}; expected one of {', '.join(map(repr, get_args(Unknown)))}")
 
 
 def whole(value: Any, what: str) -> int:

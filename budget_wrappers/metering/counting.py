@@ -1,23 +1,24 @@
 """Counting the FLOPs that torch really runs: a dispatch mode of our own, and ``count_flops`` on top of it."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C import DispatchKey
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from budget_wrappers.core import Convention
+from budget_wrappers.core import Convention, Unknown
 from budget_wrappers.errors import ConfigError, UncountableError
-from budget_wrappers.metering.checks import CONVENTIONS, check_convention
+from budget_wrappers.metering.checks import CONVENTIONS, check_convention, check_unknown
 from budget_wrappers.metering.elementwise import elementwise_cost, product_extras
+from budget_wrappers.metering.factorisations import FACTORISATIONS
 from budget_wrappers.metering.formulas import PRODUCTS, Formula
 from budget_wrappers.metering.isolation import SlowAttention, alone, eagerly, never_compile, one_at_a_time
-from budget_wrappers.metering.operators import functional_packet, is_free
+from budget_wrappers.metering.operators import composite_key, functional_packet, is_composite, is_free, is_jagged
 from budget_wrappers.metering.quiet import all_quiet
 from budget_wrappers.metering.randomness import SEEDED, OwnGenerators
 from budget_wrappers.metering.unchanged import copied, unchanged
@@ -61,7 +62,8 @@ def register_flop_formula(op: Any, formula: Callable[..., int]) -> None:
             FLOPs of one call, 2 a multiply-accumulate. It counts the same in both conventions.
 
     Raises:
-        ConfigError: ``op`` is not an operator, or one whose formula is built in.
+        ConfigError: ``op`` is not an operator, or one whose formula is built in. The formulas of ``factorisations.py``
+            can be replaced, as a leading term is a convention.
     """
     op = getattr(op, "_opoverload", op)
     if not isinstance(op, (OpOverload, OpOverloadPacket)):
@@ -70,7 +72,7 @@ def register_flop_formula(op: Any, formula: Callable[..., int]) -> None:
             "torch.ops.mylib.foo. A Python function needs none: what it calls is counted."
         )
     packets = [functional_packet(getattr(op, overload)) for overload in getattr(op, "overloads", list)()]
-    if not PRODUCTS.keys().isdisjoint(packets or [functional_packet(op)]):
+    if not (PRODUCTS.keys() - FACTORISATIONS.keys()).isdisjoint(packets or [functional_packet(op)]):
         raise ConfigError(f"{op} has a built-in formula already; register only operators that count_flops names")
 
     def handler(args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
@@ -82,10 +84,19 @@ def register_flop_formula(op: Any, formula: Callable[..., int]) -> None:
         handlers.clear()
 
 
-def _handler_from(formula: Formula, extra: Formula | None) -> Handler:
-    if extra is None:
+def _handler_from(op: OpOverload, *formulas: Formula) -> Handler:
+    """Return the sum of ``formulas``; each gets the results of ``op`` once, wherever these were written to."""
+    written = {argument.name for argument in op._schema.arguments if argument.is_out}
+    if not written and len(formulas) == 1:
+        (formula,) = formulas
         return lambda args, kwargs, out: formula(out, *args, **kwargs)
-    return lambda args, kwargs, out: formula(out, *args, **kwargs) + extra(out, *args, **kwargs)
+
+    def handler(args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
+        if written and kwargs:
+            kwargs = {name: value for name, value in kwargs.items() if name not in written}
+        return sum([formula(out, *args, **kwargs) for formula in formulas])
+
+    return handler
 
 
 def _classify(op: OpOverload, convention: Convention) -> Handler:
@@ -95,17 +106,16 @@ def _classify(op: OpOverload, convention: Convention) -> Handler:
         if known in _REGISTERED:
             return _REGISTERED[known]
         if known in PRODUCTS:
-            return _handler_from(PRODUCTS[known], product_extras(op) if convention == "all" else None)
+            return _handler_from(op, PRODUCTS[known], *([product_extras(op)] if convention == "all" else []))
     free = is_free(op)
     if free and convention == "matmul":
         return _free
     # Outside of inference mode torch takes a composite operator apart before any mode sees it; here its parts cost
     # something too, so it is always taken apart.
-    if torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd"):
+    if is_composite(op):
         return _decompose
     if free:
-        cost = elementwise_cost(op)
-        return lambda args, kwargs, out: cost(out, *args, **kwargs)
+        return _handler_from(op, elementwise_cost(op))
     from torch.utils.flop_counter import flop_registry  # formulas that the user gave to torch
 
     if packet in flop_registry:
@@ -116,12 +126,17 @@ def _classify(op: OpOverload, convention: Convention) -> Handler:
 
 def _unknown(op: str) -> str:
     return (
-        f"operator {op} has no FLOP formula; expected a matrix product or convolution that is known, or an operator "
-        f"known to hold none. Teach it with register_flop_formula(torch.ops.{op}, formula)."
+        f"operator {op} has no FLOP formula; expected a matrix product, convolution or factorisation that is known, or "
+        f"an operator known to hold none. Teach it with register_flop_formula(torch.ops.{op}, formula), or count 0 for "
+        "it by count_flops(…, unknown='warn')."
     )
 
 
-_HANDLERS: dict[Convention, dict[Any, Handler]] = {convention: {} for convention in CONVENTIONS}
+Known = tuple[Handler, int]
+"""How an operator is counted, and which of the numbers below it is: looked up once, as operators are slow keys."""
+_ORDINARY, _READING, _WHOLE = 0, 1, 2
+
+_HANDLERS: dict[Convention, dict[Any, Known]] = {convention: {} for convention in CONVENTIONS}
 
 
 class CountingMode(TorchDispatchMode):
@@ -129,6 +144,7 @@ class CountingMode(TorchDispatchMode):
 
     Args:
         convention: what to count.
+        unknown: ``"raise"`` refuses an operator that nothing is known about; ``"warn"`` counts 0 for it and warns once.
         generators: where random operators draw from; ``None`` leaves that to torch.
 
     Attributes:
@@ -146,9 +162,16 @@ class CountingMode(TorchDispatchMode):
         """Keep torch from wrapping the method below: that loads its compiler (seconds) and costs on every operator."""
         return False
 
-    def __init__(self, convention: Convention = "matmul", generators: OwnGenerators | None = None) -> None:
+    def __init__(
+        self,
+        convention: Convention = "matmul",
+        generators: OwnGenerators | None = None,
+        unknown: Unknown = "raise",
+    ) -> None:
         super().__init__()
         self.convention = check_convention(convention)
+        self._unknown = check_unknown(unknown)
+        self._ignored: set[str] = set()
         self.flops = 0
         self.enabled = True
         self.leading: set[int] = set()
@@ -160,46 +183,47 @@ class CountingMode(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operator and add its FLOPs."""
         kwargs = kwargs or {}
-        handler = self._handlers.get(func) or self._handler(func)
+        handler, sort = self._handlers.get(func) or self._handler(func)
+        if sort == _READING and not self.data_dependent:
+            self.data_dependent = _reads_data(func, args)
         if handler is _free or not self.enabled:
-            if func in _BY_DATA:
-                self.data_dependent = self.data_dependent or _reads_data(func, args)
-            return self._run(func, args, kwargs)
+            return func(*args, **kwargs) if self._generators is None else self._run(func, args, kwargs)
         if handler is _decompose:
+            if any(map(is_jagged, types)):
+                return NotImplemented  # such a tensor takes the operator apart itself, and its parts come back here
             with self:
                 # torch's own kernel, as outside of inference mode; func.decompose() prefers a version in Python, made
                 # for compilers, whose parts are others (interpolation as indexing and arithmetic).
-                return func._op_dk(DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
+                return func._op_dk(composite_key(func, args), *args, **kwargs)
         if handler is _branch:
             condition, taken, other, operands = args
             with self:
                 return (taken if condition else other)(*operands)
         if handler is _answered_elsewhere:
-            return NotImplemented
-        if func in _BY_DATA:
-            self.data_dependent = self.data_dependent or _reads_data(func, args)
-        out = self._run(func, args, kwargs)
+            return NotImplemented if types else func(*args, **kwargs)
+        out = func(*args, **kwargs) if self._generators is None else self._run(func, args, kwargs)
         if "out" in kwargs:
             # A formula gets the result once, wherever it was written to.
             kwargs = {key: value for key, value in kwargs.items() if key != "out"}
         flops = handler(args, kwargs, out)
         if flops:
             self.flops += flops
-            self._note_rows(func, out)
+            if sort != _WHOLE:
+                self._note_rows(out)
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        if self._generators is not None and SEEDED in getattr(func, "tags", ()):
-            if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+        if SEEDED in getattr(func, "tags", ()):
+            if is_composite(func):
                 with self:
-                    return func._op_dk(DispatchKey.CompositeImplicitAutograd, *args, **kwargs)
+                    return func._op_dk(composite_key(func, args), *args, **kwargs)
             return self._generators.run(func, args, kwargs)
         return func(*args, **kwargs)
 
-    def _note_rows(self, func: Any, out: Any) -> None:
+    def _note_rows(self, out: Any) -> None:
         first = out[0] if isinstance(out, (tuple, list)) and out else out
-        if isinstance(first, Tensor) and not first.is_nested and func.overloadpacket not in _WHOLE_BATCH:
-            self.leading.add(first.shape[0] if first.dim() else 1)
+        if isinstance(first, Tensor) and not first.is_nested:
+            self.leading.add(first.size(0) if first.dim() else 1)
 
     def shared_evenly(self, rows: int) -> bool:
         """Tell whether each of ``rows`` cost the same: every operator that was counted has run on all of them.
@@ -210,11 +234,11 @@ class CountingMode(TorchDispatchMode):
             return self.leading <= {rows}
         return all(dimension and dimension % rows == 0 for dimension in self.leading)
 
-    def _handler(self, func: Any) -> Handler:
+    def _handler(self, func: Any) -> Known:
         if str(func) in _ANSWERED_ELSEWHERE:
             handler = _answered_elsewhere
         elif not self.enabled:
-            return _free
+            return _free, _ORDINARY
         else:
             try:
                 if isinstance(func, OpOverload):
@@ -227,11 +251,20 @@ class CountingMode(TorchDispatchMode):
                         "ordinary torch code, or charge what it costs by meter.add(flops)."
                     )
             except UncountableError as error:
+                if self._unknown == "warn":
+                    self._ignore(str(func), error)
+                    return _free, _ORDINARY  # for this counter only: others may refuse the operator
                 # A model may catch what its layers raise: whoever reads the count must still learn of it.
                 self.refused = error
                 raise
-        self._handlers[func] = handler
-        return handler
+        reading, whole = func in _BY_DATA, getattr(func, "overloadpacket", None) in _WHOLE_BATCH
+        known = self._handlers[func] = handler, _READING if reading else _WHOLE if whole else _ORDINARY
+        return known
+
+    def _ignore(self, op: str, reason: UncountableError) -> None:
+        if op not in self._ignored:
+            self._ignored.add(op)
+            warnings.warn(f"{op} counts 0 FLOPs, as unknown='warn' was asked for: {reason}", stacklevel=4)
 
 
 never_compile(CountingMode.__torch_dispatch__)
@@ -301,13 +334,15 @@ def count_flops(
     *example_inputs: Any,
     convention: Convention = "matmul",
     example_kwargs: Mapping[str, Any] | None = None,
+    unknown: Unknown = "raise",
 ) -> int:
     """Run ``module_or_fn`` once on copies of ``example_inputs`` and return the FLOPs of that run.
 
     The answer is the same with gradients, under ``torch.no_grad()`` and under ``torch.inference_mode()``. In the
     ``"matmul"`` convention it equals ``torch.utils.flop_counter.FlopCounterMode`` wherever that sees every product,
     and the formula (``formulas.py``) where torch reports 0 or too little: fused LSTMs and attention, bilinear layers,
-    products of a matrix and a vector. ``"all"`` adds what ``elementwise.py`` lists.
+    products of a matrix and a vector or of complex numbers, quantised layers, and the leading terms of factorisations,
+    solvers and Fourier transforms (``factorisations.py``). ``"all"`` adds what ``elementwise.py`` lists.
 
     A module that branches on data is counted by the branch that these inputs take. A padded batch in an attention
     layer is counted in full. What ``torch.compile`` returned is counted through the module that it was given.
@@ -320,20 +355,22 @@ def count_flops(
         *example_inputs: its positional arguments, of the shapes to count for.
         convention: ``"matmul"`` or ``"all"``.
         example_kwargs: its keyword arguments.
+        unknown: what happens at an operator that nothing is known about: ``"raise"``, or ``"warn"``, which counts
+            0 FLOPs for the operator and warns once with its name.
 
     Returns:
         FLOPs of one call, over all rows of the inputs.
 
     Raises:
         UncountableError: a scripted module, or an operator that nothing is known about; the message names it.
-        ConfigError: an unknown convention.
+        ConfigError: an unknown convention, or ``unknown`` is neither of its values.
 
     Example:
         >>> actor = torch.nn.Sequential(torch.nn.Linear(2, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1))
         >>> count_flops(actor, torch.zeros(1, 2))  # 2·(2·64 + 64·1)
         384
     """
-    counter = CountingMode(convention, OwnGenerators())
+    counter = CountingMode(convention, OwnGenerators(), unknown)
     target = original(module_or_fn)
     try:
         with one_at_a_time(), ExitStack() as stack:

@@ -6,7 +6,10 @@ For floating-point results:
 * 1 FLOP an input element for a sum, mean, product or norm; a variance takes 3;
 * softmax 4 an element (subtract, exponentiate, add, divide); comparisons, so ``max`` and sorting too, are free;
 * normalisation 2 an element, 3 more where the statistics are computed from the batch, 2 more with a learned scale;
-* nothing for what moves, indexes, casts, creates or draws numbers, and nothing for integers.
+* nothing for what moves, indexes, casts, quantises, creates or draws numbers, and nothing for integers.
+
+Quantised tensors stand for the floating-point numbers that they encode: the arithmetic of a layer costs the same after
+quantisation as before.
 """
 
 from collections.abc import Callable
@@ -19,12 +22,13 @@ from torch import Tensor
 from budget_wrappers.metering.operators import (
     ARITHMETIC,
     COMPARISONS,
-    MOVES,
     REDUCTIONS,
     base_name,
     functional_packet,
+    moves,
     reduces,
 )
+from budget_wrappers.metering.quantised import recurrent_units, unpacked
 
 Cost = Callable[..., int]
 
@@ -35,12 +39,14 @@ def _floats(value: Any) -> int:
     """Return the number of floating-point elements in an output: a tensor, or the first of several."""
     if isinstance(value, (tuple, list)):
         value = value[0] if value else None
-    if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
+    if not isinstance(value, Tensor):
         return 0
-    return _size(value)
+    return _size(value) if value.is_floating_point() or value.is_complex() or value.is_quantized else 0
 
 
 def _size(tensor: Tensor) -> int:
+    if tensor.is_nested and tensor.layout is torch.jagged:
+        return tensor.values().numel()
     if tensor.is_nested:
         return sum(prod(size) for size in tensor._nested_tensor_size().tolist())
     return tensor.numel()
@@ -61,6 +67,29 @@ def _each_input(out: Any, x: Any, *args: Any, **kwargs: Any) -> int:
 def _each_of_list(out: Any, first: Any, *args: Any, **kwargs: Any) -> int:
     """List-wise optimizer arithmetic changes every element of its first list."""
     return sum(map(_floats, first)) if isinstance(first, (tuple, list)) else _floats(out)
+
+
+def _each_element(out: Tensor, *args: Any, **kwargs: Any) -> int:
+    """One FLOP an output element of a kernel that keeps quantised numbers in tensors of plain integers."""
+    return out.numel()
+
+
+def _twice_each_element(out: Tensor, *args: Any, **kwargs: Any) -> int:
+    return 2 * out.numel()
+
+
+def _distances(out: Tensor, a: Tensor, *args: Any, **kwargs: Any) -> int:
+    """Subtract, raise, add: 3 FLOPs a pair and coordinate of ``a (…, P, D)``."""
+    return 3 * _floats(out) * a.shape[-1]
+
+
+def _distances_backward(out: Tensor, grad: Tensor, a: Tensor, *args: Any, **kwargs: Any) -> int:
+    return 3 * _floats(grad) * a.shape[-1]
+
+
+def _cross(out: Tensor, *args: Any, **kwargs: Any) -> int:
+    """Each coordinate is a difference of two products."""
+    return 3 * _floats(out)
 
 
 def _twice_each_output(out: Any, *args: Any, **kwargs: Any) -> int:
@@ -100,6 +129,8 @@ def _batch_norm_eval(out: Any, x: Tensor, weight: Tensor | None = None, *args: A
 _SPECIAL: dict[str, Cost] = {
     # Scale the mask, apply it: outside of inference mode torch runs these two one by one.
     "native_dropout": _twice_each_output,
+    "softmax": _softmax,
+    "log_softmax": _softmax,
     "_softmax": _softmax,
     "_log_softmax": _softmax,
     "_safe_softmax": _softmax,
@@ -121,15 +152,50 @@ _SPECIAL: dict[str, Cost] = {
     "cudnn_batch_norm": _batch_norm,
     "miopen_batch_norm": _batch_norm,
     "quantized_batch_norm": _batch_norm_eval,
+    "linalg_cross": _cross,
+    "_cdist_forward": _distances,
+    "_cdist_backward": _distances_backward,
+    "_pdist_forward": _distances,
+    "_pdist_backward": _distances_backward,
+}
+
+
+def _batch_norm_relu(out: Any, x: Tensor, weight: Tensor | None = None, *args: Any, **kwargs: Any) -> int:
+    return _batch_norm_eval(out, x, weight) + _floats(out)
+
+
+# Kernels of quantised numbers that cost more than 1 FLOP an output element.
+_QUANTISED: dict[str, Cost] = {
+    **dict.fromkeys(["batch_norm", "batch_norm1d", "batch_norm2d", "batch_norm3d"], _batch_norm_eval),
+    **dict.fromkeys(["batch_norm_relu", "batch_norm1d_relu", "batch_norm2d_relu"], _batch_norm_relu),
+    "batch_norm3d_relu": _batch_norm_relu,
+    **dict.fromkeys(["add_relu", "add_relu_out", "add_scalar_relu", "add_scalar_relu_out"], _twice_each_output),
+    **dict.fromkeys(["mul_relu", "mul_relu_out", "mul_scalar_relu", "mul_scalar_relu_out"], _twice_each_output),
+    "layer_norm": _layer_norm,
+    "group_norm": _layer_norm,  # (input, groups, weight, …)
+    "instance_norm": _group_norm,
+    "softmax": _softmax,
+}
+
+# The same of oneDNN, which keeps them in tensors of plain integers.
+_ONEDNN: dict[str, Cost] = {
+    "qadd_relu": _twice_each_element,
+    "qbatch_norm2d": lambda out, *args, **kwargs: 4 * out.numel(),
 }
 
 
 def elementwise_cost(op: Any) -> Cost:
     """Return the ``"all"`` cost of an operator that ``is_free``, as a function ``(out, *args, **kwargs) -> FLOPs``."""
     name = base_name(op)
+    if moves(op) or op.namespace in ("prim", "profiler"):
+        return _nothing
+    if op.namespace in ("quantized", "_quantized"):
+        return _QUANTISED.get(name, _each_output)
+    if op.namespace == "onednn":
+        return _ONEDNN.get(name, _each_element)
     if name in _SPECIAL:
         return _SPECIAL[name]
-    if op.is_view or op.namespace in ("prim", "profiler") or name in MOVES or name in COMPARISONS:
+    if name in COMPARISONS:
         return _nothing
     if name in REDUCTIONS or (reduces(op) and name not in ARITHMETIC):
         return _each_input
@@ -181,7 +247,74 @@ def _mkldnn_rnn(out: Any, x: Tensor, w_input: Tensor, w_hidden: Tensor, *args: A
     return 21 * prod(x.shape[:-1]) * w_hidden.shape[-1]
 
 
+def _packed_bias(activations: int, position: int = 0) -> Cost:
+    """The bias inside a packed weight, at ``position`` among the arguments after the input, and what is fused to it."""
+
+    def cost(out: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> int:
+        return (activations + (unpacked(args[position])[1] is not None)) * out.numel()
+
+    return cost
+
+
+def _bias_at(position: int) -> Cost:
+    """A bias that is passed by name or at ``position``."""
+
+    def cost(out: Tensor, *args: Any, bias: Any = None, **kwargs: Any) -> int:
+        given = bias if bias is not None else args[position] if len(args) > position else None
+        return _floats(out) if given is not None else 0
+
+    return cost
+
+
+# FLOPs an element of the state, by gates: two biases and their sum, activations, the update of the state.
+_STATE_COSTS = {4: 21, 3: 16, 1: 4}
+
+
+def _quantised_cell(gates: int) -> Cost:
+    def cost(out: Any, *args: Any, **kwargs: Any) -> int:
+        return _STATE_COSTS[gates] * _floats(out)
+
+    return cost
+
+
+def _quantised_recurrent(gates: int, packed: bool) -> Cost:
+    def cost(out: Any, x: Tensor, *rest: Any, **kwargs: Any) -> int:
+        state, _, _, layers, _, _, bidirectional, *_ = rest[1:] if packed else rest
+        rows, hidden, inputs = recurrent_units(x, state, layers, bidirectional)
+        return _STATE_COSTS[gates] * rows * hidden * len(inputs)
+
+    return cost
+
+
+def _quantised_extras() -> dict[Any, Cost]:
+    activations = {
+        0: "linear linear_dynamic linear_dynamic_fp16 conv1d conv2d conv3d conv1d_dynamic conv2d_dynamic "
+        "conv3d_dynamic conv_transpose1d conv_transpose2d conv_transpose3d conv_transpose1d_dynamic "
+        "conv_transpose2d_dynamic conv_transpose3d_dynamic",
+        1: "linear_relu linear_leaky_relu linear_tanh linear_relu_dynamic linear_relu_dynamic_fp16 conv1d_relu "
+        "conv2d_relu conv3d_relu",
+    }
+    spaces = (torch.ops.quantized, torch.ops._quantized)
+    table = {
+        getattr(space, name): _packed_bias(fused)
+        for space in spaces
+        for fused, names in activations.items()
+        for name in names.split()
+        if hasattr(space, name)
+    }
+    fused_sums = {"conv2d_add": 1, "conv2d_add_relu": 2}
+    table |= {getattr(torch.ops.quantized, name): _packed_bias(fused, 1) for name, fused in fused_sums.items()}
+    cells = {"lstm": 4, "gru": 3, "rnn_relu": 1, "rnn_tanh": 1}
+    for name, gates in cells.items():
+        table[getattr(torch.ops.quantized, f"quantized_{name}_cell_dynamic")] = _quantised_cell(gates)
+    for packet, gates in ((aten.quantized_lstm, 4), (aten.quantized_gru, 3)):
+        for overload in packet.overloads():
+            table[getattr(packet, overload)] = _quantised_recurrent(gates, packed=overload.startswith("data"))
+    return table
+
+
 _EXTRAS: dict[Any, Cost] = {
+    **_quantised_extras(),
     **{
         getattr(aten, name): _bias_of_sum
         for name in ["addmm", "baddbmm", "addbmm", "addmv", "cudnn_convolution_relu", "mkldnn_linear"]
@@ -192,6 +325,8 @@ _EXTRAS: dict[Any, Cost] = {
     aten._convolution: _bias_third,
     aten.mkldnn_convolution: _bias_third,
     aten.linear: _bias_third,
+    aten._scaled_mm: _bias_at(4),
+    aten._grouped_mm: _bias_at(3),
     aten._native_multi_head_attention: _native_mha,
     aten._transformer_encoder_layer_fwd: _encoder_layer,
     aten.mkldnn_rnn_layer: _mkldnn_rnn,
@@ -211,4 +346,4 @@ if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
 
 def product_extras(op: Any) -> Cost:
     """Return what ``"all"`` adds to a matrix product's own FLOPs: the bias, activation or softmax in its kernel."""
-    return _EXTRAS.get(functional_packet(op), _nothing)
+    return _EXTRAS.get(op) or _EXTRAS.get(functional_packet(op), _nothing)

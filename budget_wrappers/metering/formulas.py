@@ -1,11 +1,12 @@
 """FLOPs of every torch operator that multiplies matrices, from the shapes of its arguments.
 
-One multiply-accumulate is 2 FLOPs. Each formula receives the output of the operator and then its arguments as the
-dispatcher passes them (positional, trailing defaults left out), and returns the FLOPs of its matrix products. Bias,
-activation and normalisation are not in here: ``elementwise.py`` adds them for the ``"all"`` convention.
+One multiply-accumulate is 2 FLOPs, of complex numbers 8. Each formula receives the output of the operator and then its
+arguments as the dispatcher passes them (positional, trailing defaults left out), and returns the FLOPs of its matrix
+products. Bias, activation and normalisation are not in here: ``elementwise.py`` adds them for the ``"all"`` convention.
 
-Where ``torch.utils.flop_counter`` has a formula these agree with it, one case apart: the weight gradient of a grouped
-convolution, which torch overstates by the number of groups.
+Where ``torch.utils.flop_counter`` has a formula these agree with it, two cases apart: the weight gradient of a grouped
+convolution, which torch overstates by the number of groups, and complex products, which torch counts like real ones.
+``factorisations.py`` and ``quantised.py`` hold the formulas of their operators; ``PRODUCTS`` is all of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,10 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from budget_wrappers.metering.factorisations import FACTORISATIONS, per_product
+from budget_wrappers.metering.quantised import QUANTISED, sparse_product, stored_entries
+
 Shape = Sequence[int]
 Formula = Callable[..., int]
 
-aten, quantized = torch.ops.aten, torch.ops.quantized
+aten = torch.ops.aten
 
 
 def matrix_product(rows: int, inner: int, columns: int) -> int:
@@ -46,10 +50,12 @@ def _numel(tensor: Tensor) -> int:
 def _mm(out: Tensor, a: Tensor, b: Tensor, *_: Any, **__: Any) -> int:
     # A sparse kernel multiplies the stored entries of its sparse side with a row (or column) of the dense one.
     if a.layout is not torch.strided:
-        return 2 * a._nnz() * b.shape[-1]
+        if b.layout is not torch.strided:
+            return sparse_product(a, b)
+        return 2 * stored_entries(a) * b.shape[-1] * per_product(a)
     if b.layout is not torch.strided:
-        return 2 * b._nnz() * a.shape[0]
-    return matrix_product(a.shape[0], a.shape[1], b.shape[1])
+        return 2 * stored_entries(b) * a.shape[0] * per_product(a)
+    return matrix_product(a.shape[0], a.shape[1], b.shape[1]) * per_product(a)
 
 
 def _addmm(out: Tensor, _: Tensor, a: Tensor, b: Tensor, *__: Any, **___: Any) -> int:
@@ -59,7 +65,9 @@ def _addmm(out: Tensor, _: Tensor, a: Tensor, b: Tensor, *__: Any, **___: Any) -
 def _bmm(out: Tensor, a: Tensor, b: Tensor, *_: Any, **__: Any) -> int:
     if a.is_nested:
         return sum(2 * prod(x) * y[-1] for x, y in zip(nested_sizes(a), nested_sizes(b), strict=True))
-    return a.shape[0] * matrix_product(a.shape[1], a.shape[2], b.shape[2])
+    if a.layout is not torch.strided:
+        return 2 * stored_entries(a) * b.shape[-1] * per_product(a)
+    return a.shape[0] * matrix_product(a.shape[1], a.shape[2], b.shape[2]) * per_product(a)
 
 
 def _baddbmm(out: Tensor, _: Tensor, a: Tensor, b: Tensor, *__: Any, **___: Any) -> int:
@@ -67,7 +75,7 @@ def _baddbmm(out: Tensor, _: Tensor, a: Tensor, b: Tensor, *__: Any, **___: Any)
 
 
 def _mv(out: Tensor, a: Tensor, *_: Any, **__: Any) -> int:
-    return 2 * (a.numel() if a.layout is torch.strided else a._nnz())
+    return 2 * (a.numel() if a.layout is torch.strided else stored_entries(a)) * per_product(a)
 
 
 def _addmv(out: Tensor, _: Tensor, a: Tensor, *__: Any, **___: Any) -> int:
@@ -83,7 +91,9 @@ def _foreach_mm(out: Sequence[Tensor], left: Sequence[Tensor], right: Sequence[T
 
 def _linear(out: Tensor, x: Tensor, *_: Any, **__: Any) -> int:
     """``x (…, in) → out (…, out)``, however the weight is packed: every output element is a sum of ``in`` products."""
-    return 2 * _numel(out) * nested_sizes(x)[0][-1] if x.is_nested else 2 * _numel(out) * x.shape[-1]
+    if x.is_nested:
+        return 2 * _numel(out) * nested_sizes(x)[0][-1]
+    return 2 * out.numel() * x.shape[-1] * per_product(x)
 
 
 def _linear_backward(
@@ -100,9 +110,19 @@ def _linear_backward_weights(out: Any, grad: Tensor, x: Tensor, *_: Any) -> int:
     return 2 * grad.numel() * x.shape[-1]
 
 
+def _matmul_backward(out: Any, grad: Tensor, a: Tensor, b: Tensor, mask: Sequence[bool]) -> int:
+    """Of nested tensors: each gradient repeats the products of ``a (…, m, k)`` and ``b (…, k, n)``."""
+    pairs = zip(nested_sizes(grad), nested_sizes(a), strict=True)
+    return (int(mask[0]) + int(mask[1])) * sum(2 * prod(g) * size[-1] for g, size in pairs)
+
+
 def _affine_grid(out: Tensor, theta: Tensor, *_: Any) -> int:
     """A batched product of the base grid ``(N, H·W, 3)`` (``(N, D·H·W, 4)``) with ``theta`` transposed."""
     return 2 * out.numel() * theta.shape[-1]
+
+
+def _affine_grid_backward(out: Tensor, grad: Tensor, *_: Any) -> int:
+    return 2 * grad.numel() * out.shape[-1]
 
 
 # ---- convolutions ---------------------------------------------------------------------------------------------------
@@ -135,16 +155,22 @@ def _convolution_backward(
     return (int(mask[0]) + int(mask[1])) * forward
 
 
+def _named_backward(forward: Formula, grad_first: bool) -> Formula:
+    """The backward pass of one library's convolution: its last argument is the output mask."""
+
+    def formula(out: Any, first: Tensor, second: Tensor, weight: Tensor, *rest: Any, **__: Any) -> int:
+        grad, x = (first, second) if grad_first else (second, first)
+        return (int(rest[-1][0]) + int(rest[-1][1])) * forward(grad, x, weight)
+
+    return formula
+
+
 def _conv_binary(out: Tensor, x: Tensor, other: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
     return _conv(out, x, weight)
 
 
 def _conv_tbc(out: Tensor, x: Tensor, weight: Tensor, *_: Any) -> int:
     return 2 * out.numel() * weight.shape[0] * weight.shape[1]
-
-
-def _quantized_conv(out: Tensor, x: Tensor, packed: Any, *_: Any) -> int:
-    return _conv(out, x, packed.unpack()[0])
 
 
 # ---- attention ------------------------------------------------------------------------------------------------------
@@ -209,6 +235,15 @@ def _fused_rnn(out: Any, x: Tensor, weights: Sequence[Tensor], *_: Any, **__: An
     return 2 * prod(x.shape[:-1]) * sum(weight.numel() for weight in weights if weight.dim() >= 2)
 
 
+def _mps_rnn(out: Any, x: Tensor, state: Any, weights: Sequence[Tensor], *_: Any, **__: Any) -> int:
+    return _fused_rnn(out, x, weights)
+
+
+def _mps_rnn_backward(out: Any, *args: Any, **__: Any) -> int:
+    """``args`` are three gradients, two states, the input, the layers' outputs, the first states, the weights."""
+    return 2 * _fused_rnn(out, args[5], args[8])
+
+
 def _fused_rnn_backward(out: Any, x: Tensor, weights: Sequence[Tensor], *_: Any, **__: Any) -> int:
     return 2 * _fused_rnn(out, x, weights)
 
@@ -251,7 +286,7 @@ def _trilinear(
     within = [dim for dim in summed if dim != unrolled]
     first, inner = _pair(left, middle, [dim for dim in within if dim in missing_c])
     second, _ = _pair(inner, right, [dim for dim in within if dim not in missing_c])
-    return rounds * (first + second)
+    return rounds * (first + second) * per_product(a)
 
 
 def _euclidean_dist(out: Tensor, a: Tensor, b: Tensor) -> int:
@@ -265,7 +300,7 @@ def _packets(namespace: Any, names: str) -> list[Any]:
 
 
 def _table() -> dict[Any, Formula]:
-    mkldnn, onednn, mkl = torch.ops.mkldnn, torch.ops.onednn, torch.ops.mkl
+    mkldnn, mkl = torch.ops.mkldnn, torch.ops.mkl
     groups: list[tuple[Formula, list[Any]]] = [
         (_mm, _packets(aten, "mm _int_mm _scaled_mm _sparse_mm")),
         (_addmm, _packets(aten, "addmm _addmm_activation _sparse_addmm sspaddmm")),
@@ -274,49 +309,57 @@ def _table() -> dict[Any, Formula]:
         (_mv, _packets(aten, "mv dot vdot")),
         (_addmv, _packets(aten, "addmv")),
         (_foreach_mm, _packets(aten, "_foreach_mm")),
-        (_linear, _packets(aten, "mkldnn_linear _weight_int8pack_mm _weight_int4pack_mm _weight_int4pack_mm_for_cpu")),
+        (_linear, _packets(aten, "mkldnn_linear")),
         (_linear, _packets(mkldnn, "_linear_pointwise")),
         (_linear, _packets(mkl, "_mkl_linear")),
-        (_linear, _packets(onednn, "qlinear_pointwise linear_dynamic_fp16 linear_relu_dynamic_fp16")),
-        (_linear, _packets(quantized, "linear linear_relu linear_leaky_relu linear_tanh linear_dynamic")),
-        (_linear, _packets(quantized, "linear_relu_dynamic linear_dynamic_fp16 linear_relu_dynamic_fp16")),
         (_linear_backward, _packets(aten, "linear_backward")),
         (_linear_backward_input, _packets(aten, "mkldnn_linear_backward_input")),
         (_linear_backward_weights, _packets(aten, "mkldnn_linear_backward_weights")),
-        (_affine_grid, _packets(aten, "affine_grid_generator")),
+        (_linear_backward, _packets(aten, "mkldnn_linear_backward")),
+        (_matmul_backward, _packets(aten, "matmul_backward")),
+        (_affine_grid, _packets(aten, "affine_grid_generator cudnn_affine_grid_generator")),
+        (_affine_grid_backward, _packets(aten, "cudnn_affine_grid_generator_backward")),
         (_convolution, _packets(aten, "convolution _convolution convolution_overrideable")),
         (_conv, _packets(aten, "mkldnn_convolution cudnn_convolution cudnn_convolution_relu miopen_convolution")),
         (_conv, _packets(aten, "_slow_conv2d_forward slow_conv3d_forward slow_conv_dilated2d slow_conv_dilated3d")),
         (_conv, _packets(aten, "_conv_depthwise2d conv_depthwise3d miopen_depthwise_convolution _mps_convolution")),
         (_conv, _packets(aten, "cudnn_convolution_add_relu _nnpack_spatial_convolution")),
+        (_conv, _packets(aten, "miopen_convolution_relu miopen_convolution_add_relu")),
         (_conv, _packets(mkldnn, "_convolution_pointwise _convolution_pointwise_")),
         (_conv_transpose, _packets(aten, "slow_conv_transpose2d slow_conv_transpose3d cudnn_convolution_transpose")),
+        (_conv_transpose, _packets(aten, "miopen_convolution_transpose _mps_convolution_transpose")),
         (_conv_transpose, _packets(mkldnn, "_convolution_transpose_pointwise")),
+        (_named_backward(_conv, grad_first=False), _packets(aten, "mps_convolution_backward")),
+        (_named_backward(_conv_transpose, grad_first=False), _packets(aten, "mps_convolution_transpose_backward")),
         (_convolution_backward, _packets(aten, "convolution_backward convolution_backward_overrideable")),
         (_conv_tbc, _packets(aten, "conv_tbc")),
-        (_quantized_conv, _packets(quantized, "conv1d conv2d conv3d conv1d_relu conv2d_relu conv3d_relu")),
         (_attention, _packets(aten, "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention")),
         (_attention, _packets(aten, "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention")),
         (_attention, _packets(aten, "_scaled_dot_product_fused_attention_overrideable")),
         (_attention, _packets(aten, "_scaled_dot_product_attention_math_for_mps")),
+        (_attention, _packets(aten, "_cudnn_attention_forward _triton_scaled_dot_attention")),
         (_attention_backward, _packets(aten, "_scaled_dot_product_flash_attention_for_cpu_backward")),
         (_attention_backward, _packets(aten, "_scaled_dot_product_flash_attention_backward")),
         (_attention_backward, _packets(aten, "_scaled_dot_product_efficient_attention_backward")),
-        (_attention_backward, _packets(aten, "_scaled_dot_product_cudnn_attention_backward")),
+        (_attention_backward, _packets(aten, "_scaled_dot_product_cudnn_attention_backward _cudnn_attention_backward")),
         (_attention_backward, _packets(aten, "_scaled_dot_product_fused_attention_overrideable_backward")),
-        (_native_mha, _packets(aten, "_native_multi_head_attention")),
+        (_native_mha, _packets(aten, "_native_multi_head_attention _triton_multi_head_attention")),
         (_encoder_layer, _packets(aten, "_transformer_encoder_layer_fwd")),
         (_mkldnn_rnn, _packets(aten, "mkldnn_rnn_layer")),
         (_mkldnn_rnn_backward, _packets(aten, "mkldnn_rnn_layer_backward")),
         (_fused_rnn, _packets(aten, "_cudnn_rnn miopen_rnn")),
         (_fused_rnn_backward, _packets(aten, "_cudnn_rnn_backward miopen_rnn_backward")),
+        (_mps_rnn, _packets(aten, "_lstm_mps")),
+        (_mps_rnn_backward, _packets(aten, "lstm_mps_backward")),
         (_trilinear, _packets(aten, "_trilinear")),
         (_euclidean_dist, _packets(aten, "_euclidean_dist")),
     ]
-    table = {packet: formula for formula, packets in groups for packet in packets}
+    table = FACTORISATIONS | QUANTISED | {packet: formula for formula, packets in groups for packet in packets}
     # These overloads put the tensor that they add before the weight.
     for packet in _packets(mkldnn, "_convolution_pointwise _convolution_pointwise_"):
         table[packet.binary] = _conv_binary
+    for overload in (aten._slow_conv2d_backward.output_mask, aten._slow_conv2d_backward.output_mask_out):
+        table[overload] = _named_backward(_conv, grad_first=True)  # its third overload has no mask
     # With a tensor to write to, torch hands a linear layer to a mode whole; else as the products that it consists of.
     table[aten.linear.out] = _linear
     return table

@@ -32,8 +32,9 @@ class MeterState(Inside):
         graded: forwards booked as learning as autograd recorded them, by name and rows.
         acting: whose policy was charged since the last ``take``; ``None`` for nobody's in particular.
         mixed: whether policies of several owners were.
-        accounts: those of wrappers that read this meter and are alive; ``shared``: whether there are several; ``payer``:
-            the one that has paid last. See ``wrappers.turns``.
+        accounts: those of wrappers that read this meter and are alive; see ``wrappers.turns``.
+        shared: whether there are several of them.
+        payer: the one that has paid last.
         explained: whether an episode without any charge has been explained once.
     """
 

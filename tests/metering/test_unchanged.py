@@ -121,10 +121,10 @@ def test_gradients_are_put_back_value_and_object() -> None:
 def test_state_is_put_back_after_a_refusal() -> None:
     class Failing(nn.BatchNorm1d):
         def forward(self, x: Tensor) -> Tensor:
-            return torch.fft.fft(super().forward(x))
+            return torch.ops.prims.sin(super().forward(x))
 
     module, state = Failing(3), torch.get_rng_state()
-    with pytest.raises(UncountableError, match="_fft"):
+    with pytest.raises(UncountableError, match=r"prims\.sin"):
         count_flops(module, torch.randn(4, 3, generator=torch.Generator().manual_seed(0)))
     assert module.num_batches_tracked == 0
     assert torch.equal(torch.get_rng_state(), state)
