@@ -25,10 +25,12 @@ import torch
 
 from agents.cql import CQL, DiscreteCQL
 from agents.dqn import DQN
+from agents.gail import GAIL
 from agents.loop.checkpoint import read, read_header
 from agents.loop.known_methods import METHODS, method_named, records_of
 from agents.loop.method import Method
 from agents.methods.asymmetric import Asymmetric
+from agents.methods.bexa import BexaDiscreteCQL, BexaDQN, BexaSAC
 from agents.replay.dataset import write_dataset
 from agents.runs.log import CHECKPOINT, read_rows
 from agents.runs.run import Run
@@ -58,6 +60,7 @@ class Case:
         settings: of the agent.
         offline: whether it learns from a data set, which random actions make.
         methods: names of the budget methods that it holds; of an agent made of sub-policies, that each of them holds.
+        demonstrated: whether it imitates a data set, which random actions make.
     """
 
     agent: str
@@ -65,6 +68,7 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     offline: bool = False
     methods: tuple[str, ...] = ()
+    demonstrated: bool = False
 
     def parts(self) -> dict[str, list[Method]]:
         """Return new methods, by the argument of the agent that takes them."""
@@ -73,6 +77,10 @@ class Case:
             argument: [method_named(name)(**SETTINGS_OF.get(name, {})) for name in self.methods]
             for argument in arguments
         }
+
+    def given_again(self, folder: Path) -> dict[str, str]:
+        """Return what a run in ``folder`` is given when it starts and each time it is resumed."""
+        return {"demonstrations": str(folder.parent / DATASET)} if self.demonstrated else {}
 
     def config(self, steps: int, folder: Path) -> RunConfig:
         """Return the run's configuration; a checkpoint falls on almost every episode.
@@ -87,7 +95,7 @@ class Case:
 
     def prepare(self, folder: Path) -> None:
         """Put what the run reads into ``folder``."""
-        if self.offline:
+        if self.offline or self.demonstrated:
             env = self.config(1, folder / "run").make_env()
             with unittest.mock.patch.dict(os.environ, MINARI_DATASETS_PATH=str(folder)):
                 write_dataset(DATASET, RandomPolicy(env.action_space), env, 600)
@@ -105,7 +113,10 @@ class RandomPolicy:
         return self.space.sample(), None
 
 
-CLASSES = {agent.__name__: agent for agent in (SAC, TD3, DQN, CQL, DiscreteCQL, Asymmetric)}
+CLASSES = {
+    agent.__name__: agent
+    for agent in (SAC, TD3, DQN, CQL, DiscreteCQL, GAIL, Asymmetric, BexaSAC, BexaDQN, BexaDiscreteCQL)
+}
 CASES = {
     "sac": Case("SAC", {"env": "Pendulum-v1", "max_episode_steps": 50}, SMALL),
     "td3": Case("TD3", {"env": "Pendulum-v1", "max_episode_steps": 50}, {**SMALL, "n_step": 3}),
@@ -140,11 +151,11 @@ def work(case: Case, steps: int, folder: Path, training: Any = None) -> None:
         training: an event to set when training begins.
     """
     torch.set_num_threads(1)
-    agent_class = CLASSES[case.agent]
+    agent_class, given = CLASSES[case.agent], case.given_again(folder)
     if (folder / "config.json").exists():
-        run = Run.resume(agent_class, folder)
+        run = Run.resume(agent_class, folder, **given)
     else:
-        run = Run.start(agent_class, case.settings, case.config(steps, folder), folder, **case.parts())
+        run = Run.start(agent_class, case.settings, case.config(steps, folder), folder, **case.parts(), **given)
     if training is not None:
         training.set()
     with run:

@@ -70,3 +70,7 @@ class MissingExtraError(BudgetError, ImportError):
 
 class DatasetError(BudgetError, ValueError):
     """An offline data set that does not fit the environment or the agent."""
+
+
+class WorkerLostError(BudgetError, RuntimeError):
+    """Trainings without a result, as their worker processes were killed each time they were tried."""

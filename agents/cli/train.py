@@ -1,7 +1,7 @@
 """``budget train``: an agent or a recipe on an environment, from the start or from a run's last checkpoint."""
 
 import dataclasses
-import sys
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,12 @@ from agents.runs.run_config import RunConfig
 
 @dataclass(frozen=True)
 class ResumeOptions:
-    """Go on with a run from its last checkpoint, to the same numbers as if it had never stopped.
+    """Go on with a run from its last checkpoint at an episode's end, to the same numbers as if it had never stopped.
+
+    So does a run that had ended within an episode and is given more steps, but for what follows the number of steps
+    (schedules of exploration, priorities and pruning). Where no such checkpoint is there, it goes on within the
+    episode with a new one, to other numbers, and says so: in episodes that do not end (--max-episode-steps ends them),
+    and of several environments (--n-envs) before their first checkpoint.
 
     Attributes:
         resume: the run's folder.
@@ -82,22 +87,28 @@ def resume(options: ResumeOptions) -> int:
     open_sub_policies_with(options.trust)
     agent_class = agent_called(read_config(options.resume, options.trust)["agent"], str(options.resume))
     with Run.resume(agent_class, options.resume, options.steps, options.trust) as training:
-        say(f"Resuming {options.resume} at step {training.agent.num_timesteps:,} of {training.config.steps:,}")
+        within = ", in a new episode: its numbers are not those of a run that never stopped"
+        say(
+            f"Resuming {options.resume} at step {training.agent.num_timesteps:,} of {training.config.steps:,}"
+            + (within if training.within_episode else "")
+        )
         return train(training)
 
 
 def train(training: Run) -> int:
     """Train, tell what came of it and return the exit code."""
     folder = training.folder.path
+    again = f"budget train --resume {folder}"
     try:
-        finished = training.train(progress_bar=sys.stderr.isatty())
+        finished = training.train(progress_bar=True)
+        if training.stop.reason is not None:
+            done = "Trained to the end and saved, not evaluated" if finished else "Saved"
+            say(f"{done} at step {training.agent.num_timesteps:,}. Go on with: {again}")
+            return 128 + (training.stop.reason or signal.SIGINT)
+        result = training.report().summary()
     except KeyboardInterrupt:
-        say(f"Stopped at once. Go on from the last checkpoint with: budget train --resume {folder}")
+        say(f"Stopped at once. Go on from the last checkpoint with: {again}")
         raise
-    if not finished:
-        say(f"Saved at step {training.agent.num_timesteps:,}. Go on with: budget train --resume {folder}")
-        return 128 + (training.stop.reason or 2)
-    result = training.report().summary()
     say(
         f"{training.config.env}: return {result['return']:.1f} ± {result['return_std']:.1f} over "
         f"{result['episodes']} episodes, {result['flops_per_step']:,.0f} FLOPs a step (matmul)\nRun folder: {folder}"

@@ -13,6 +13,9 @@ from gymnasium.vector import VectorEnv
 from budget_wrappers.arguments import a_count, a_number
 from budget_wrappers.errors import ConfigError
 
+GRACE = 1_000
+"""Environment steps that an episode has to end once training was asked to stop."""
+
 
 class Callback:
     """Base of callbacks; every method may be left as it is.
@@ -173,7 +176,9 @@ class ProgressBar(Callback):
         from tqdm import tqdm
 
         done = agent.num_timesteps
-        self.bar = tqdm(initial=done, total=done + self.total, unit="step", dynamic_ncols=True, disable=self.silent)
+        # miniters: tqdm would wait for as many steps again as its first update had, which may be thousands.
+        settings = {"unit": "step", "dynamic_ncols": True, "disable": self.silent, "miniters": 1}
+        self.bar = tqdm(initial=done, total=done + self.total, **settings)
         self.shown = done
 
     def on_step(self, agent: Any) -> bool:
@@ -226,11 +231,16 @@ class StopWhen(Callback):
     """Stops training at the next point where it can be resumed exactly, once ``stop`` was called.
 
     For signal handlers: a handler may only set a flag, as it runs in the middle of anything.
+
+    Args:
+        grace: environment steps that the running episode has to end. After them training stops within the episode.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grace: int = GRACE) -> None:
+        self.grace = grace
         self.reason: int | None = None
         self.at_end = False
+        self.latest: int | None = None
 
     @property
     def asked(self) -> bool:
@@ -241,17 +251,20 @@ class StopWhen(Callback):
         """Ask training to stop at the end of the running episode; a vector or offline run: of the running step.
 
         Args:
-            reason: for whoever asks later, such as a signal's number.
+            reason: for the caller of ``learn``, such as a signal's number; the first one is kept.
         """
-        self.reason = reason
+        self.reason = reason if self.reason is None else self.reason
 
     def on_training_start(self, agent: Any) -> None:
-        self.anywhere, self.at_end = resumable_anywhere(agent), False
+        self.anywhere, self.at_end, self.latest = resumable_anywhere(agent), False, None
 
     def on_step(self, agent: Any) -> bool:
-        stopping = self.reason is not None and (self.at_end or self.anywhere)
-        self.at_end = False
-        return not stopping
+        at_end, self.at_end = self.at_end, False
+        if self.reason is None:
+            return True
+        if self.latest is None:
+            self.latest = agent.num_timesteps + self.grace
+        return not (at_end or self.anywhere or agent.num_timesteps >= self.latest)
 
     def on_episode_end(self, agent: Any, episode: dict[str, Any]) -> None:
         self.at_end = True

@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +85,7 @@ def evaluate_policy(
     episodes: int = 20,
     seed: int = EVALUATION_SEED,
     deterministic: bool = True,
+    on_step: Callable[[int], Any] = lambda length: None,
 ) -> Evaluation:
     """Run ``episodes`` episodes of ``policy``; episode ``i`` is reset with ``seed + i``.
 
@@ -98,6 +99,7 @@ def evaluate_policy(
         episodes: at least 1.
         seed: of the first episode.
         deterministic: whether the policy's noise is off.
+        on_step: called after each step with the length of its episode so far; it may raise to end the evaluation.
 
     Raises:
         ConfigError: fewer than one episode.
@@ -114,12 +116,18 @@ def evaluate_policy(
         for meter in meters:
             if meter not in read:
                 stack.enter_context(meter.uncharging())
-        _run_episodes(result, policy, env, range(seed, seed + episodes), deterministic, meters)
+        _run_episodes(result, policy, env, range(seed, seed + episodes), deterministic, meters, on_step)
     return result
 
 
 def _run_episodes(
-    result: Evaluation, policy: Any, env: gym.Env, seeds: range, deterministic: bool, meters: list[Any]
+    result: Evaluation,
+    policy: Any,
+    env: gym.Env,
+    seeds: range,
+    deterministic: bool,
+    meters: list[Any],
+    on_step: Callable[[int], Any],
 ) -> None:
     """Add an episode for each of ``seeds`` to ``result``."""
     for seed in seeds:
@@ -132,6 +140,7 @@ def _run_episodes(
             total += float(reward)
             length += 1
             over = terminated or truncated
+            on_step(length)
         report = info.get("compute", {})
         result.returns.append(total)
         result.raw_returns.append(float(report.get("return_raw", total)))

@@ -1,13 +1,15 @@
 """Training runs: an agent, its environments, its callbacks and a run folder, started or resumed.
 
 A run that was killed at any moment is resumed from its last checkpoint and ends with the same weights and the same
-``metrics.jsonl``, clock fields aside, as one that never was. A first interrupt lets the running episode end and saves
-there; a second one stops at once.
+``metrics.jsonl``, clock fields aside, as one that never was. A first signal lets the running episode end, for 1,000
+steps at most, and saves; a second one stops at once (``agents.runs.interrupt``). ``Checkpoint`` says which checkpoints
+lie within an episode, and what becomes of a run that has no other one to go on from.
 """
 
 import contextlib
 import dataclasses
 import statistics
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any, Self
 import torch
 
 from agents.loop.callbacks import Callback, StopWhen, load_state_of
-from agents.loop.checkpoint import restore_agent
+from agents.loop.checkpoint import read_header, restore_agent
 from agents.loop.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undisturbed
 from agents.loop.known_methods import completed, methods_from, records_of, require_same_methods, title_of
 from agents.report.curves import OVER_TRAINING, curve_to_the_end
@@ -24,6 +26,7 @@ from agents.report.tradeoff import Comparison, TradeoffPoint
 from agents.runs.interrupt import interruptible
 from agents.runs.log import CONFIG, RunFolder, read_config
 from agents.runs.monitors import Checkpoint, Evaluate, Log, RecordVideo
+from agents.runs.progress import LogLines
 from agents.runs.records import numbers_in, read_provenance
 from agents.runs.run_config import RunConfig, require_same_run
 from budget_wrappers.errors import BudgetError, CheckpointError, ConfigError
@@ -58,11 +61,14 @@ class Run:
         agent: in the state from which training goes on.
         config: of the run.
         folder: of the run.
+        within_episode: whether it was resumed within an episode, so that its numbers are others than those of a run
+            that never stopped.
     """
 
     agent: Any
     config: RunConfig
     folder: RunFolder
+    within_episode: bool = False
 
     def __post_init__(self) -> None:
         config, meter = self.config, self.agent.meter
@@ -78,6 +84,7 @@ class Run:
                     config.eval_episodes,
                     best=self.folder.best,
                     log=self.folder,
+                    stop=self.stop,
                 )
             )
         if config.video_every:
@@ -163,20 +170,31 @@ class Run:
         return run
 
     def _take_up(self) -> None:
-        """Bring agent, callbacks and metrics to where they were at the checkpoint."""
-        path = self.folder.checkpoint
-        extra = restore_agent(self.agent, path)
-        require_same_run(extra.get("run"), self.folder.config["run"], path)
+        """Bring agent, callbacks and metrics to where they were at the last checkpoint.
+
+        Where training is to go on from within an episode, the exact checkpoint before it is taken.
+        """
+        path, metrics = self.folder.checkpoint, self.folder.flush()
         try:
+            header = read_header(path)
+            within, written = bool(header["extra"].get("within_episode")), header["extra"]["metrics_bytes"]
+            ended = header["counters"]["num_timesteps"] >= self.config.steps
+            # Shorter metrics are those of a run that was killed after it had gone on from the exact checkpoint.
+            if self.checkpoint.boundary.exists() and ((within and not ended) or metrics < written):
+                path, within = self.checkpoint.boundary, False
+            extra = restore_agent(self.agent, path)
+            require_same_run(extra.get("run"), self.folder.config["run"], path)
             load_state_of(self.alongside, extra["callbacks"])
             self.folder.cut(extra["metrics_bytes"], self.agent.num_timesteps)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, BudgetError):
                 raise
             raise CheckpointError(
-                f"{path} stores {sorted(extra)} beside the agent ({error!r}): expected the callbacks' state and the "
-                "length of the metrics; take the checkpoint of this run"
+                f"{path} is not the checkpoint of this run ({error!r}): expected the callbacks' state and the length "
+                "of the metrics beside the agent; take the checkpoint of this run"
             ) from error
+        self.within_episode = within and not ended
+        self.checkpoint.saved_exactly = path == self.folder.checkpoint and not within
 
     @classmethod
     def open(
@@ -208,12 +226,17 @@ class Run:
         """Train to the end, or to an interrupt; return whether the end was reached.
 
         The agent is saved in both cases. An error leaves the last checkpoint and the metrics as they are.
+
+        Args:
+            progress_bar: show how far training is: a bar on a terminal, a line now and then elsewhere.
         """
         remaining = self.config.steps - self.agent.num_timesteps
         if remaining > 0:
+            bar = progress_bar and sys.stderr.isatty()
+            shown = [LogLines(self.config.steps, "train")] if progress_bar and not bar else []
             with interruptible(self.stop):
-                self.agent.learn(remaining, self.callbacks(), progress_bar)
-            self.checkpoint.save(self.agent)
+                self.agent.learn(remaining, [*self.callbacks(), *shown], bar)
+                self.checkpoint.finish(self.agent)
         self.folder.flush()
         return self.agent.num_timesteps >= self.config.steps
 

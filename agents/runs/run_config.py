@@ -44,7 +44,8 @@ class RunConfig(Settings):
         eval_every: environment steps between two evaluations, 0 for none.
         eval_episodes: episodes of an evaluation.
         log_every: environment steps between two rows of metrics.
-        checkpoint_every: environment steps between two checkpoints.
+        checkpoint_every: environment steps between two checkpoints. Each is saved at the first end of an episode after
+            that; where no time limit ends episodes, within one that has run for ten times as many steps.
         video_every: environment steps between two films of an episode, 0 for none.
         tensorboard: whether to write TensorBoard events too.
         threads: of torch. Small networks run fastest on one; the last digits of a run depend on it.

@@ -1,22 +1,29 @@
-"""Many trainings: one after the other in this process, or in worker processes, with one bar over all.
+"""Many trainings: one after the other in this process, or in worker processes.
 
-Whatever ends the loop over ``run_jobs`` (an error, an interrupt) asks running jobs to stop, and waits for them.
+An error in a job, or the end of the loop over ``run_jobs``, asks running jobs to stop, and waits for them. So does the
+first signal (``agents.runs.interrupt``); the second one kills the workers. A worker that was killed costs nothing but
+what its job did since its last checkpoint: the job is tried again, then reported as ``Lost``, and the others go on.
 """
 
-import multiprocessing
-import queue
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import connection
 from typing import Any, TypeVar
 
-import torch
-
 from agents.loop.callbacks import Callback
+from agents.runs.interrupt import EPISODE, Interrupted, Stop, interruptible
+from agents.runs.pool import Worker, WorkerTracebackError
+from agents.runs.progress import progress_bar
+from budget_wrappers.errors import WorkerLostError
+
+__all__ = ["Advance", "Lost", "Told", "progress_bar", "require_none_lost", "run_jobs"]
 
 REPORT_EVERY = 50
 """Environment steps between two signs of life of a training."""
+TRIES = 3
+"""How often a job is begun whose process is killed each time."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -24,34 +31,58 @@ Advance = Callable[[int], bool]
 """Told how many steps were taken since the last call; returns whether to go on."""
 
 
+@dataclass(frozen=True)
+class Lost:
+    """In place of a result: the job's process ended without one each time.
+
+    Attributes:
+        how: the last process ended, such as ``"killed by SIGKILL"``.
+        tries: how often the job was begun.
+    """
+
+    how: str
+    tries: int
+
+    def __str__(self) -> str:
+        return f"its process was {self.how}" if self.tries == 1 else f"its process was {self.how}, {self.tries} times"
+
+
 def run_jobs(
     do: Callable[[Job, Advance], Result], jobs: Sequence[Job], advance: Callable[[int], Any], workers: int
-) -> Iterator[tuple[Job, Result]]:
-    """Yield each job with its result as it is finished.
+) -> Iterator[tuple[Job, Result | Lost]]:
+    """Yield each job with its result as it is finished, or with ``Lost``.
+
+    Close the iterator (``contextlib.closing``) where the loop over it may end early.
 
     Args:
         do: does a job; with several workers a function of a module, or a ``functools.partial`` of one.
         jobs: hashable, plain data.
         advance: called here with the steps that any job took.
         workers: processes, one job each at a time; 1 stays in this process.
+
+    Raises:
+        Interrupted: a signal has asked to stop, and what ran has stopped.
     """
     yield from _in_this_process(do, jobs, advance) if workers == 1 else _in_workers(do, jobs, advance, workers)
 
 
-@contextmanager
-def progress_bar(total: int, label: str, shown: bool | None = None) -> Iterator[Callable[[int], Any]]:
-    """Show one bar over all jobs; yield what advances it by environment steps.
+def require_none_lost(lost: dict[Any, Lost], name: Callable[[Any], str], again: str) -> None:
+    """Raise unless ``lost`` is empty.
 
     Args:
-        total: environment steps of all.
-        label: in front of it.
-        shown: by default where standard error is a terminal.
-    """
-    from tqdm import tqdm
+        lost: jobs without a result.
+        name: returns what a user calls a job.
+        again: what to do, once memory is free.
 
-    shown = sys.stderr.isatty() if shown is None else shown
-    with tqdm(total=total, unit="step", unit_scale=True, dynamic_ncols=True, disable=not shown, desc=label) as bar:
-        yield bar.update
+    Raises:
+        WorkerLostError: with the name of each job and how its process ended.
+    """
+    if lost:
+        named = "; ".join(f"{name(job)} ({how})" for job, how in lost.items())
+        raise WorkerLostError(
+            f"no result of {named}: expected processes that live until they return one; where memory ran out, give "
+            f"fewer --workers or free some. {again}"
+        )
 
 
 class Told(Callback):
@@ -79,65 +110,107 @@ class Told(Callback):
 
 def _in_this_process(do: Any, jobs: Iterable[Any], advance: Callable[[int], Any]) -> Iterator[tuple[Any, Any]]:
     """Yield each job with its result."""
+    asked = Stop()
 
     def on(steps: int) -> bool:
         advance(steps)
-        return True
+        return asked.reason is None
 
-    for job in jobs:
-        yield job, do(job, on)
+    with interruptible(asked, EPISODE):
+        for job in jobs:
+            result = do(job, on)
+            asked.obey()
+            yield job, result
 
 
 def _in_workers(do: Any, jobs: Sequence[Any], advance: Callable[[int], Any], workers: int) -> Iterator[tuple[Any, Any]]:
     """Yield each job with its result as a worker finishes it; whatever ends this loop ends the workers."""
-    if not jobs:
-        return
-    # Spawned, as a forked process would share torch's threads and generators.
-    context = multiprocessing.get_context("spawn")
-    steps, stop = context.Queue(), context.Event()
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (steps, stop))
-    try:
-        running = {pool.submit(_work, do, job): job for job in jobs}
-        while running:
-            done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-            for count in _drained(steps):
-                advance(count)
-            for future in done:
-                yield running.pop(future), future.result()
-    finally:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _drained(steps: Any) -> Iterator[int]:
-    while True:
+    waiting, tries, told = deque(jobs), dict.fromkeys(jobs, 0), dict.fromkeys(jobs, 0)
+    staff: dict[Any, Worker] = {}
+    asked = Stop()
+    with interruptible(asked, EPISODE):
         try:
-            yield steps.get_nowait()
-        except queue.Empty:
-            return
+            while waiting or any(worker.job is not None for worker in staff.values()):
+                asked.obey()
+                _hand_out(do, waiting, tries, staff, workers)
+                for ready in connection.wait(list(staff), timeout=0.2):
+                    worker = staff[ready]
+                    kind, content = worker.receive()
+                    if kind == "begun":
+                        continue
+                    if kind == "steps":
+                        told[worker.job] += content
+                        advance(content)
+                        continue
+                    job, worker.job = worker.job, None
+                    if kind == "died":
+                        worker.end()
+                        del staff[ready]
+                        if job is None:
+                            continue
+                        advance(-told[job])  # the next try tells of its steps anew
+                        told[job] = 0
+                        if tries[job] < TRIES:
+                            note(f"{name_of(job)}: its process was {content}; it is tried again")
+                            waiting.append(job)
+                        else:
+                            yield job, Lost(content, tries[job])
+                    elif kind == "failed":
+                        error, where = content
+                        raise error from WorkerTracebackError(where)
+                    else:
+                        yield job, content
+        except Interrupted:
+            if not asked.obeyed:
+                _kill(staff)
+            raise
+        finally:
+            _let_end(staff)
 
 
-_link: tuple[Any, Any] | None = None
-"""In a worker: the queue that takes steps, and the event that stops it."""
+def _hand_out(do: Any, waiting: deque[Any], tries: dict[Any, int], staff: dict[Any, Worker], workers: int) -> None:
+    """Give jobs to workers without one, new ones up to ``workers``, and end workers that are not needed any more."""
+    for place, worker in list(staff.items()):
+        if worker.job is None and not waiting:
+            worker.end()
+            del staff[place]
+    while waiting:
+        free = next((worker for worker in staff.values() if worker.job is None), None)
+        if free is None:
+            if len(staff) >= workers:
+                return
+            free = Worker()
+            staff[free.connection] = free
+        job = waiting.popleft()
+        tries[job] += 1
+        free.give(do, job)
 
 
-def _start_worker(steps: Any, stop: Any) -> None:
-    """Prepare a worker: one thread, and interrupts are the parent's business."""
-    import signal
+def _let_end(staff: dict[Any, Worker]) -> None:
+    """Ask all workers to stop, and wait until they have ended; a signal meanwhile kills them."""
+    try:
+        for worker in staff.values():
+            worker.stop()
+        while staff:
+            for ready in connection.wait(list(staff)):
+                if staff[ready].receive()[0] == "died":
+                    staff.pop(ready).end()
+    finally:
+        _kill(staff)
 
-    global _link
-    _link = steps, stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
+
+def _kill(staff: dict[Any, Worker]) -> None:
+    """End all workers at once."""
+    while staff:
+        staff.popitem()[1].kill()
 
 
-def _work(do: Any, job: Any) -> Any:
-    """Do one job in a worker; nobody waits for the result of one that was stopped."""
-    steps, stop = _link
-    parent = multiprocessing.parent_process()
+def name_of(job: Any) -> str:
+    """Return what messages call ``job``."""
+    return str(getattr(job, "name", None) or getattr(job, "file", job)).removesuffix(".json")
 
-    def advance(count: int) -> bool:
-        steps.put(count)
-        return parent.is_alive() and not stop.is_set()
 
-    return do(job, advance)
+def note(text: str) -> None:
+    """Write a line to standard error, beside a bar that may stand there."""
+    sys.stderr.write(f"\n{text}\n")
+    sys.stderr.flush()

@@ -1,6 +1,9 @@
 """Trainings as Ray tasks, on this machine or on a cluster: the same trainings in the same run folders.
 
 A task is told plain data and saves in its run folder; no agent is sent.
+
+Tasks end with the process that waits for them, as Ray sees to. Where that process is killed (SIGKILL) and had started
+Ray itself, two small helpers of Ray (``DashboardAgent``, ``RuntimeEnvAgent``) may stay behind.
 """
 
 import dataclasses
@@ -13,7 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from agents.runs.workers import Advance, Result
+from agents.runs.interrupt import Interrupted, Stop, interruptible
+from agents.runs.workers import TRIES, Advance, Lost, Result, note
 from agents.studies.training import Training
 from budget_wrappers.errors import ConfigError, MissingExtraError
 
@@ -27,10 +31,11 @@ def run_on_ray(
     advance: Callable[[int], Any],
     workers: int,
     address: str = LOCAL,
-) -> Iterator[tuple[Training, Result]]:
+) -> Iterator[tuple[Training, Result | Lost]]:
     """Yield each training with its result as it is finished, as ``agents.runs.workers.run_jobs`` does.
 
-    Whatever ends the loop (a task that failed, an interrupt) asks running tasks to stop, and waits for them.
+    Whatever ends the loop (a task that failed, a first signal) asks running tasks to stop, and waits for them; a second
+    signal ends them. A task whose process is killed, for want of memory or otherwise, is tried again, then ``Lost``.
 
     Args:
         do: does a training; a function of a module that every machine of the cluster has.
@@ -48,25 +53,54 @@ def run_on_ray(
         return
     ray = connected_ray(address, workers)
     link = ray.remote(num_cpus=0)(_Link).remote()
-    # Not tried again: as with processes, what fails is shown, and the same command goes on.
+    # Tried again here and not by Ray, which has no bound for tasks that ran out of memory.
     task = ray.remote(num_cpus=1, max_retries=0)(_work)
-    waiting, running = deque(jobs), {}
+    waiting, running, tries = deque(jobs), {}, dict.fromkeys(jobs, 0)
+    asked = Stop()
+    with interruptible(asked):  # Ray has put its own handler of SIGTERM there
+        try:
+            while waiting or running:
+                asked.obey()
+                while waiting and len(running) < workers:
+                    job = waiting.popleft()
+                    tries[job] += 1
+                    Path(job.folder).mkdir(parents=True, exist_ok=True)
+                    # A worker's working directory is another one.
+                    settings = dataclasses.asdict(job) | {"folder": str(Path(job.folder).absolute())}
+                    running[task.remote(do, settings, link)] = job
+                done, _ = ray.wait(list(running), timeout=0.2)
+                advance(ray.get(link.taken.remote()))
+                for one in done:
+                    job = running.pop(one)
+                    result = _result(ray, one, tries[job])
+                    if isinstance(result, Lost) and tries[job] < TRIES:
+                        note(f"{job.name}: {result}; it is tried again")
+                        waiting.append(job)
+                    else:
+                        yield job, result
+        except Interrupted:
+            if not asked.obeyed:
+                _cancel(ray, running)
+            raise
+        finally:
+            link.stop.remote()
+            _wait_for(ray, running)
+
+
+def _wait_for(ray: ModuleType, running: dict[Any, Training]) -> None:
+    """Wait until the tasks have ended; a signal meanwhile ends them."""
     try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                job = waiting.popleft()
-                Path(job.folder).mkdir(parents=True, exist_ok=True)
-                # A worker's working directory is another one.
-                settings = dataclasses.asdict(job) | {"folder": str(Path(job.folder).absolute())}
-                running[task.remote(do, settings, link)] = job
-            done, _ = ray.wait(list(running), timeout=0.2)
-            advance(ray.get(link.taken.remote()))
-            for one in done:
-                yield running.pop(one), _result(ray, one)
-    finally:
-        link.stop.remote()
         if running:
             ray.wait(list(running), num_returns=len(running))
+    except Interrupted:
+        _cancel(ray, running)
+        raise
+
+
+def _cancel(ray: ModuleType, running: dict[Any, Training]) -> None:
+    """End tasks at once."""
+    while running:
+        ray.cancel(running.popitem()[0], force=True)
 
 
 def connected_ray(address: str, workers: int) -> ModuleType:
@@ -157,9 +191,13 @@ def _work(do: Any, settings: dict[str, Any], link: Any) -> Any:
     return result
 
 
-def _result(ray: ModuleType, one: Any) -> Any:
-    """Return what a task returned, or raise what it raised, without Ray's text around it."""
+def _result(ray: ModuleType, one: Any, tries: int) -> Any:
+    """Return what a task returned, or ``Lost``, or raise what it raised, without Ray's text around it."""
+    killed = ray.exceptions
     try:
         return ray.get(one)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
+    except (killed.WorkerCrashedError, killed.OutOfMemoryError, killed.NodeDiedError) as error:
+        how = "killed for want of memory" if isinstance(error, killed.OutOfMemoryError) else "killed"
+        return Lost(how, tries)

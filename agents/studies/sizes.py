@@ -4,6 +4,7 @@
 interrupted, and only makes the table again once all are finished.
 """
 
+import contextlib
 import dataclasses
 import statistics
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from agents.config import Activation, check_types, require
 from agents.report.cloud import random_return
 from agents.report.tradeoff import TradeoffPoint
 from agents.runs.run_config import MOST_WORKERS, RunConfig
-from agents.runs.workers import progress_bar, run_jobs
+from agents.runs.workers import Lost, progress_bar, require_none_lost, run_jobs
 from agents.sac import SAC
 from agents.studies.sizes_table import LAYERS, SizesStudy
 from agents.studies.sizing import SizingRule, search_sizes
@@ -124,7 +125,8 @@ def run_sizes(config: SizesConfig, folder: str | Path, progress: bool | None = N
         ConfigError: an environment that cannot be made or used, or a folder with trainings of other settings.
         CheckpointError: a damaged result or checkpoint.
         NonFiniteError: a training diverged.
-        KeyboardInterrupt: a training was stopped, and saved.
+        WorkerLostError: trainings whose processes were killed each time they were tried; all others are kept.
+        Interrupted: a signal stopped it, and what ran was saved.
     """
     folder, rule = Path(folder), config.rule
     for width in (rule.criterion, *rule.widths):
@@ -160,11 +162,16 @@ def _trained(config: SizesConfig, width: int, folder: Path, progress: bool | Non
     trainings = config.trainings(width, folder)
     points = {one: finished_point(one) for one in trainings}
     missing = [one for one, point in points.items() if point is None]
+    lost: dict[Training, Lost] = {}
     if missing:
-        with progress_bar(config.steps * len(trainings), f"{width} units", progress) as advance:
-            advance(config.steps * (len(trainings) - len(missing)))
-            for one, point in run_jobs(train, missing, advance, config.workers):
+        done = config.steps * (len(trainings) - len(missing))
+        with (
+            progress_bar(config.steps * len(trainings), f"{width} units", progress, done) as advance,
+            contextlib.closing(run_jobs(train, missing, advance, config.workers)) as trained,
+        ):
+            for one, point in trained:
                 if point is None:
                     raise KeyboardInterrupt
-                points[one] = point
+                (lost if isinstance(point, Lost) else points)[one] = point
+    require_none_lost(lost, lambda one: one.name, f"Go on with the same options and --folder {folder}")
     return [points[one] for one in trainings]

@@ -5,6 +5,7 @@ interrupted, and only makes the table again once all are finished. Protocol: "Mi
 Early Exit Neural Networks", 200 configurations, the best 5 on 2 more seeds.
 """
 
+import contextlib
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from agents.config import check_types, require
 from agents.report.curves import OVER_TRAINING
 from agents.report.tradeoff import TradeoffPoint
 from agents.runs.run_config import MOST_WORKERS, RunConfig
-from agents.runs.workers import progress_bar, run_jobs
+from agents.runs.workers import Lost, progress_bar, require_none_lost, run_jobs
 from agents.studies.space import Draw, draw
 from agents.studies.sweep_table import SweepStudy
 from agents.studies.training import Diverged, Training, finished_point, outcome, try_training
@@ -83,6 +84,7 @@ class Sweep:
         folder: where each training has its run folder.
         points: of each configuration, by seed.
         diverged: configurations that did not reach the end of a training, and why.
+        lost: trainings whose processes were killed each time they were tried.
     """
 
     agent: str
@@ -91,6 +93,7 @@ class Sweep:
     folder: Path
     points: dict[int, dict[int, TradeoffPoint]] = field(default_factory=dict)
     diverged: dict[int, str] = field(default_factory=dict)
+    lost: dict[Training, Lost] = field(default_factory=dict)
 
     def settings(self, number: int) -> dict[str, Any]:
         """Return the agent's settings of configuration ``number``, without a seed."""
@@ -106,9 +109,11 @@ class Sweep:
         found = {training: outcome(training) for training in wanted}
         missing = [training for training, point in found.items() if point is None]
         steps = self.config.steps
-        with progress_bar(steps * len(found), label, progress) as advance:
-            advance(steps * (len(found) - len(missing)))
-            for training, point in on(try_training, missing, advance, self.config.workers):
+        with (
+            progress_bar(steps * len(found), label, progress, steps * (len(found) - len(missing))) as advance,
+            contextlib.closing(on(try_training, missing, advance, self.config.workers)) as trained,
+        ):
+            for training, point in trained:
                 if point is None:
                     raise KeyboardInterrupt
                 found[training] = point
@@ -116,6 +121,9 @@ class Sweep:
             result = found[training]
             if isinstance(result, Diverged):
                 self.diverged[number] = f"seed {seed}: {result.error}"
+            elif isinstance(result, Lost):
+                self.lost[training] = result
+                self.diverged[number] = f"seed {seed}: {result}; the same command tries again"
             else:
                 self.points.setdefault(number, {})[seed] = result
 
@@ -126,7 +134,7 @@ class Sweep:
             NonFiniteError: every one of them diverged.
         """
         first = self.config.seeds[0]
-        if not self.points:
+        if not self.points and not self.lost:
             number, error = next(iter(self.diverged.items()))
             raise NonFiniteError(
                 f"all {len(self.diverged)} configurations diverged, configuration {number} with {error}. Expected one "
@@ -162,17 +170,22 @@ def run_sweep(
         CheckpointError: a damaged result or checkpoint.
         MissingExtraError: Ray was asked for, and is not installed.
         NonFiniteError: all trainings diverged. One that does is out of the ranking, and the others go on.
-        KeyboardInterrupt: a training was stopped, and saved.
+        WorkerLostError: trainings whose processes were killed each time they were tried. The ranking is written
+            without their configurations, which it names; the same call tries them again.
+        Interrupted: a signal stopped it, and what ran was saved.
     """
     sweep = Sweep(agent, config, space, Path(folder))
     first, *others = config.seeds
     drawn = {sweep.training(number, first): (number, first) for number in range(config.configurations)}
     _try_out(sweep, list(drawn))
     sweep.train(drawn, "configurations", progress, on)
+    again = f"Go on with the same options and --folder {folder}"
+    if not sweep.points:
+        require_none_lost(sweep.lost, lambda one: one.name, again)
     finalists = sweep.ranking()[: config.finalists]
-    again = {sweep.training(number, seed): (number, seed) for number in finalists for seed in others}
-    if again:
-        sweep.train(again, "finalists", progress, on)
+    more = {sweep.training(number, seed): (number, seed) for number in finalists for seed in others}
+    if more:
+        sweep.train(more, "finalists", progress, on)
     study = SweepStudy(
         agent=agent,
         env_id=config.env,
@@ -190,6 +203,7 @@ def run_sweep(
         search={key: value for key, value in vars(config).items() if key not in ("env", "workers")},
     )
     study.write(sweep.folder)
+    require_none_lost(sweep.lost, lambda one: one.name, again)
     return study
 
 

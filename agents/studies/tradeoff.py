@@ -22,7 +22,7 @@ from agents.report.tradeoff import Comparison, TradeoffPoint
 from agents.runs.log import provenance
 from agents.runs.monitors import Evaluate
 from agents.runs.run_config import MOST_WORKERS, RunConfig
-from agents.runs.workers import Advance, Told, progress_bar, run_jobs
+from agents.runs.workers import Advance, Lost, Told, progress_bar, require_none_lost, run_jobs
 from agents.sac import SAC
 from agents.studies.points import Job, read_points, write_point
 
@@ -124,17 +124,24 @@ def run_tradeoff(config: TradeoffConfig, folder: str | Path, progress: bool | No
     Raises:
         ConfigError: an environment that cannot be made or used, or a folder with points of other settings.
         CheckpointError: a damaged point.
+        WorkerLostError: points whose processes were killed each time they were tried; all others are kept.
+        Interrupted: a signal stopped it; every finished point is kept.
     """
     folder, jobs = Path(folder), config.jobs()
     points = read_points(folder, jobs)
     missing = [job for job in jobs if job not in points]
     if missing:
         _try_out(config)
-    with progress_bar(config.steps * len(jobs), "tradeoff", progress) as advance:
-        advance(config.steps * len(points))
+    lost: dict[Job, Lost] = {}
+    with contextlib.ExitStack() as stack:
+        bar = progress_bar(config.steps * len(jobs), "tradeoff", progress, config.steps * len(points))
         work = functools.partial(_train_and_keep, folder)
-        for job, point in run_jobs(work, missing, advance, config.workers):
-            points[job] = point
+        trained = run_jobs(work, missing, stack.enter_context(bar), config.workers)
+        for job, point in stack.enter_context(contextlib.closing(trained)):
+            (lost if isinstance(point, Lost) else points)[job] = point
+    require_none_lost(
+        lost, lambda job: f"{job.label}, seed {job.seed}", f"Go on with the same options and --folder {folder}"
+    )
     record = provenance(None)
     ordered = [points[job] for job in jobs]
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("env", "workers")}

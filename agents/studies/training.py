@@ -120,6 +120,7 @@ def train(training: Training, advance: Advance) -> TradeoffPoint | None:
         # Nobody goes on from here, and a replay is most of a checkpoint: the policy alone stays.
         run.checkpoint.replay = False
         run.checkpoint.save(run.agent)
+        run.checkpoint.forget_boundary()
     return finished_point(training)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -61,18 +62,26 @@ def training(folder: Path, name: str = "one") -> Training:
     return Training("BexaSAC", name, str(folder), {}, {}, 1)
 
 
-def die_in_the_second(job: Training, advance: Advance) -> Any:
-    """Train; the process of the second configuration ends after its first checkpoint, as one that is killed does."""
-    steps = 0
+def die_once_in_the_second(job: Training, advance: Advance) -> Any:
+    """Train; the process of the second configuration is killed after its first checkpoint, the first time."""
+    steps, marker = 0, Path(job.folder) / "died"
 
     def on(count: int) -> bool:
         nonlocal steps
         steps += count
-        if job.name.startswith("config-001") and steps > 200:
-            os._exit(1)
+        if job.name.startswith("config-001") and steps > 200 and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         return advance(count)
 
     return train(job, on)
+
+
+def die_or_wait(job: Training, advance: Advance) -> str:
+    """End the process of one task each time; the other one returns."""
+    if job.name == "dies":
+        os._exit(1)
+    return job.name
 
 
 def fail_or_wait(job: Training, advance: Advance) -> str:
@@ -97,17 +106,19 @@ def test_a_search_on_ray_is_the_search_in_processes(ray: ModuleType, in_processe
     assert files(folder) == files(in_processes)
 
 
-def test_a_search_whose_worker_died_is_gone_on_with(
+def test_a_search_whose_worker_is_killed_is_the_search_all_the_same(
     ray: ModuleType, in_processes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(sweep, "try_training", die_in_the_second)
-        with pytest.raises(ray.exceptions.WorkerCrashedError):
-            searched(tmp_path, workers=2, on=run_on_ray)
-    assert (tmp_path / "runs" / "config-001-seed0" / "checkpoint.safetensors").exists()
-    assert not (tmp_path / "sweep.json").exists()
+    monkeypatch.setattr(sweep, "try_training", die_once_in_the_second)
     searched(tmp_path, workers=2, on=run_on_ray)
+    assert (tmp_path / "died").exists()
     assert rows(tmp_path) == rows(in_processes)
+
+
+def test_a_task_whose_process_ends_each_time_is_lost_and_the_others_go_on(ray: ModuleType, tmp_path: Path) -> None:
+    jobs = [training(tmp_path, "dies"), training(tmp_path, "lives")]
+    found = {job.name: str(result) for job, result in run_on_ray(die_or_wait, jobs, lambda steps: None, 1)}
+    assert found == {"dies": "its process was killed, 3 times", "lives": "lives"}
 
 
 def test_an_error_is_the_one_that_was_raised_and_stops_the_other_tasks(ray: ModuleType, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from agents.cli import main
 from agents.cli.names import agent_named
 from agents.cli.sweep import SPACES, published
 from agents.report.tradeoff import TradeoffPoint
+from agents.runs.workers import Lost
 from agents.studies import sweep
 from agents.studies.space import draw, read_space, space_of
 from agents.studies.sweep import SweepConfig, over_training, run_sweep
@@ -152,6 +153,38 @@ def test_a_configuration_that_diverges_is_out_of_the_ranking_and_the_search_goes
     assert "4 diverged: 0, 1, 2, 3" in (tmp_path / "sweep.md").read_text()
     monkeypatch.setattr(sweep, "try_training", None)  # neither those that ended nor those that diverged
     assert run_sweep("BexaSAC", several, space, tmp_path, progress=False).winner == 4
+
+
+def test_a_search_that_lost_a_training_names_it_ranks_the_others_and_tries_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = iter([True])
+
+    def on(do: Any, jobs: Any, advance: Any, workers: int) -> Any:
+        for job in jobs:
+            if job.name == "config-000-seed0" and next(lost, False):
+                yield job, Lost("killed by SIGKILL", 3)
+            else:
+                yield job, do(job, lambda steps: True)
+
+    monkeypatch.setattr("agents.runs.workers.run_jobs", on)
+    (tmp_path / "space.toml").write_text(SPACE)
+    words = ["sweep", "bexa-sac", "--env", "Pendulum-v1", "--space", str(tmp_path / "space.toml"), "--steps", "60"]
+    words += ["--configurations", "2", "--finalists", "1", "--seeds", "0", "--eval-every", "60", "--eval-episodes", "1"]
+    words += ["--episodes", "1", "--folder", str(tmp_path / "search")]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "no result of config-000-seed0 (its process was killed by SIGKILL, 3 times)" in said
+    assert f"Go on with the same options and --folder {tmp_path / 'search'}" in said
+    record = json.loads((tmp_path / "search" / "sweep.json").read_text())
+    assert [row["configuration"] for row in record["rows"]] == [1]
+    assert record["diverged"] == {
+        "0": "seed 0: its process was killed by SIGKILL, 3 times; the same command tries again"
+    }
+    assert main(words) == 0
+    record = json.loads((tmp_path / "search" / "sweep.json").read_text())
+    assert sorted(row["configuration"] for row in record["rows"]) == [0, 1]
+    assert record["diverged"] == {}
 
 
 def test_a_finalist_that_diverges_on_another_seed_does_not_win() -> None:
