@@ -9,7 +9,7 @@ import importlib
 import itertools
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,7 @@ import numpy as np
 from gymnasium import spaces
 
 from agents.replay.checksums import require_checksums, write_checksums
+from agents.replay.recordable import require_recordable
 from budget_wrappers.errors import DatasetError, MissingExtraError, NonFiniteError
 from budget_wrappers.functional.finite import storable
 
@@ -329,22 +330,6 @@ def roll_out(policy: Any, env: gym.Env, seed: int, longest: int | None, determin
         terminations=terminations,
         truncations=truncations,
     )
-
-
-def require_recordable(observation: Any, action: Any, reward: Any, step: int, seed: int) -> None:
-    """Raise unless a step can be read back into a replay, which holds float32.
-
-    Raises:
-        NonFiniteError: it names the number, the step and the seed of the episode.
-    """
-    parts = observation.values() if isinstance(observation, Mapping) else [observation]
-    for name, value in (*(("observation", part) for part in parts), ("action", action), ("reward", reward)):
-        array = np.asarray(value)
-        if array.dtype.kind == "f" and not storable(array):
-            raise NonFiniteError(
-                f"the {name} of step {step} of the episode with seed {seed} is {value!r}: expected finite numbers in "
-                "float32, as agents read them; mend the environment or the policy, nothing was written"
-            )
 
 
 def columns_of(observations: list[Any], space: gym.Space) -> Any:
