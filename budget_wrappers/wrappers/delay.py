@@ -133,15 +133,15 @@ class ComputeDelayAction(CostReader, RecordConstructorArgs):
         """
         self._account.begin_step()
         arrivals = self._arrivals
-        arrivals.step(action, self._pending())  # before the inner step: what an action cost decides when it arrives
+        arrivals.step(action, self._pending(early=True))  # before the inner step: what an action cost decides when it arrives
         obs, reward, terminated, truncated, info = self.env.step(copy.deepcopy(arrivals.applied))
         self._pending()  # what was spent inside delays nothing
         info = {**self.amend(info, ended=False), DELAY_KEY: np.float64(arrivals.late)}
         return obs, reward, terminated, truncated, info
 
-    def _pending(self) -> int:
+    def _pending(self, early: bool = False) -> int:
         """Return what was spent since the last call; collecting early does not disturb who closes the account."""
-        total = self._account.collect()
+        total = self._account.collect(early)
         if self._account.episode != self._episode:
             self.begin_episode()
         seen, self._seen = self._seen, total

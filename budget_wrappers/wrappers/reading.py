@@ -34,7 +34,7 @@ class CostReader(gym.Wrapper):
         self.compute_accounts, self._account, self._closes = join_accounts(self.env, meter)
         self._account.acts_inside = find_chooser(self.env) is not None
         self._amends = self.env.has_wrapper_attr("cost_key")  # a RecordComputeStatistics inside
-        self._seen, self._episode = 0, self._account.episode
+        CostReader.begin_episode(self)
 
     @property
     def meter(self) -> ComputeMeter:
@@ -46,7 +46,7 @@ class CostReader(gym.Wrapper):
         obs, info = self.env.reset(seed=seed, options=options)
         if self._closes:
             self._account.discard()
-        self._seen, self._episode = 0, self._account.episode
+        self.begin_episode()
         return obs, info
 
     def read_cost(self) -> int:
@@ -60,8 +60,9 @@ class CostReader(gym.Wrapper):
         return cost
 
     def begin_episode(self) -> None:
-        """Forget the last episode, as a step after its end has begun another: subclasses set back what they sum up."""
+        """Forget the last episode: after a reset, and where a step after its end has begun another."""
         self._seen, self._episode = 0, self._account.episode
+        self._return, self._steps = 0.0, 0  # of those wrappers that sum rewards up
 
     def report(self) -> dict[str, np.float64]:
         """Return what this wrapper knows better than a recorder inside of it."""

@@ -77,12 +77,11 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
         self._stable_info, self._stable_names = stable_info, ()
         self._raw, self._limit = find_attribute(env, "raw_return"), find_attribute(env, "limit_report")
         self._options = find_attribute(env, "option_report")
-        self._last_cost, self._cost, self._return, self._steps, self._repeats = 0, np.float64(0), 0.0, 0, RepeatWatch()
+        self._last_cost, self._cost, self._repeats = 0, np.float64(0), RepeatWatch()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment, drop what is pending on the meter and start an account."""
         obs, info = super().reset(seed=seed, options=options)
-        self._return, self._steps = 0.0, 0
         if self._stable_info and not self._stable_names:
             self._stable_names = (*self._account.by_name()[0], "other")
         return obs, self._write(info, 0, self._stable_info)
@@ -122,11 +121,6 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
         info[self.cost_key] = self._cost
         return obs, reward, terminated, truncated, info
 
-    def begin_episode(self) -> None:
-        """Forget the last episode, as a step after its end has begun another."""
-        super().begin_episode()
-        self._return, self._steps = 0.0, 0
-
     def compute_summary(self) -> dict[str, Any]:
         """Return the account of the episode so far, as ``info["compute"]`` holds it."""
         total, steps = self._account.total, self._steps
@@ -149,12 +143,15 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
     def _write(self, info: dict[str, Any], cost: int, with_summary: bool) -> dict[str, Any]:
         """Return a copy of ``info`` with our keys: some environments hand out one dict again and again."""
         if self.cost_key in info or (with_summary and SUMMARY_KEY in info):
-            raise InfoKeyError(
-                f"info has {sorted(info)} and {self.cost_key!r} and {SUMMARY_KEY!r} are ours; {self.env} writes one of "
-                "them inside. Choose another place for the cost, RecordComputeStatistics(env, key='compute_cost')."
-            )
-        summary = {SUMMARY_KEY: self.compute_summary()} if with_summary else {}
-        return {**info, self.cost_key: np.float64(cost), **summary}
+            raise _taken(info, self.cost_key, self.env)
+        return {**info, self.cost_key: np.float64(cost)} | ({SUMMARY_KEY: self.compute_summary()} if with_summary else {})
+
+
+def _taken(info: dict[str, Any], key: str, env: gym.Env) -> InfoKeyError:
+    return InfoKeyError(
+        f"info has {sorted(info)} and {key!r} and {SUMMARY_KEY!r} are ours; {env} writes one of them inside. Choose "
+        "another place for the cost, RecordComputeStatistics(env, key='compute_cost')."
+    )
 
 
 def _fold(counts: dict[str, int], names: tuple[str, ...]) -> dict[str, int]:

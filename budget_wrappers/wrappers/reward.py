@@ -75,7 +75,7 @@ class ComputePenaltyReward(CostReader, RecordConstructorArgs):
         inner = find_attribute(env, "raw_return")
         self._writes_raw = inner is None
         self.raw_return: RawReturn = RawReturn() if inner is None else inner
-        self._return, self._steps, self._warned = 0.0, 0, False
+        self._warned = False
 
     def set_weight(self, weight: float) -> None:
         """Change the reward per FLOP from the next step on.
@@ -89,9 +89,6 @@ class ComputePenaltyReward(CostReader, RecordConstructorArgs):
         """Reset the environment, drop what is pending on the meter and start an account."""
         refuse_second_penalty(self, self.meter)  # a weight inside may have been set since
         obs, info = super().reset(seed=seed, options=options)
-        if self._writes_raw:
-            self.raw_return.value = 0.0
-        self._return, self._steps = 0.0, 0
         return obs, self.amend(info, ended=False)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -124,7 +121,6 @@ class ComputePenaltyReward(CostReader, RecordConstructorArgs):
         super().begin_episode()
         if self._writes_raw:
             self.raw_return.value = 0.0
-        self._return, self._steps = 0.0, 0
 
     def report(self) -> dict[str, np.float64]:
         """Return the return after this penalty."""

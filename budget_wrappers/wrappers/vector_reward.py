@@ -60,13 +60,11 @@ class ComputeVectorReward(CostReader, RecordConstructorArgs):
         inner: gym.spaces.Box | None = reward_space_of(env)
         self.reward_space = reward_space_with_cost(inner)
         self._extends = inner is not None
-        self._steps = 0
         self.reward_dim = self.reward_space.shape[0]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment, drop what is pending on the meter and start an account."""
         refuse_second_penalty(self, self.meter)  # a weight inside may have been set since
-        self._steps = 0
         return super().reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, np.ndarray, bool, bool, dict[str, Any]]:

@@ -91,8 +91,7 @@ class SubPolicyAction(VectorChooser, RecordConstructorArgs):
         self.raw_return.value = np.zeros(self._n)
         self._acting = RowActing(env, self.sub_policies, self.meter)
         self._subscribers: list[Subscriber] = []
-        self._observations: Any = None
-        self._started = False
+        self._observations, self._started = None, False
 
     def set_weight(self, weight: float) -> None:
         """Change the penalty's weight from the next step on; raises ConfigError and CostError."""
