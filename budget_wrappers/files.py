@@ -6,12 +6,13 @@ folder, a study's folder) are opened by ``read_text``, ``read_bytes`` and ``appe
 
 import dataclasses
 import json
-import math
 import os
+import re
 import secrets
 import stat
+import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args, get_origin
@@ -73,10 +74,20 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def remove_partials(folder: Path) -> None:
-    """Remove the files that killed processes were writing in ``folder``; only for a folder's one writer."""
+def remove_partials(folder: Path, former: Iterable[str] = ()) -> None:
+    """Remove the files that killed processes were writing in ``folder``; only for a folder's one writer.
+
+    Files of other names, which end alike, are somebody's own and stay; so do folders and links.
+
+    Args:
+        folder: of files that ``replacing`` writes.
+        former: files of the folder. Earlier versions wrote them under ``<name>.partial`` and ``<name>.<pid>.partial``.
+    """
+    kinds = [r".+\.\d+\.[0-9a-f]{8}", *(rf"{re.escape(name)}(\.\d+)?" for name in former)]
+    ours = re.compile(f"({'|'.join(kinds)}){re.escape(PARTIAL)}", re.DOTALL)
     for left_over in folder.glob(f"*{PARTIAL}"):
-        left_over.unlink(missing_ok=True)
+        if ours.fullmatch(left_over.name) and stat.S_ISREG(left_over.lstat().st_mode):
+            left_over.unlink(missing_ok=True)
 
 
 # ---- folders that somebody else may have made -----------------------------------------------------------------------
@@ -213,6 +224,15 @@ def unsealed(text: str) -> dict[str, Any]:
     return data
 
 
+def is_number(value: Any, largest: float = sys.float_info.max) -> bool:
+    """Tell whether a value of JSON is a number whose size is at most ``largest``: neither a truth, NaN nor infinity.
+
+    JSON has whole numbers of any size; one above the range of floats is none that can be computed with.
+    """
+    # A comparison of a whole number and a float is exact. math.isfinite would convert it, which raises OverflowError.
+    return type(value) in (int, float) and -largest <= value <= largest
+
+
 def require_types(cls: type, data: Any) -> None:
     """Raise unless plain data hold each field of a dataclass, in the type that it is annotated with, and nothing else.
 
@@ -242,7 +262,7 @@ def _is_a(value: Any, kind: Any) -> bool:
     if get_args(kind):
         return any(_is_a(value, one) for one in get_args(kind))
     if kind is float:
-        return type(value) in (int, float) and math.isfinite(value)
+        return is_number(value)
     return value is None if kind is type(None) else type(value) is kind
 
 
@@ -250,6 +270,7 @@ __all__ = [
     "appending",
     "checksum_of",
     "inside",
+    "is_number",
     "json_of",
     "linked",
     "opened_to_read",

@@ -4,6 +4,7 @@ The header is JSON in the file's metadata, under a key that names the kind of fi
 """
 
 import json
+import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from budget_wrappers.errors import CheckpointError
-from budget_wrappers.files import CHECKSUM, replacing
+from budget_wrappers.files import CHECKSUM, not_a_file, replacing
 
 REMEDY = "the file was damaged, take another copy"
 
@@ -51,12 +52,19 @@ def checksum(tensor: Tensor) -> int:
     return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), start) if tensor.numel() else start
 
 
+def require_regular(path: str | Path) -> None:
+    """Raise ``CheckpointError`` for a pipe, a device or a folder, which would be waited for without end."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise not_a_file(Path(path))
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """Return a safetensors file's metadata, as they are.
 
     Raises:
         CheckpointError: a file that cannot be read, or is not a whole safetensors file.
     """
+    require_regular(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return dict(file.metadata() or {})
@@ -75,6 +83,7 @@ def read_tensors(path: Path, checksums: Mapping[str, Any], wanted: Any = lambda 
     Raises:
         CheckpointError: a file that is not whole, other tensors than those with a checksum, or one with another.
     """
+    require_regular(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             names = list(file.keys())

@@ -6,6 +6,7 @@ from one goes on to the same numbers, bit for bit, on the same machine and threa
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ from agents.loop.structure import take_structure
 from agents.loop.versions import versions
 from agents.nets.moments import optimizer_state, require_moments
 from budget_wrappers.errors import BudgetError, CheckpointError, UntrustedFileError
+from budget_wrappers.files import opened_to_read
 from budget_wrappers.tensor_files import checksum, read_metadata, read_tensors, write_tensors
 
 SUFFIX = ".safetensors"
@@ -165,7 +167,8 @@ def read(path: str | Path, tensors: bool = True, replay: bool = True) -> tuple[d
 def refuse_code(path: Path) -> None:
     """Raise for formats that run code when they are loaded, and for files that are not there."""
     try:
-        with path.open("rb") as file:
+        # The user may name a link. Whatever it leads to, a pipe would be waited for without end.
+        with opened_to_read(Path(os.path.realpath(path))) as file:
             start = file.read(HEADER_AT + 1)
     except OSError as error:
         raise CheckpointError(

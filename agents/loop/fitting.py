@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from agents.loop.header import COUNTERS
 from budget_wrappers.errors import BudgetError, CheckpointError, ConfigError
+from budget_wrappers.files import is_number
 from budget_wrappers.metering import ComputeMeter
 
 REMEDY = "take a file that `save` wrote"
@@ -177,7 +178,7 @@ def require_alike(own: Any, stored: Any, where: str, path: str | Path) -> None:
         expected = None if type(stored) is type(own) else f"a {type(own).__name__}"
     elif isinstance(own, int):
         expected = None if type(stored) is int and 0 <= stored < 2**63 else "a whole number of 0 or more"
-    elif stored is not None and not (type(stored) in (int, float) and math.isfinite(stored)):
+    elif stored is not None and not is_number(stored):
         expected = "a finite number or null"
     if expected is not None:
         raise CheckpointError(f"{path}: {where} is {stored!r}: expected {expected}; {REMEDY}")

@@ -1,6 +1,5 @@
 """Optimizers of a checkpoint: their ``state_dict`` from its flat entries, complete or refused."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from budget_wrappers.errors import CheckpointError
+from budget_wrappers.files import is_number
 
 
 def optimizer_state(
@@ -91,4 +91,4 @@ def _alike(own: Any, stored: Any) -> bool:
         return same and all(share < 1 for share in stored)
     if own is None or isinstance(own, (bool, str)):
         return type(own) is type(stored)
-    return type(stored) in (int, float) and math.isfinite(stored) and stored >= 0
+    return is_number(stored) and stored >= 0

@@ -1,8 +1,9 @@
 """Reading comparisons that somebody else may have written: types and sizes of everything that is computed with."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
+
+from budget_wrappers import files
 
 CONVENTIONS = ("matmul", "all")
 
@@ -61,7 +62,7 @@ def checked_point(point: Any) -> dict[str, Any]:
 
 def is_number(value: Any) -> bool:
     """Tell whether ``value`` is a number that can be computed with."""
-    return type(value) in (int, float) and math.isfinite(value) and abs(value) <= LARGEST
+    return files.is_number(value, LARGEST)
 
 
 def _require(holds: bool, name: str, value: Any, expected: str) -> None:

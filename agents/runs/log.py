@@ -33,6 +33,8 @@ except ImportError:  # not on Windows, where runs are not guarded against a seco
     fcntl = None  # type: ignore[assignment]
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
+OWN_FILES = (CHECKPOINT, BEST, "boundary.safetensors", CONFIG, RUN, METRICS, "tradeoff.json")
+"""Files that earlier versions wrote under ``<name>.partial`` first."""
 
 
 class RunFolder:
@@ -71,7 +73,7 @@ class RunFolder:
             raise
         self.tensorboard = tensorboard
         self._events: Any = None
-        remove_partials(self.path)
+        remove_partials(self.path, OWN_FILES)
 
     def _begin(self, config: Mapping[str, Any], command: str | None) -> None:
         """Write what the run is made with, unless the folder holds a run."""

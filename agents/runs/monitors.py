@@ -22,6 +22,7 @@ from agents.loop.evaluate import EVALUATION_SEED, evaluate_policy, undisturbed
 from agents.report.video import record_episode
 from agents.runs.log import RunFolder
 from budget_wrappers.arguments import a_count, a_flag, an_instance
+from budget_wrappers.files import replacing
 
 BOUNDARY = "boundary.safetensors"
 """In a run folder whose checkpoint lies within an episode: the last one that lies at an episode's end."""
@@ -286,13 +287,12 @@ class Checkpoint(Callback):
     def finish(self, agent: Any) -> None:
         """Save at the end of training, wherever that is, and keep the last exact checkpoint where this one is not."""
         if not self.exact and self.saved_exactly:
-            partial = self.boundary.with_name(f"{BOUNDARY}.partial")
-            partial.unlink(missing_ok=True)
-            try:
-                os.link(self.path, partial)
-            except OSError:  # a file system without links
-                shutil.copyfile(self.path, partial)
-            partial.replace(self.boundary)
+            with replacing(self.boundary) as partial:
+                partial.unlink()
+                try:
+                    os.link(self.path, partial)
+                except OSError:  # a file system without links
+                    shutil.copyfile(self.path, partial)
         self.save(agent)
         if self.exact:
             self.forget_boundary()

@@ -15,6 +15,7 @@ from budget_wrappers.files import (
     CHECKSUM,
     checksum_of,
     inside,
+    is_number,
     json_of,
     opened_to_read,
     read_text,
@@ -178,15 +179,15 @@ def numbers_in(rows: Iterator[dict[str, Any]], *keys: str) -> list[tuple[float, 
     """Return the numbers that rows hold under ``keys``.
 
     Raises:
-        CheckpointError: a row without one of them.
+        CheckpointError: a row without one of them, or with one that is not finite as a float.
     """
     found = []
     for row in rows:
         values = [row.get(key) for key in keys]
-        if not all(type(value) in (int, float) for value in values):
+        if not all(map(is_number, values)):
             raise CheckpointError(
-                f"a row of the metrics has {dict(zip(keys, values, strict=True))}: expected numbers; take another copy "
-                "of the run folder"
+                f"a row of the metrics has {str(dict(zip(keys, values, strict=True)))[:200]}: expected finite "
+                "numbers; take another copy of the run folder"
             )
         found.append(tuple(values))
     return found
