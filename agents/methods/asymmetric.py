@@ -150,6 +150,7 @@ class Asymmetric(CompositeAgent):
                 longest=max(self.options.durations),
                 gamma=config.gamma,
                 device=config.device,
+                reward_scale=self.master.config.reward_scale,
             )
         return OptionReplay(replay, "duration" if config.bootstrap == "gamma_n" else "one")
 

@@ -15,9 +15,10 @@ from gymnasium import spaces
 from gymnasium.wrappers import NormalizeReward
 from torch import Tensor
 
-from agents.replay.buffers import Batch, ReplayBuffer, require_storable
+from agents.replay.buffers import Batch, ReplayBuffer
 from budget_wrappers.arguments import a_count, a_function, an_instance
-from budget_wrappers.errors import ConfigError, SpaceError
+from budget_wrappers.errors import ConfigError, NonFiniteError, SpaceError
+from budget_wrappers.functional.finite import LARGEST, storable
 
 GoalReward = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -87,10 +88,24 @@ def goal_reward(env: Any) -> GoalReward:
 
     def rewards(achieved: np.ndarray, desired: np.ndarray) -> np.ndarray:
         paid = np.asarray(compute(achieved, desired, {}))
-        require_storable("reward", paid, "that compute_reward returns for other goals")
+        require_payable(paid, LARGEST)
         return paid.astype(np.float32, copy=False)
 
     return rewards
+
+
+def require_payable(paid: np.ndarray, largest: float, over: str = "") -> None:
+    """Raise unless every reward of another goal is finite in float32 and at most ``largest``.
+
+    Raises:
+        NonFiniteError: with the rewards, the bound and the remedy.
+    """
+    if not storable(paid, largest):
+        raise NonFiniteError(
+            f"the reward that compute_reward returns for other goals{over} is {paid!r}: expected finite "
+            f"numbers in float32, of at most {largest:.3g} so that what is learnt from them is finite, too; mend or scale the environment's "
+            "compute_reward, lower reward_scale, or set hindsight=0"
+        )
 
 
 class HindsightReplay(ReplayBuffer):
@@ -195,9 +210,15 @@ class HindsightReplay(ReplayBuffer):
         return batch._replace(observation=observation, next_observation=following, reward=reward)
 
     def rewards_under(self, index: Tensor, goal: Tensor) -> Tensor:
-        """Return what the transitions at ``index`` ``(n,)`` are paid when asked for ``goal`` ``(n, G)``."""
+        """Return what the transitions at ``index`` ``(n,)`` are paid when asked for ``goal`` ``(n, G)``.
+
+        Raises:
+            NonFiniteError: a reward above ``largest_reward``.
+        """
         reached = self.next_observation[index][:, self.goals.achieved].cpu().numpy()
-        return torch.as_tensor(self.reward_of(reached, goal.cpu().numpy()), device=self.device)
+        paid = np.asarray(self.reward_of(reached, goal.cpu().numpy()))
+        require_payable(paid, self.largest_reward)
+        return torch.as_tensor(paid, device=self.device)
 
     def _draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Return ``count`` places of finished episodes, uniformly; ranks whose place was overwritten are redrawn."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from agents.replay.buffers import require_storable
-from agents.replay.hindsight import HindsightReplay
+from agents.replay.hindsight import HindsightReplay, require_payable
 from budget_wrappers.wrappers.options import PrimitiveTransition
 
 
@@ -81,12 +81,18 @@ class HindsightOptions(HindsightReplay):
         super().add(observation, action, reward, *rest)
 
     def rewards_under(self, index: Tensor, goal: Tensor) -> Tensor:
-        """Return ``Σ r(achieved, goal) − price`` of the options at ``index``, over the steps that each lasted."""
+        """Return ``Σ r(achieved, goal) − price`` of the options at ``index``, over the steps that each lasted.
+
+        Raises:
+            NonFiniteError: a sum above ``largest_reward``.
+        """
         steps = torch.arange(self.reached.shape[1], device=self.device) < self.lasted[index, None]
         option = torch.arange(len(index), device=self.device)[:, None].expand_as(steps)[steps]
         each = self.reward_of(self.reached[index][steps].cpu().numpy(), goal[option].cpu().numpy())
         total = torch.zeros(len(index), device=self.device)
-        return total.index_add(0, option, torch.as_tensor(each, device=self.device)) - self.price[index]
+        total = total.index_add(0, option, torch.as_tensor(each, device=self.device)) - self.price[index]
+        require_payable(total.cpu().numpy(), self.largest_reward, " over the steps of options")
+        return total
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the filled part of every array. Open episodes are closed."""

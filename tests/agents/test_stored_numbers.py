@@ -1,6 +1,7 @@
 """Numbers as they are stored: finite in float32, which replays and networks hold, at every door into a replay."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,21 @@ def test_reward_of_another_goal_is_looked_at_in_float32(paid: float) -> None:
     env.compute_reward = lambda achieved, desired, info: np.full(len(achieved), paid)
     with pytest.raises(NonFiniteError, match=r"reward that compute_reward returns for other goals"):
         goal_reward(env)(np.zeros((3, 1)), np.zeros((3, 1)))
+
+
+def test_reward_of_another_goal_times_the_scale_is_finite() -> None:
+    def paid(achieved: np.ndarray, desired: np.ndarray) -> np.ndarray:
+        return np.full(len(achieved), 1e38, dtype=np.float32)  # 1e38 · 10 is above 3.4e38, the largest of float32
+
+    for scale, refusal in (
+        (1.0, nullcontext()),
+        (10.0, pytest.raises(NonFiniteError, match=r"compute_reward.*3.4e\+37")),
+    ):
+        replay = HindsightReplay(8, (2,), (), GOALS, paid, discrete=True, reward_scale=scale)
+        replay.add(**transition(), streams=(0,))
+        replay.forget_unfinished()
+        with refusal:
+            replay.rewards_under(torch.tensor([0]), torch.zeros(1, 1))
 
 
 @pytest.mark.parametrize("error", [np.nan, np.inf])

@@ -11,7 +11,7 @@ from agents.methods.asymmetric import Asymmetric, AsymmetricConfig
 from agents.replay.hindsight import GoalSlices
 from agents.replay.hindsight_options import HindsightOptions, OptionTrace
 from agents.runs.monitors import Checkpoint
-from budget_wrappers.errors import ConfigError, SpaceError
+from budget_wrappers.errors import ConfigError, NonFiniteError, SpaceError
 from budget_wrappers.wrappers.options import PrimitiveTransition
 from tests.agents.methods.test_asymmetric import SETTINGS, Counter, weights
 from tests.agents.test_hindsight import Line
@@ -124,3 +124,19 @@ def test_a_resumed_run_is_the_same(goals: int, tmp_path: Path) -> None:
     second = Asymmetric.load(path, Line(discrete=False, length=7))
     second.learn(70 - second.num_timesteps)
     assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(second), strict=True))
+
+
+def test_rewards_under_another_goal_are_finite_over_the_steps_of_an_option() -> None:
+    replay = two_options()
+    replay.reward_of = lambda achieved, desired: np.full(len(achieved), 1.5e38, dtype=np.float32)
+    goal = torch.zeros(1, 1)
+    # The first option lasted 3 steps, the second one 2: 4.5e38 is above 3.4e38, the largest of float32.
+    assert float(replay.rewards_under(torch.tensor([1]), goal)) == pytest.approx(3e38)
+    with pytest.raises(NonFiniteError, match=r"compute_reward .* of at most 3.4e\+38"):
+        replay.rewards_under(torch.tensor([0]), goal)
+
+
+def test_options_know_the_scale_of_the_masters_rewards() -> None:
+    agent = make(master_hindsight=4, master_reward_scale=10.0)
+    largest = float(np.finfo(np.float32).max)
+    assert agent.master.replay.replay.largest_reward == pytest.approx(largest / 10)
