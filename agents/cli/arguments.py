@@ -13,7 +13,7 @@ import tyro
 
 from agents.cli.names import nearest
 from agents.cli.tables import flag_of, flags_of, key_of, read_toml
-from agents.runs.records import require_own_module
+from agents.runs.records import NAME, TRUST, require_own_module
 from budget_wrappers.errors import ConfigError
 
 Parsed = TypeVar("Parsed")
@@ -88,7 +88,7 @@ def parse(
         files = files_of(arguments) if "config" in kinds else []
     words: list[str] = []
     for path, table in files:
-        require_own_environment(table, path, arguments)
+        require_own_environment(table, path, arguments, "trust" in kinds)
         words += meant(flags_of(table, known, path, kinds=kinds), aliases, f"{path}: ")
     words += meant(arguments, aliases)
     options = tyro.cli(form, args=words, prog=prog, description=description or None)
@@ -96,15 +96,21 @@ def parse(
     return options
 
 
-def require_own_environment(table: Mapping[str, Any], path: str, arguments: Sequence[str]) -> None:
+def require_own_environment(table: Mapping[str, Any], path: str, arguments: Sequence[str], trusting: bool) -> None:
     """Raise for a file's environment that has a module imported, unless the command line names one, or trusts the file.
+
+    Args:
+        table: of the file.
+        path: of the file.
+        arguments: the command line after the verb.
+        trusting: whether the verb has ``--trust``.
 
     Raises:
         UntrustedFileError: see ``agents.runs.records.require_own_module``.
     """
     env_id = table.get("env")
     if isinstance(env_id, str) and value_of("--env", arguments) is None and not Path(path).is_relative_to(PRESETS):
-        require_own_module(env_id, path, "--trust" in arguments)
+        require_own_module(env_id, path, "--trust" in arguments, (*(TRUST if trusting else ()), *NAME))
 
 
 def require_asked(options: Any, arguments: Sequence[str]) -> None:

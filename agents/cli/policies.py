@@ -14,6 +14,7 @@ from agents.loop.checkpoint import load_agent, read_header
 from agents.loop.interface import require_same_spaces
 from agents.loop.known_methods import title_of
 from agents.runs.log import BEST, CHECKPOINT, read_config
+from agents.runs.records import NAME, TRUST
 from agents.runs.run_config import RunConfig, require_same_run
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, is_exit_policy
 from budget_wrappers.errors import CheckpointError, ConfigError
@@ -58,7 +59,7 @@ def setup_of(options: PolicyOptions) -> tuple[Path, RunConfig]:
     require(options.seed >= 0, "seed", options.seed, "0 or more")
     path, config = options.policy, None
     if path.is_dir():
-        record = read_config(path, options.trust or options.env is not None)["run"]
+        record = read_config(path, options.trust or options.env is not None, (*TRUST, *NAME))["run"]
         path = inside(path, BEST if options.which == "best" else CHECKPOINT)
         if options.env is None:
             config = RunConfig.of(record)

@@ -6,6 +6,7 @@ plain text, so that ``eval`` and ``play`` open the same ones; whether to trust a
 
 import os
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from agents.cli.names import agent_called
@@ -50,6 +51,11 @@ def _open(reference: str) -> AgentPolicy:
     # A meter of its own: the wrapper charges what the sub-policy declares.
     agent = load_agent(agent_class, path, None, ComputeMeter(), replay=False)
     return AgentPolicy(agent, agent.flops_per_action, name_of(given), batched=True, convention=agent.meter.convention)
+
+
+def any_zip(references: Iterable[str]) -> bool:
+    """Tell whether one of the paths is that of a zip, which is opened with trust alone."""
+    return any(os.path.isfile(path) and zipfile.is_zipfile(path) for path in references)
 
 
 def name_of(given: Path) -> str:

@@ -1,6 +1,7 @@
 """``budget train``: an agent or a recipe on an environment, from the start or from a run's last checkpoint."""
 
 import dataclasses
+import shlex
 import signal
 import time
 from collections.abc import Sequence
@@ -24,9 +25,10 @@ from agents.cli.arguments import (
 from agents.cli.methods import Group, aliases_of, fields_for, groups_of, methods_of
 from agents.cli.names import AGENTS, agent_called, agent_named
 from agents.cli.paths import require_folder
-from agents.cli.sub_policies import open_sub_policies_with
+from agents.cli.sub_policies import any_zip, open_sub_policies_with
 from agents.loop.known_methods import METHODS
 from agents.runs.log import read_config
+from agents.runs.records import foreign_module
 from agents.runs.run import Run
 from agents.runs.run_config import RunConfig
 
@@ -98,7 +100,8 @@ def resume(options: ResumeOptions) -> int:
 def train(training: Run) -> int:
     """Train, tell what came of it and return the exit code."""
     folder = training.folder.path
-    again = f"budget train --resume {folder}"
+    trusted = foreign_module(training.config.env) is not None or any_zip(training.config.sub_policies)
+    again = shlex.join(["budget", "train", "--resume", str(folder), *(["--trust"] if trusted else [])])
     try:
         finished = training.train(progress_bar=True)
         if training.stop.reason is not None:
@@ -107,7 +110,9 @@ def train(training: Run) -> int:
             return 128 + (training.stop.reason or signal.SIGINT)
         result = training.report().summary()
     except KeyboardInterrupt:
-        say(f"Stopped at once. Go on from the last checkpoint with: {again}")
+        begun = training.folder.checkpoint.exists()
+        where = ". Go on from the last checkpoint" if begun else " before the first checkpoint. Begin again"
+        say(f"Stopped at once{where} with: {again}")
         raise
     say(
         f"{training.config.env}: return {result['return']:.1f} ± {result['return_std']:.1f} over "

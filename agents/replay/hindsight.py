@@ -102,9 +102,9 @@ def require_payable(paid: np.ndarray, largest: float, over: str = "") -> None:
     """
     if not storable(paid, largest):
         raise NonFiniteError(
-            f"the reward that compute_reward returns for other goals{over} is {paid!r}: expected finite "
-            f"numbers in float32, of at most {largest:.3g} so that what is learnt from them is finite, too; mend or scale the environment's "
-            "compute_reward, lower reward_scale, or set hindsight=0"
+            f"the reward that compute_reward returns for other goals{over} is {paid!r}: expected finite numbers in "
+            f"float32, of at most {largest:.3g} so that what is learnt from them is finite, too; scale the rewards of "
+            "the environment's compute_reward, lower reward_scale, or set hindsight=0"
         )
 
 

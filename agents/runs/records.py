@@ -6,7 +6,7 @@ imported because a file names it.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,33 +29,42 @@ METRICS, CONFIG, RUN = "metrics.jsonl", "config.json", "run.json"
 OWN_MODULES = ("agents.studies.environments", "agents.recipes.environments")
 """Modules with environments that are this package's: the second is the former name of the first."""
 
+TRUST, NAME = ("pass --trust (in Python trust=True)",), ("name the environment yourself with --env {env_id}",)
+"""What a user who trusts a file's maker can do about an environment of another module; not every verb has both."""
+
 NEARLY_CHECKSUM = re.compile("|".join(f"{CHECKSUM[:at]}.?{CHECKSUM[at + 1 :]}" for at in range(len(CHECKSUM))))
 
 
-def require_own_module(env_id: str, where: str | Path, trust: bool = False) -> None:
+def foreign_module(env_id: str) -> str | None:
+    """Return the module that Gymnasium imports for an environment's id; ``None`` for none and for this package's."""
+    module, colon, _ = env_id.rpartition(":")
+    return module if colon and module not in OWN_MODULES else None
+
+
+def require_own_module(env_id: str, where: str | Path, trust: bool = False, remedies: Sequence[str] = TRUST) -> None:
     """Raise for an environment's id that has Gymnasium import a module which is not this package's.
 
     Args:
         env_id: that a file names.
         where: the file.
         trust: whether the user trusts who made the file.
+        remedies: of ``TRUST`` and ``NAME``, those that the caller has.
 
     Raises:
         UntrustedFileError: ``module:id`` of another module.
     """
-    module, colon, _ = env_id.rpartition(":")
-    if colon and not trust and module not in OWN_MODULES:
+    module = foreign_module(env_id)
+    if module is not None and not trust:
         raise UntrustedFileError(
             f"{where} names the environment {env_id!r}: expected an id without a module, as importing {module!r} can "
-            "run any code. If you trust who made the file, pass --trust (in Python trust=True), or name the "
-            f"environment yourself with --env {env_id}"
+            f"run any code. If you trust who made the file, {', or '.join(remedies).format(env_id=env_id)}"
         )
 
 
 # ---- JSON objects ---------------------------------------------------------------------------------------------------
 
 
-def read_config(folder: Path, trust: bool = True) -> dict[str, Any]:
+def read_config(folder: Path, trust: bool = True, remedies: Sequence[str] = TRUST) -> dict[str, Any]:
     """Return the ``config.json`` of a run folder: under ``"agent"`` a name, under ``"settings"`` and ``"run"`` tables.
 
     ``"methods"`` holds the budget methods that the agent was given; where the file has none, an empty table.
@@ -63,6 +72,7 @@ def read_config(folder: Path, trust: bool = True) -> dict[str, Any]:
     Args:
         folder: of the run.
         trust: whether its environment may name a module to import.
+        remedies: see ``require_own_module``.
 
     Raises:
         ConfigError: it is not there, not JSON, lacks any of these or has anything else.
@@ -80,7 +90,7 @@ def read_config(folder: Path, trust: bool = True) -> dict[str, Any]:
         raise ConfigError(f"{path} has the keys {', '.join(unknown)}: expected {', '.join(kinds)} alone; remove them")
     env_id = config["run"].get("env")
     if isinstance(env_id, str):
-        require_own_module(env_id, path, trust)
+        require_own_module(env_id, path, trust, remedies)
     return config
 
 
