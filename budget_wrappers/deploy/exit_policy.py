@@ -7,7 +7,6 @@ checksum.
 import dataclasses
 import itertools
 import json
-import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +20,9 @@ from safetensors.torch import load_file
 
 from budget_wrappers.arguments import a_count, a_number, an_instance
 from budget_wrappers.deploy.exit_acting import ExitForward
-from budget_wrappers.errors import BudgetError, CheckpointError, ConfigError, SpaceError
-from budget_wrappers.functional.finite import finite
+from budget_wrappers.errors import BudgetError, CheckpointError, ConfigError, NonFiniteError, SpaceError
+from budget_wrappers.files import CHECKSUM, is_number
+from budget_wrappers.functional.finite import LARGEST, finite
 from budget_wrappers.metering import ComputeMeter, get_meter
 from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.modules.weights import refuse_output, require_finite_weights
@@ -34,6 +34,9 @@ FORMAT = "budget_wrappers exit policy 2"
 WITHOUT_CHECKSUMS = "budget_wrappers exit policy 1"
 """The format of earlier versions: such a file is opened with a warning."""
 HEADER = "budget_wrappers_exit_policy"
+KEYS = ("format", "inputs", "outputs", "hidden", "exit_after", "activation", "reads_budget", "budget", "action_map")
+KEYS += ("bound", "keys", CHECKSUM)
+"""Of a header; files of earlier versions lack some."""
 _REMEDY = (
     "pass what the environment that the policy was made for returns; for dictionaries of vectors make the policy with "
     "concatenation=Concatenation.of(space), or wrap the environment in gymnasium.wrappers.FlattenObservation"
@@ -47,7 +50,7 @@ class Normalisation:
     Attributes:
         mean: shape ``(inputs,)``.
         std: shape ``(inputs,)``, above 0.
-        bound: above 0.
+        bound: above 0, finite in float32.
 
     Raises:
         ConfigError: numbers that are none of these.
@@ -59,8 +62,9 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         mean, std = np.asarray(self.mean), np.asarray(self.std)
-        numbers = np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()
-        bounded = isinstance(self.bound, int | float) and not isinstance(self.bound, bool) and 0 < self.bound < math.inf
+        numbers = mean.dtype.kind in "fiu" and std.dtype.kind in "fiu"
+        numbers = numbers and np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()
+        bounded = isinstance(self.bound, int | float) and type(self.bound) is not bool and 0 < self.bound <= LARGEST
         if mean.ndim != 1 or mean.shape != std.shape or not numbers or not bounded:
             raise ConfigError(
                 f"a normalisation by mean {mean}, std {std} and bound {self.bound!r}: expected vectors of one length, "
@@ -129,7 +133,7 @@ class BudgetedExitPolicy:
 
         Raises:
             SpaceError: an observation of another shape than the network's input.
-            NonFiniteError: one with NaN or infinity, or an output of the network with them.
+            NonFiniteError: one with NaN or infinity, or an output of the network or an action with them.
         """
         given = observation if self.concatenation is None else self.concatenation(observation)
         rows, batched = checked_rows(given, self.network.inputs, remedy=_REMEDY)
@@ -138,6 +142,11 @@ class BudgetedExitPolicy:
         if not finite(output):
             refuse_output(self.network, output)
         actions = self.action_map.actions(output)
+        if actions.dtype.kind == "f" and not finite(actions):
+            raise NonFiniteError(
+                f"the action is {actions!r} of the output {output!r}: expected finite numbers; make the policy with an "
+                "action_map of other bounds"
+            )
         return (actions if batched else actions[0]), state
 
     def require_spaces(self, observation: gym.Space, action: gym.Space) -> None:
@@ -195,6 +204,8 @@ class BudgetedExitPolicy:
         header = read_header(path)
         tensors = _tensors_of(path, header)
         try:
+            _require_header(header)
+            _require_tensors(tensors)
             _require_widths(header, tensors)
             with torch.random.fork_rng(devices=[]):
                 network = EarlyExitNetwork(
@@ -211,13 +222,13 @@ class BudgetedExitPolicy:
             normalisation = None
             if parts != [None, None] or header["bound"] is not None:
                 normalisation = Normalisation(*(part.numpy() for part in parts), header["bound"])
-            action_map, budget = ActionMap.from_dict(header["action_map"]), float(header["budget"])
+            action_map, budget = ActionMap.from_dict(header["action_map"]), header["budget"]
             finite = all(bool(value.isfinite().all()) for value in own.values())
-            fitting = len(action_map.low) in (0, network.outputs) and 0 <= budget < math.inf
+            fitting = len(action_map.low) in (0, network.outputs) and budget >= 0
             if not finite or not fitting or (normalisation and len(normalisation.mean) != network.inputs):
                 raise ConfigError("weights, bounds, normalisation or budget that do not fit each other")
             keys = header.get("keys")  # older files have none
-            concatenation = None if keys is None else Concatenation(tuple(map(str, keys)))
+            concatenation = None if keys is None else Concatenation(tuple(keys))
             return cls(network, action_map, budget, normalisation, meter, seed, concatenation)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError, BudgetError) as error:
             raise CheckpointError(
@@ -276,6 +287,32 @@ def _tensors_of(path: Path, header: Mapping[str, Any]) -> dict[str, torch.Tensor
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): expected a whole safetensors file") from error
+
+
+def _require_header(header: Mapping[str, Any]) -> None:
+    """Raise ``ConfigError`` unless a header has the keys that ``save`` writes, whose numbers and texts are such."""
+    if unknown := sorted(header.keys() - set(KEYS)):
+        raise ConfigError(f"the header has the keys {', '.join(unknown)}: expected {', '.join(KEYS)} alone")
+    for name in ("budget", "bound"):
+        if not is_number(header[name]) and not (name == "bound" and header[name] is None):
+            raise ConfigError(f"{name}={str(header[name])[:100]!r}: expected a finite number")
+    keys = header.get("keys")
+    if keys is not None and not (isinstance(keys, list) and keys and all(isinstance(key, str) for key in keys)):
+        raise ConfigError(f"keys={keys!r}: expected a list of texts")
+    depths = header["exit_after"]
+    if not isinstance(depths, list) or not all(type(depth) is int for depth in depths):
+        raise ConfigError(f"exit_after={depths!r}: expected a list of whole numbers")
+
+
+def _require_tensors(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise ``ConfigError`` for tensors that are none of a policy's, or no real floating-point numbers."""
+    for name, tensor in tensors.items():
+        if not name.startswith("network/") and name not in ("normalisation/mean", "normalisation/std"):
+            raise ConfigError(f"the entry {name!r}: expected those of a network and of a normalisation")
+        # Loading would convert whole numbers, and drop the imaginary parts of complex ones. A normalisation may be
+        # of whole numbers, as ``Normalisation`` takes them.
+        if not tensor.is_floating_point() and (name.startswith("network/") or tensor.is_complex()):
+            raise ConfigError(f"the entry {name!r} is of {tensor.dtype}: expected real floating-point numbers")
 
 
 def _require_widths(header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:

@@ -3,6 +3,7 @@
 ``B`` rows, ``A`` action size.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from budget_wrappers.arguments import MOST_STEPS, a_count, a_number, an_instance
 from budget_wrappers.errors import ConfigError, SpaceError
+from budget_wrappers.functional.finite import LARGEST
 
 Meaning = Literal["squash", "clip", "argmax"]
 """``"squash"``: ``tanh`` of it, scaled to the bounds (SAC, TD3). ``"clip"``: it, clipped to the bounds (PPO, A2C).
@@ -60,6 +62,15 @@ class ActionMap:
         a_count("start", self.start, -MOST_STEPS)
         if self.dtype not in ("float32", "float64"):
             raise ConfigError(f"dtype={self.dtype!r}: expected 'float32' or 'float64'")
+        # Actions are made of the bounds and of what lies between them, both in the precision of the network's output.
+        sizes = (
+            abs(value) for low, high in zip(self.low, self.high, strict=True) for value in (high - low, high + low)
+        )
+        if max(map(abs, (*self.low, *self.high, *sizes)), default=0.0) > LARGEST:
+            raise ConfigError(
+                f"low={self.low}, high={self.high}: expected bounds whose sum and difference are finite in float32, at "
+                f"most {LARGEST:.3g}, in which the network's output is; RescaleAction makes smaller ones"
+            )
 
     @classmethod
     def of(cls, space: gym.Space, meaning: Meaning | None = None) -> Self:
@@ -86,8 +97,9 @@ class ActionMap:
             ConfigError: other keys, or values that are none of theirs.
         """
         try:
-            bounds = {key: tuple(map(float, data[key])) for key in ("low", "high")}
-            return cls(data["meaning"], **bounds, start=int(data["start"]), dtype=data["dtype"])
+            if data.keys() != {field.name for field in dataclasses.fields(cls)}:
+                raise KeyError(", ".join(map(str, data)))
+            return cls(**data)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"{dict(data)}: expected meaning, low, high, start and dtype ({error!r})") from error
 

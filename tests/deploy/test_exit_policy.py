@@ -8,16 +8,17 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from agents.loop.evaluate import evaluate_policy
 from budget_wrappers.deploy.exit_policy import HEADER, BudgetedExitPolicy, Normalisation, is_exit_policy
-from budget_wrappers.errors import CheckpointError, NonFiniteError, SpaceError
+from budget_wrappers.errors import CheckpointError, ConfigError, NonFiniteError, SpaceError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.policies.outputs import ActionMap
 from budget_wrappers.policies.rows import Concatenation
-from budget_wrappers.tensor_files import metadata_of
+from budget_wrappers.tensor_files import checksum, metadata_of
 from budget_wrappers.wrappers import RecordComputeStatistics
 
 NORMALISATION = Normalisation(np.array([1.0, 0.0, -1.0]), np.array([2.0, 1.0, 0.5]), 5.0)
@@ -27,6 +28,15 @@ def made(normalisation: Normalisation | None = None, reads_budget: bool = False,
     torch.manual_seed(0)
     network = EarlyExitNetwork(3, 1, (8, 8), reads_budget=reads_budget)
     return BudgetedExitPolicy(network, ActionMap("squash", (-2.0,), (2.0,)), 0.3, normalisation, **settings)
+
+
+def rewrite(path: Path, change: dict[str, Any], other: Any = dict) -> None:
+    """Change a saved policy's header and tensors, with checksums that fit what is written."""
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()[HEADER])
+    tensors = other(load_file(path))
+    header |= {"crc32": {name: checksum(tensor) for name, tensor in tensors.items()}}
+    save_file(tensors, path, metadata=metadata_of(HEADER, header | change))
 
 
 @pytest.mark.parametrize("reads_budget", [False, True])
@@ -141,18 +151,77 @@ def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
         BudgetedExitPolicy.load(tmp_path / "other.safetensors")
 
 
+MAP = {"meaning": "squash", "low": [-2.0], "high": [2.0], "start": 0, "dtype": "float32"}
+
+
 @pytest.mark.parametrize(
-    "change", [{"hidden": [9, 8]}, {"inputs": "three"}, {"action_map": {}}, {"activation": "gelu"}, {"keys": 3}]
+    "change",
+    [
+        {"hidden": [9, 8]},
+        {"inputs": "three"},
+        {"action_map": {}},
+        {"activation": "gelu"},
+        {"keys": 3},
+        {"keys": "abc"},
+        {"keys": [1, 2, 3]},
+        {"budget": True},
+        {"budget": "0.3"},
+        {"budget": 10**400},
+        {"exit_after": [True, 2]},
+        {"secret": 1},
+        {"action_map": {**MAP, "low": [False]}},
+        {"action_map": {**MAP, "low": ["-2"]}},
+        {"action_map": {**MAP, "low": "1", "high": "2"}},
+        {"action_map": {**MAP, "high": [1e39]}},
+        {"action_map": {**MAP, "low": [-3e38], "high": [3e38]}},
+        {"action_map": {**MAP, "start": 0.5}},
+        {"action_map": {**MAP, "start": "7"}},
+        {"action_map": {**MAP, "secret": 1}},
+    ],
+    ids=str,
 )
 def test_a_header_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
-    import safetensors
-
     path = made().save(tmp_path / "policy")
-    with safetensors.safe_open(path, "pt") as file:
-        header = json.loads(file.metadata()[HEADER])
-    save_file(load_file(path), path, metadata=metadata_of(HEADER, header | change))
+    rewrite(path, change)
     with pytest.raises(CheckpointError, match="damaged"):
         BudgetedExitPolicy.load(path)
+
+
+@pytest.mark.parametrize("bound", [True, "5", 1e39, 10**400], ids=["truth", "text", "float", "int"])
+def test_a_bound_of_observations_that_is_no_number_of_float32_is_refused(bound: Any, tmp_path: Path) -> None:
+    path = made(NORMALISATION).save(tmp_path / "policy")
+    rewrite(path, {"bound": bound})
+    with pytest.raises(CheckpointError, match="damaged"):
+        BudgetedExitPolicy.load(path)
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.complex64], ids=str)
+def test_weights_that_are_no_real_floats_are_refused(kind: torch.dtype, tmp_path: Path) -> None:
+    path = made().save(tmp_path / "policy")
+    rewrite(path, {}, lambda tensors: tensors | {"network/exits.0.bias": tensors["network/exits.0.bias"].to(kind)})
+    with pytest.raises(CheckpointError, match="damaged"):
+        BudgetedExitPolicy.load(path)
+
+
+def test_a_tensor_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = made().save(tmp_path / "policy")
+    rewrite(path, {}, lambda tensors: tensors | {"secret": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match="damaged"):
+        BudgetedExitPolicy.load(path)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-3e38, 3e38), (3e38, 3.3e38), (-1e39, 0.0), (0.0, 1e300)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_bounds_whose_actions_are_not_finite_in_float32_are_refused(low: float, high: float, dtype: str) -> None:
+    # float32 ends at 3.4e38: the difference of the first pair and the sum of the second one are above it.
+    with pytest.raises(ConfigError, match="finite in float32"):
+        ActionMap("squash", (low,), (high,), dtype=dtype)
+
+
+def test_an_action_that_is_not_finite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ActionMap, "actions", lambda self, output: np.full((1, 1), np.inf, np.float32))
+    with pytest.raises(NonFiniteError, match="the action is"):
+        made().predict(np.zeros(3, np.float32))
 
 
 def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
