@@ -233,6 +233,18 @@ def is_number(value: Any, largest: float = sys.float_info.max) -> bool:
     return type(value) in (int, float) and -largest <= value <= largest
 
 
+def is_text(value: Any) -> bool:
+    """Tell whether ``value`` is a text that UTF-8 can hold.
+
+    JSON's escapes, and words of a command line that are no UTF-8, become texts with lone surrogates, which no page, no
+    picture and no other file can be written with.
+    """
+    try:
+        return isinstance(value, str) and value.encode("utf-8") is not None
+    except UnicodeEncodeError:
+        return False
+
+
 def require_types(cls: type, data: Any) -> None:
     """Raise unless plain data hold each field of a dataclass, in the type that it is annotated with, and nothing else.
 
@@ -271,6 +283,7 @@ __all__ = [
     "checksum_of",
     "inside",
     "is_number",
+    "is_text",
     "json_of",
     "linked",
     "opened_to_read",

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from agents.runs.interrupt import interruptible, status
 from budget_wrappers.errors import BudgetError, WorkerLostError
+from budget_wrappers.files import is_text
 
 VERBS = {
     "train": ("agents.cli.train", "train an agent or a recipe on an environment; --resume goes on with a run"),
@@ -63,6 +64,11 @@ def _run(arguments: list[str]) -> int:
 
         sys.stdout.write(f"budget-wrappers {__version__}\n")
         return 0
+    strange = next((word for word in arguments if not is_text(word)), None)
+    if strange is not None:
+        return refuse(
+            "budget", f"{strange!a} is no text of UTF-8; expected words that it can hold: give it another name"
+        )
     verb, *rest = arguments
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0.5)

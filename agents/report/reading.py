@@ -1,5 +1,6 @@
 """Reading comparisons that somebody else may have written: types and sizes of everything that is computed with."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +16,14 @@ def checked_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the JSON object of a comparison, its points included, whose every entry is of its type.
 
     Raises:
-        ValueError: an entry of another type, a number that is not finite or too large to compute with.
+        ValueError: an entry of another type, a number that is not finite or too large to compute with, a text that
+            UTF-8 cannot hold.
     """
+    try:
+        json.dumps(record, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        around = error.object[max(error.start - 40, 0) : error.end]
+        raise ValueError(f"a text holds {around!a}: expected characters that UTF-8 can hold") from error
     _require(isinstance(record.get("env_id"), str), "env_id", record.get("env_id"), "a text")
     _require(record.get("convention", "matmul") in CONVENTIONS, "convention", record.get("convention"), "matmul or all")
     _require(isinstance(record.get("command", ""), str), "command", record.get("command"), "a text")

@@ -11,7 +11,7 @@ from agents.report.reading import checked_record
 from agents.report.spread import spread_note, spread_of
 from budget_wrappers.core import Convention
 from budget_wrappers.errors import CheckpointError, ConfigError, NonFiniteError
-from budget_wrappers.files import inside, read_text, sealed, unsealed, write_text
+from budget_wrappers.files import inside, is_text, read_text, sealed, unsealed, write_text
 
 FILE_NAME = "tradeoff.json"
 FORMAT = 1
@@ -105,6 +105,11 @@ class Comparison:
         object.__setattr__(self, "points", tuple(self.points))
         if not self.points:
             raise ConfigError("points is empty; expected at least one method: train one before you report")
+        names = [("env_id", self.env_id), ("command", self.command)]
+        names += [(key, getattr(point, key)) for point in self.points for key in ("method", "label")]
+        for key, text in names:
+            if not is_text(text):
+                raise ConfigError(f"{key}={text!a}: expected a text that UTF-8 can hold; give it another name")
 
     def write(self, folder: Path) -> Path:
         """Write ``tradeoff.json`` into ``folder``, whole or not at all, and return its path."""

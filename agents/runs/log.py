@@ -25,7 +25,7 @@ from agents.runs.records import (
     write_sealed,
 )
 from budget_wrappers.errors import CheckpointError, ConfigError, MissingExtraError
-from budget_wrappers.files import appending, inside, opened_to_read, remove_partials
+from budget_wrappers.files import appending, inside, is_text, opened_to_read, remove_partials
 
 try:
     import fcntl
@@ -47,7 +47,8 @@ class RunFolder:
         tensorboard: also write TensorBoard events.
 
     Raises:
-        ConfigError: a folder that holds a run already, or holds none where ``config`` is ``None``.
+        ConfigError: a folder that holds a run already, or holds none where ``config`` is ``None``; a name that
+            UTF-8 cannot hold.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class RunFolder:
         tensorboard: bool = False,
     ) -> None:
         self.path = Path(path)
+        if not is_text(str(path)):
+            raise ConfigError(f"run={str(path)!a}: expected a name that UTF-8 can hold; give the folder another one")
         if config is None:
             read_json(self.path / CONFIG)  # raises where there is no run, before anything is made there
         self.path.mkdir(parents=True, exist_ok=True)

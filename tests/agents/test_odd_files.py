@@ -1,5 +1,6 @@
 """Odd files and numbers in a run's folder: what is not ours is kept, what never ends or overflows is a named error."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -9,15 +10,17 @@ from typing import Any
 
 import pytest
 
+from agents.cli import main
 from agents.loop.checkpoint import load_agent, read_header
 from agents.nets.moments import _alike
 from agents.report.reading import checked_point, checked_record
+from agents.report.tradeoff import FORMAT, Comparison, TradeoffPoint
 from agents.runs.log import RunFolder
 from agents.runs.records import numbers_in
 from agents.sac import SAC
 from budget_wrappers.deploy.exit_policy import is_exit_policy
 from budget_wrappers.deploy.exit_policy import read_header as policy_header
-from budget_wrappers.errors import BudgetError, CheckpointError
+from budget_wrappers.errors import BudgetError, CheckpointError, ConfigError
 from budget_wrappers.files import require_types
 
 BEYOND = 10**400
@@ -120,3 +123,55 @@ def test_the_largest_float_is_a_number() -> None:
     assert numbers_in(iter([{"step": 1, "raw_return": 1.7e308}]), "step", "raw_return") == [(1, 1.7e308)]
     with pytest.raises(BudgetError):
         numbers_in(iter([{"step": 1, "raw_return": float("nan")}]), "step", "raw_return")
+
+
+# ---- texts that UTF-8 cannot hold -----------------------------------------------------------------------------------
+
+LONE = "\udcff"
+"""What Python makes of the byte 0xff on a command line, and JSON of its escape."""
+
+
+@pytest.mark.parametrize("key", ["env_id", "command", "label", "method", "version", "setting", "key"])
+def test_a_comparison_with_a_text_that_no_page_can_hold_is_refused(key: str, tmp_path: Path) -> None:
+    point = {**POINT, "episodes": [], "curve": [], "extras": {}} | ({key: LONE} if key in POINT else {})
+    record = {"format": FORMAT, "env_id": "E", "points": [point], "command": "", "versions": {}, "settings": {}}
+    record |= {"version": {"versions": {"a": LONE}}, "setting": {"settings": {"a": [LONE]}}}.get(key, {})
+    record |= {"key": {"settings": {LONE: 1}}}.get(key, {})
+    record |= {key: LONE} if key in record else {}
+    (tmp_path / "tradeoff.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match="UTF-8 can hold"):
+        Comparison.read(tmp_path)
+
+
+def test_labels_in_python_are_texts_that_a_page_can_hold() -> None:
+    comparison = Comparison("E", [TradeoffPoint("m", "m", 0, 1.0, 2.0)])
+    with pytest.raises(ConfigError, match=r"label='\\udcff': expected a text that UTF-8 can hold"):
+        Comparison.merged([comparison], [LONE])
+    with pytest.raises(ConfigError, match="env_id"):
+        Comparison(LONE, comparison.points)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", "{}", "--label", LONE],
+        ["report", "{}", "--out", "{}/" + LONE],
+        ["train", "sac", "--env", "Pendulum-v1", "--steps", "10", "--run", "{}/" + LONE],
+        ["eval", "{}", "--env", LONE],
+        [LONE],
+    ],
+    ids=ascii,
+)
+def test_words_of_a_command_line_are_texts_of_utf_8(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Comparison("E", [TradeoffPoint("m", "m", 0, 1.0, 2.0)]).write(tmp_path)
+    assert main([word.format(tmp_path) for word in words]) == 2
+    assert "is no text of UTF-8" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["tradeoff.json"]
+
+
+def test_a_run_folder_has_a_name_of_utf_8(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="UTF-8 can hold"):
+        RunFolder(tmp_path / LONE, {})
+    assert not list(tmp_path.iterdir())
