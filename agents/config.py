@@ -193,6 +193,23 @@ def remedy(config: Any, name: str, value: Any) -> str:
     return f"pass {name}=… of that kind" + ("" if default is None else f", such as the default {default!r}")
 
 
+def device_at_hand(name: str) -> torch.device:
+    """Return a device that this machine has.
+
+    Raises:
+        ConfigError: it cannot be used here.
+    """
+    device = torch.device(name)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # the second without CUDA in torch
+        raise ConfigError(
+            f"device={name!r} cannot be used here ({error}): expected a device of this machine; pass device='auto' for "
+            "the accelerator where there is one"
+        ) from error
+    return device
+
+
 def device_called(name: str) -> str:
     """Return the device of a configuration: ``"auto"`` is the accelerator where there is one.
 

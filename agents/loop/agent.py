@@ -17,7 +17,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 
-from agents.config import OffPolicyConfig
+from agents.config import OffPolicyConfig, device_at_hand
 from agents.loop.callbacks import Callback, callbacks_of
 from agents.loop.checkpoint import load_agent, save_agent
 from agents.loop.collect import RunningEpisodes, Step, collector_of
@@ -75,7 +75,7 @@ class OffPolicyAgent(MethodHost, Conversion, ABC):
         self.observation_space = env.single_observation_space if vector else env.observation_space
         self.action_space = env.single_action_space if vector else env.action_space
         require_spaces(type(self).__name__, self.observation_space, self.action_space, self.discrete)
-        self.device = torch.device(self.config.device)
+        self.device = device_at_hand(self.config.device)
         self.num_timesteps, self.num_rounds, self.num_updates, self.num_episodes = 0, 0, 0, 0
         self.total_timesteps = 0
         self.metrics: dict[str, Tensor] = {}

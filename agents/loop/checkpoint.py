@@ -22,6 +22,7 @@ from agents.loop.fitting import (
     capacities_of,
     checked_settings,
     entries_of,
+    require_config,
     require_spaces_within,
     require_state,
 )
@@ -237,20 +238,7 @@ def restore_agent(agent: Any, path: str | Path) -> dict[str, Any]:
     header, tensors = read(path)
     require_class(header, type(agent).__name__, path)
     require_spaces(header, agent.env, path)
-    own = json.loads(json.dumps(agent.config.to_dict()))
-    # A key that a later version has added means its default, which does what was done before.
-    stored = {**json.loads(json.dumps(type(agent.config)().to_dict())), **header["config"]}
-    if unknown := sorted(stored.keys() - own.keys()):
-        raise CheckpointError(
-            f"{path} was made with {', '.join(unknown)}, which {type(agent).__name__} does not have: expected the keys "
-            "of its configuration; take a file that `save` wrote"
-        )
-    for key, value in own.items():
-        if value != stored[key]:
-            raise CheckpointError(
-                f"{path} was made with {key}={stored[key]!r}, the agent has {key}={value!r}: expected the same "
-                f"configuration; make the agent with {key}={stored[key]!r} or use load"
-            )
+    require_config(header, agent.config, type(agent).__name__, path)
     restore(agent, header, tensors, path)
     return header["extra"]
 
@@ -341,6 +329,7 @@ __all__ = [
     "read",
     "read_header",
     "refuse_code",
+    "require_class",
     "restore_agent",
     "save_agent",
     "state_of_agent",

@@ -1,5 +1,6 @@
 """What a checkpoint asks for, compared with what it holds and with the agent, before memory is asked for or filled."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -76,6 +77,28 @@ def checked_settings(cls: Any, stored: Mapping[str, Any], path: str | Path) -> d
         return cls.config_class.of(stored).to_dict()
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{path}: its configuration is not one of {cls.__name__} ({error}); {REMEDY}") from error
+
+
+def require_config(header: Mapping[str, Any], config: Any, name: str, path: str | Path) -> None:
+    """Raise unless the checkpoint's agent, of the class ``name``, was made with ``config``.
+
+    Raises:
+        CheckpointError: with the first key that differs.
+    """
+    own = json.loads(json.dumps(config.to_dict()))
+    # A key that a later version has added means its default, which does what was done before.
+    stored = {**json.loads(json.dumps(type(config)().to_dict())), **header["config"]}
+    if unknown := sorted(stored.keys() - own.keys()):
+        raise CheckpointError(
+            f"{path} was made with {', '.join(unknown)}, which {name} does not have: expected the keys "
+            "of its configuration; take a file that `save` wrote"
+        )
+    for key, value in own.items():
+        if value != stored[key]:
+            raise CheckpointError(
+                f"{path} was made with {key}={stored[key]!r}, the agent has {key}={value!r}: expected the same "
+                f"configuration; make the agent with {key}={stored[key]!r} or use load"
+            )
 
 
 def require_spaces_within(spaces: Mapping[str, Any], numbers: int, path: str | Path) -> None:

@@ -18,8 +18,9 @@ from typing import Any, Self
 import torch
 
 from agents.loop.callbacks import Callback, StopWhen, load_state_of
-from agents.loop.checkpoint import read_header, restore_agent
+from agents.loop.checkpoint import read_header, require_class, restore_agent
 from agents.loop.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undisturbed
+from agents.loop.fitting import require_config
 from agents.loop.known_methods import completed, methods_from, records_of, require_same_methods, title_of
 from agents.report.curves import OVER_TRAINING, curve_to_the_end
 from agents.report.tradeoff import Comparison, TradeoffPoint
@@ -48,8 +49,14 @@ def make_agent(agent_class: type, settings: Mapping[str, Any], config: RunConfig
     parts |= {"dataset": config.dataset} if offline else {}
     try:
         return agent_class(env, meter=meter, **settings, **parts)
-    except BaseException:
+    except BaseException as error:
         env.close()
+        # What torch raises for networks that no memory holds.
+        if isinstance(error, (RuntimeError, MemoryError, OverflowError)) and not isinstance(error, BudgetError):
+            raise ConfigError(
+                f"no {agent_class.__name__} can be made with {dict(settings)} ({error!r}): expected networks and a "
+                "replay that memory holds; make net_arch and buffer_size smaller"
+            ) from error
         raise
 
 
@@ -158,7 +165,14 @@ class Run:
             if steps is not None:
                 config = dataclasses.replace(config, steps=steps)
             opened.tensorboard = config.tensorboard
-            agent = make_agent(agent_class, opened.config["settings"], config, **parts)
+            settings = opened.config["settings"]
+            if opened.checkpoint.exists():
+                # Before memory is asked for: a stranger's settings may want more than there is.
+                stored = agent_class.config_class.of(settings)
+                header = read_header(opened.checkpoint)
+                require_class(header, agent_class.__name__, opened.checkpoint)
+                require_config(header, stored, agent_class.__name__, opened.checkpoint)
+            agent = make_agent(agent_class, settings, config, **parts)
             undo.callback(agent.env.close)
             require_same_methods(methods, agent.methods_given, str(folder))
             run = cls(agent, config, opened)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
+import torch
 
 from agents.cli import main
 from agents.loop.checkpoint import load_agent, read_header
@@ -17,6 +19,8 @@ from agents.report.reading import checked_point, checked_record
 from agents.report.tradeoff import FORMAT, Comparison, TradeoffPoint
 from agents.runs.log import RunFolder
 from agents.runs.records import numbers_in
+from agents.runs.run import Run
+from agents.runs.run_config import RunConfig
 from agents.sac import SAC
 from budget_wrappers.deploy.exit_policy import is_exit_policy
 from budget_wrappers.deploy.exit_policy import read_header as policy_header
@@ -175,3 +179,33 @@ def test_a_run_folder_has_a_name_of_utf_8(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="UTF-8 can hold"):
         RunFolder(tmp_path / LONE, {})
     assert not list(tmp_path.iterdir())
+
+
+# ---- settings that this machine has no room or device for -----------------------------------------------------------
+
+SMALL = RunConfig("Pendulum-v1", steps=10, max_episode_steps=5, eval_every=0, checkpoint_every=5, tensorboard=False)
+HUGE = (2**20, 2**24)
+"""Two layers with 2**44 weights between them, 64 TiB."""
+
+
+@pytest.mark.parametrize(
+    ("trained", "error", "message"), [(True, CheckpointError, "net_arch"), (False, ConfigError, "memory")]
+)
+def test_a_foreign_configuration_of_huge_networks_is_a_named_error(
+    trained: bool, error: Any, message: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    with Run.start(SAC, {"net_arch": (4,)}, SMALL, folder) as run:
+        if trained:
+            run.train()
+    record = json.loads((folder / "config.json").read_text())
+    record["settings"]["net_arch"] = HUGE
+    (folder / "config.json").write_text(json.dumps(record))
+    with pytest.raises(error, match=message):
+        Run.resume(SAC, folder)
+
+
+def test_a_device_that_is_not_there_is_a_named_error_at_construction() -> None:
+    name = "cuda" if not torch.cuda.is_available() else f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(ConfigError, match=f"device='{name}' cannot be used here"):
+        SAC(gym.make("Pendulum-v1"), net_arch=(4,), device=name)
