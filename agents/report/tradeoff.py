@@ -1,6 +1,7 @@
 """What a comparison measured: a point for each method and seed, a row for each method, the file that keeps them."""
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from budget_wrappers.core import Convention
 from budget_wrappers.errors import CheckpointError, ConfigError, NonFiniteError
 from budget_wrappers.files import inside, is_text, read_text, sealed, unsealed, write_text
 
-FILE_NAME = "tradeoff.json"
+FILE_NAME, RUN_CONFIG = "tradeoff.json", "config.json"
 FORMAT = 1
 
 
@@ -127,6 +128,11 @@ class Comparison:
         """
         path = inside(folder, FILE_NAME)
         if not path.is_file():
+            if (folder / RUN_CONFIG).is_file():
+                raise ConfigError(
+                    f"{path} does not exist, as the training of {folder} has not ended: expected a run that was "
+                    f"evaluated at its end; resume it with `{shlex.join(['budget', 'train', '--resume', str(folder)])}`"
+                )
             raise ConfigError(f"{path} does not exist; expected a folder that `budget tradeoff` wrote: name that one")
         try:
             record = unsealed(read_text(path))

@@ -3,6 +3,7 @@
 import json
 import shlex
 import signal
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import gymnasium as gym
 import pytest
 
 from agents.cli import main
+from agents.cli.sub_policies import any_zip
 from agents.loop.callbacks import StopWhen
 
 FOREIGN = f"{__name__}:tests/Foreign-v0"
@@ -86,3 +88,25 @@ def test_a_foreign_environment_is_refused_with_the_remedies_that_the_verb_has(
     said = capsys.readouterr().err
     assert "can run any code" in " ".join(said.split())
     assert {option for option in ("--trust", "--env") if option in said} == remedies
+
+
+def test_a_report_of_a_training_that_has_not_ended_says_how_to_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my run"
+    with monkeypatch.context() as patch:
+        patch.setattr(StopWhen, "on_training_start", asked)
+        assert main([*TRAIN, "--env", "Pendulum-v1", "--run", str(folder)]) == 130
+    capsys.readouterr()
+    assert main(["report", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "has not ended" in said
+    assert main(shlex.split(said.split("`budget ")[1].split("`")[0])) == 0
+    assert main(["report", str(folder)]) == 0
+
+
+def test_a_zip_among_the_sub_policies_is_known_as_one(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "policy.zip", "w") as file:
+        file.writestr("data", "{}")
+    assert any_zip(["nothing", str(tmp_path), str(tmp_path / "policy.zip")])
+    assert not any_zip(["nothing", str(tmp_path)])
