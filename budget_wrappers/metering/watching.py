@@ -14,8 +14,10 @@ from budget_wrappers.metering.calls import (
     call_key,
     hidden_batch,
     in_transform,
+    is_mapped,
     is_one_tensor,
     is_traced,
+    outside_transforms,
     recorded,
     rows_in_call,
 )
@@ -33,6 +35,9 @@ REPORT_BY_ROW = "flops_by_row_of_last_forward"
 
 # in_transform() written out where every forward asks.
 _transform, _tracer, _traces = torch._C._functorch.peek_interpreter_stack, torch._C._get_tracing_state, torch.jit._trace
+
+MOST_TRACES = 4096
+"""Of a module, that are remembered to have been the same work for every row."""
 
 Rows = int | Callable[..., int] | None
 """Observations in a call: a number, or a function of the call's arguments; ``None`` reads them off its tensors."""
@@ -54,6 +59,7 @@ class Watch:
         "_claims",
         "_costs",
         "_decides",
+        "_even",
         "_framed",
         "_handles",
         "_meter",
@@ -73,6 +79,8 @@ class Watch:
         self._siblings: list[Watch] = []
         self._costs: dict[Any, tuple[int, int]] = {}
         self._handles: list[RemovableHandle] = []
+        # What has run for so many rows before and was the same work for each.
+        self._even: set[tuple[int, int]] = set()
         self._owner: object | None = None
         self._rows: Rows = None
         self._claims = 0
@@ -145,7 +153,7 @@ class Watch:
             return
         counted = not (self.static or self._reports)
         meter.thread = get_ident()
-        meter.frames.enter(self, counted=counted)
+        meter.frames.enter(self, counted=counted, traced=meter.row_ledger is not None)
 
     def after(
         self, hook: "_Hook", module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -182,8 +190,12 @@ class Watch:
             if self._reports:
                 # With a share for modules inside, what remains of each row is not known.
                 by_row = None if frame.inner else self._reported_by_row(module, own, rows)
-            elif counter is not None and not counter.shared_evenly(rows):
-                by_row = UNKNOWN if frame.inner else count_each_row(module, args, kwargs, rows, own, meter.convention)
+            elif counter is not None and frame.inner:
+                by_row = None if counter.shared_evenly(rows) else UNKNOWN
+            elif counter is not None and (rows, counter.trace) not in self._even:
+                by_row = count_each_row(module, args, kwargs, rows, own, meter.convention, counter.random)
+                if by_row is None and len(self._even) < MOST_TRACES:
+                    self._even.add((rows, counter.trace))
         meter.charge(self.name, own, rows, None, by_row, self._owner)
 
     # ---- what one forward costs -------------------------------------------------------------------------------------
@@ -200,7 +212,7 @@ class Watch:
         if not hook.holds(module):
             self._look_again(hook, module)
         convention = self._meter.convention
-        if in_transform():
+        if is_mapped():
             # The batch is out of sight, and weights may have one as well: nothing to remember it by.
             return count_flops(module, *args, convention=convention, example_kwargs=kwargs), rows
         key: Any = args[0].shape if is_one_tensor(args, kwargs) else call_key(args, kwargs)
@@ -208,7 +220,8 @@ class Watch:
             # Dropout and batch normalisation cost something else in training; only the slow path looks here.
             key = (key, module.training)
         if key not in self._costs:
-            self._costs[key] = count_flops(module, *args, convention=convention, example_kwargs=kwargs), rows
+            with outside_transforms(args, kwargs) if in_transform() else nullcontext((args, kwargs)) as (like, named):
+                self._costs[key] = count_flops(module, *like, convention=convention, example_kwargs=named), rows
         return self._costs[key][0], rows
 
     def _look_again(self, hook: "_Hook", module: nn.Module) -> None:

@@ -133,7 +133,9 @@ class ComputeDelayAction(CostReader, RecordConstructorArgs):
         """
         self._account.begin_step()
         arrivals = self._arrivals
-        arrivals.step(action, self._pending(early=True))  # before the inner step: what an action cost decides when it arrives
+        arrivals.step(
+            action, self._pending(early=True)
+        )  # before the inner step: what an action cost decides when it arrives
         obs, reward, terminated, truncated, info = self.env.step(copy.deepcopy(arrivals.applied))
         self._pending()  # what was spent inside delays nothing
         info = {**self.amend(info, ended=False), DELAY_KEY: np.float64(arrivals.late)}

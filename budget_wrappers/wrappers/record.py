@@ -110,7 +110,7 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
             finite = False
         self._return += float(reward) if finite else finite_reward(reward, self._steps)
         if terminated or truncated:
-            self._account.require_use()
+            self._account.require_use(self._steps)
             return obs, reward, terminated, truncated, self._write(info, cost, True)
         if cost != self._last_cost:  # most policies cost the same at every step
             self._repeats.changed(self, cost)
@@ -144,7 +144,9 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
         """Return a copy of ``info`` with our keys: some environments hand out one dict again and again."""
         if self.cost_key in info or (with_summary and SUMMARY_KEY in info):
             raise _taken(info, self.cost_key, self.env)
-        return {**info, self.cost_key: np.float64(cost)} | ({SUMMARY_KEY: self.compute_summary()} if with_summary else {})
+        return {**info, self.cost_key: np.float64(cost)} | (
+            {SUMMARY_KEY: self.compute_summary()} if with_summary else {}
+        )
 
 
 def _taken(info: dict[str, Any], key: str, env: gym.Env) -> InfoKeyError:

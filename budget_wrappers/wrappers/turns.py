@@ -36,9 +36,10 @@ class Turn:
     def begin_turn(self) -> None:
         """Note what had been charged when an episode began."""
         self.over = False
-        self._calls_before = self.meter.calls
+        self.paid_calls = 0
+        self.paid_anything = False
+        self._calls_before, self._free_before = self.meter.calls, self.meter.free_calls
         self._graded_before = dict(self.meter.graded)
-        self._named_before = dict(self.meter.by_name)
 
     def look_around(self, paid: int) -> None:
         """Check what the meter has just closed, where other accounts read it, too.
@@ -52,6 +53,7 @@ class Turn:
         meter = self.meter
         if paid:
             self.paid_calls, self.paid_at = meter.last_calls, meter.closed_calls
+            self.paid_anything = True
             meter.payer = self._self
             if meter.mixed:
                 self._require_one_owner()
@@ -73,8 +75,9 @@ class Turn:
     def _require_own_acting(self) -> None:
         meter = self.meter
         other = meter.payer()
-        # One action for each of two environments, then their steps: the first has paid for both, and was not alone.
-        if other is None or other is self or other.over or self.over or other.paid_calls < 2:
+        # One action for each of two environments, then their steps: the first has paid for both. A policy may make
+        # several charges for one action, and a step may be free: nothing is said where this episode has paid before.
+        if other is None or other is self or other.over or self.over or other.paid_calls < 2 or self.paid_anything:
             return
         if meter.closed_calls != other.paid_at or meter.closed_calls == self._calls_before:
             return
@@ -83,36 +86,41 @@ class Turn:
             f"{other.paid_calls} times: it has paid for this one's action, too. Let the policy act on all "
             "observations in one batch, and put the wrapper of the same name from budget_wrappers.wrappers.vector "
             "around the vector environment; or step each environment right after its action; or give each "
-            "environment's policy a meter of its own."
+            "environment's policy a meter of its own. If this action was free: meter.acted_for_free()."
         )
 
-    def explain_silence(self, total: int, rows: int, steps: int) -> None:
+    def explain_silence(self, total: int, rows: int, paid: int, steps: int | None) -> None:
         """Warn, once a meter, of an episode in which a policy may have acted and nothing was charged for it.
 
         Args:
             total: FLOPs that the episode paid.
             rows: observations of one action.
-            steps: of the episode, those that paid something.
+            paid: steps of the episode that paid something.
+            steps: all of them; ``None`` where nobody has counted.
         """
         meter = self.meter
-        if meter.explained:
+        free = meter.free_calls - self._free_before
+        if meter.explained or (steps is not None and free >= steps):
             return
         booked = {}
         for (name, seen), count in meter.graded.items():
             count -= self._graded_before.get((name, seen), 0)
-            acted = meter.by_name.get(name, 0) > self._named_before.get(name, 0)
-            if seen == rows and count >= max(steps, 1) and not acted:
+            # One forward of one observation a step, and hardly a step that paid: it acted, and was booked otherwise.
+            most = steps is not None and 2 * paid < steps <= 2 * count
+            if seen == rows and (most or (count and not total)):
                 booked[name] = count
         if booked:
             meter.explained = True
             names = ", ".join(f"{count} forwards of {name!r}" for name, count in booked.items())
             self._warn(
-                f"{names} with gradients on were booked as learning in this episode, and none as acting. Act inside "
-                f"torch.no_grad(), or say so: with meter.phase('act')."
+                f"{names} with gradients on were booked as learning in this episode, and few or none as acting. Act "
+                "inside torch.no_grad(), or say so: with meter.phase('act')."
             )
-        elif not total and meter.calls == self._calls_before and not self._known_to_be_free():
+        elif not total and meter.calls - self._calls_before == free and not self._known_to_be_free():
+            if free and steps is None:
+                return
             meter.explained = True
-            self._warn(f"{self._who()} If actions are random, or a rule's, say so: meter.acted_for_free().")
+            self._warn(f"{self._who()} If actions are random, or a rule's, say so at each: meter.acted_for_free().")
 
     def _known_to_be_free(self) -> bool:
         """Tell whether all that was ever charged is 0 FLOPs: a policy that has said so costs nothing."""
@@ -134,7 +142,8 @@ class Turn:
 
     def _warn(self, reason: str) -> None:
         warnings.warn(
-            f"An episode has ended and meter {self.meter.name!r} has charged nothing for its actions. {reason}",
+            f"An episode has ended for whose actions meter {self.meter.name!r} has charged nothing, or too little. "
+            f"{reason}",
             ComputeWarning,
             stacklevel=4,
         )

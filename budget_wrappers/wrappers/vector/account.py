@@ -179,8 +179,9 @@ class VectorAccount(Turn):
             MeterError: nothing was ever watched or added, so a cost of 0 would be a lie.
         """
         if self.meter.used and (self.meter.graded or not self.total[self.ended].any()):
-            steps = int(self.steps.max())
-            self.explain_silence(int(self.total.sum()), self.n, steps if self.total.any() else 1)
+            paid = self.steps - self._free if len(self._names) < 2 else (self.total > 0) * self.steps
+            row = int(np.argmax(np.where(self.ended, self.steps, -1)))  # the longest episode that has ended
+            self.explain_silence(int(self.total.sum()), self.n, int(paid[row]), int(self.steps[row]))
         if not self.meter.used:
             raise MeterError(
                 f"An episode has ended and meter {self.meter.name!r} never watched a module nor received a charge, in "
