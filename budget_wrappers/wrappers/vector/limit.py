@@ -1,5 +1,6 @@
 """Vector wrapper that limits what an episode may spend: ``ComputeLimit``."""
 
+from contextlib import nullcontext
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -23,6 +24,13 @@ class ComputeLimit(EpisodeLimits, RecordConstructorArgs):
     The vector version of ``budget_wrappers.wrappers.ComputeLimit`` around an opaque policy: an episode passes the limit
     by at most what one step costs, ``overshoot`` says by how much, and ``truncate`` or ``terminate`` ends it at the
     step that exhausts the limit. Around a vector ``SubPolicyAction`` it does the same.
+
+    A ``step`` that follows one that has raised checks first what each episode has spent, acting before it included. For
+    environments whose limit that exhausts nothing runs any more, no sub-policy and no step of the environment: their
+    episodes end at the last observation, with reward 0, and the others go on. What an opaque policy computed before
+    that ``step`` had run, so there an episode passes the limit by at most what one step and one more action cost; by one
+    action more for each time that this step raises, too, as an environment of the others does. Vector environments
+    other than Gymnasium's ``SyncVectorEnv`` and ``AsyncVectorEnv`` step an environment once more where it ends.
 
     Environments that reset themselves know nothing of that end, so this wrapper resets them, with a mask, when their
     mode has it: Gymnasium's ``SyncVectorEnv`` and ``AsyncVectorEnv`` from 1.1 on. In ``NEXT_STEP`` mode the step that
@@ -117,12 +125,15 @@ class ComputeLimit(EpisodeLimits, RecordConstructorArgs):
             WrapperOrderError: a wrapper inside has reset environments within its ``step``.
         """
         total = None if self._closes else self._account.total.copy()
-        try:
-            obs, rewards, terminations, truncations, infos = self._ender.step(actions)
-        except BaseException as error:
-            self.lose(error)
-            raise
-        self.read_cost(terminations, truncations)
+        failed, self._failed = self._failed, True
+        stopped = self.spent_already() if failed else None
+        with nullcontext() if stopped is None else self.stopping(stopped):
+            try:
+                obs, rewards, terminations, truncations, infos = self._ender.step(actions, stopped)
+            except BaseException as error:
+                self.lose(error)
+                raise
+            self.read_cost(terminations, truncations)
         self.follow()
         if total is not None:
             self.require_no_reset(total)
@@ -142,6 +153,7 @@ class ComputeLimit(EpisodeLimits, RecordConstructorArgs):
             self.begin_next(over)
             if np.count_nonzero(ours := over & ~by_itself):
                 obs, infos = self._ender.end(ours, obs, infos)
+        self._failed = False
         return obs, rewards, terminations, truncations, self.amend(infos)
 
 
