@@ -23,7 +23,7 @@ from budget_wrappers.wrappers.reading import find_chooser
 
 
 class OpaqueRule:
-    """Around a policy that computes its action before ``step``: late by one step at most, and one action after a failure."""
+    """Around a policy that computes its action before ``step``: late by one step, and after a failure by one action."""
 
     def __init__(self, env: gym.Env, on_exhausted: OnExhausted, horizon: int | None) -> None:
         """Check that the limit can be kept at all.

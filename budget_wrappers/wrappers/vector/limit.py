@@ -27,10 +27,11 @@ class ComputeLimit(EpisodeLimits, RecordConstructorArgs):
 
     A ``step`` that follows one that has raised checks first what each episode has spent, acting before it included. For
     environments whose limit that exhausts nothing runs any more, no sub-policy and no step of the environment: their
-    episodes end at the last observation, with reward 0, and the others go on. What an opaque policy computed before
-    that ``step`` had run, so there an episode passes the limit by at most what one step and one more action cost; by one
-    action more for each time that this step raises, too, as an environment of the others does. Vector environments
-    other than Gymnasium's ``SyncVectorEnv`` and ``AsyncVectorEnv`` step an environment once more where it ends.
+    episodes end at the last observation, where the environments' own reward is 0, and the others go on. What an opaque
+    policy computed before that ``step`` has run, so around one an episode passes the limit by at most what one step and
+    one more action cost; where the others' environments make this step raise, too, each repetition adds an action.
+    Vector environments other than Gymnasium's ``SyncVectorEnv`` and ``AsyncVectorEnv`` are stepped once more where an
+    episode ends.
 
     Environments that reset themselves know nothing of that end, so this wrapper resets them, with a mask, when their
     mode has it: Gymnasium's ``SyncVectorEnv`` and ``AsyncVectorEnv`` from 1.1 on. In ``NEXT_STEP`` mode the step that

@@ -1,7 +1,7 @@
 """The vector ComputeLimit when steps fail in a row: the next ``step`` runs nothing for exhausted environments."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies import FunctionPolicy
 from budget_wrappers.wrappers import vector
-from tests.gymnasium_versions import AutoresetMode, needs_masks, sync
+from tests.gymnasium_versions import AutoresetMode, asynchronous, needs_masks, sync
 from tests.wrappers.environments import SpacesEnv
 
 NEXT, SAME, DISABLED = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED
@@ -77,6 +77,7 @@ def test_an_opaque_policy_acts_once_after_the_failure_and_nothing_runs(
         transition = attempt(envs, ACTIONS, 1)[0]
         if transition is not None:
             seen, last = last, transition[0]
+    assert transition is not None, "the fourth step raises, so it has stepped the environments"
     observations, rewards, terminations, truncations, infos = transition
     assert (terminations if kind == "terminate" else truncations).tolist() == [True, True]
     assert (rewards.tolist(), second.calls, meter.totals["act"]) == ([0.0, 0.0], 3, 800)
@@ -117,6 +118,67 @@ def test_rows_with_something_left_go_on(meter: ComputeMeter, mode: AutoresetMode
     if mode is DISABLED:
         envs.reset(options={"reset_mask": np.array([True, False])})
     assert attempt(envs, [1, 0], 1)[0][1].tolist() == [0.0 if mode is NEXT else 1.0, 4.0]
+
+
+def raising_at(*calls: int) -> Callable[[gym.vector.VectorEnv], gym.vector.VectorEnv]:
+    """Return a wrapper whose steps raise, once what it wraps has stepped, at the calls listed, counted from 1."""
+
+    class Raising(gym.vector.VectorWrapper):
+        count = 0
+
+        def step(self, actions: Any) -> Any:
+            transition = self.env.step(actions)
+            self.count += 1
+            if self.count in calls:
+                raise BrokenError("no disk")
+            return transition
+
+    return Raising
+
+
+def test_workers_of_exhausted_rows_are_passed_by(meter: ComputeMeter) -> None:
+    # 3 · 100 of 250 in the first row, with the step that raises; rewards are the numbers of the environments' steps
+    envs = raising_at(3)(asynchronous([SpacesEnv] * 2, NEXT))
+    envs = vector.ComputeLimit(chosen(envs, meter), LIMIT, meter=meter)
+    try:
+        envs.reset(seed=0)
+        transitions = attempt(envs, [1, 0], 6)
+    finally:
+        envs.close()
+    assert transitions.pop(2) is None
+    assert [one[1].tolist() for one in transitions] == [[1, 1], [2, 2], [0, 4], [0, 5], [1, 6]]
+    assert [one[3].tolist() for one in transitions] == [[False] * 2] * 2 + [[True, False]] + [[False] * 2] * 2
+    assert meter.totals["act"] == 4 * 100 + 6 * 10
+
+
+def test_environments_that_cannot_pass_a_row_by_end_it_in_the_step(meter: ComputeMeter) -> None:
+    """A vector environment of its own kind is stepped with the row's last action; no sub-policy runs for the row."""
+    envs = Whole()
+    policies = [FunctionPolicy(lambda obs: 1, cost, f"of {cost}") for cost in (10, 100)]
+    envs = vector.ComputeLimit(vector.SubPolicyAction(envs, policies, meter=meter), LIMIT, meter=meter)
+    envs.reset()
+    transitions = attempt(envs, [1, 0], 4)
+    assert transitions.pop(2) is None
+    assert [one[3].tolist() for one in transitions] == [[False] * 2] * 2 + [[True, False]]
+    assert (meter.totals["act"], envs.overshoot.tolist()) == (3 * 100 + 4 * 10, [50, 0])
+
+
+class Whole(gym.vector.VectorEnv):
+    """Two environments made as one, which the caller resets; its third step raises."""
+
+    metadata: ClassVar = {"autoreset_mode": DISABLED}
+    num_envs, calls = 2, 0
+    single_observation_space, single_action_space = gym.spaces.Box(0.0, 1.0, (1,), np.float32), gym.spaces.Discrete(2)
+    observation_space, action_space = gym.spaces.Box(0.0, 1.0, (2, 1), np.float32), gym.spaces.MultiDiscrete([2, 2])
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        return np.zeros((2, 1), np.float32), {}
+
+    def step(self, actions: Any) -> Any:
+        self.calls += 1
+        if self.calls == 3:
+            raise BrokenError("camera timed out")
+        return np.zeros((2, 1), np.float32), np.ones(2), np.zeros(2, bool), np.zeros(2, bool), {}
 
 
 def test_a_row_that_never_acted_can_end(meter: ComputeMeter) -> None:
