@@ -1,6 +1,5 @@
 """Vector wrapper that limits what an episode may spend: ``ComputeLimit``."""
 
-from contextlib import nullcontext
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -125,19 +124,7 @@ class ComputeLimit(EpisodeLimits, RecordConstructorArgs):
             MeterError: an episode has ended and the meter was never used, or rows belong to no environment.
             WrapperOrderError: a wrapper inside has reset environments within its ``step``.
         """
-        total = None if self._closes else self._account.total.copy()
-        failed, self._failed = self._failed, True
-        stopped = self.spent_already() if failed else None
-        with nullcontext() if stopped is None else self.stopping(stopped):
-            try:
-                obs, rewards, terminations, truncations, infos = self._ender.step(actions, stopped)
-            except BaseException as error:
-                self.lose(error)
-                raise
-            self.read_cost(terminations, truncations)
-        self.follow()
-        if total is not None:
-            self.require_no_reset(total)
+        obs, rewards, terminations, truncations, infos = self.step_within(actions)
         by_itself = terminations | truncations
         if self._horizon is not None:
             truncations = truncations | (self._account.steps >= self._horizon)

@@ -1,12 +1,14 @@
 """What each episode of a batch may spend: ``EpisodeLimits``, the base of the vector wrapper that limits it."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 
 from budget_wrappers.errors import MeterError, WrapperOrderError
 from budget_wrappers.wrappers.limit import feasible_limit
+from budget_wrappers.wrappers.vector.ending import EpisodeEnder, Transition
 from budget_wrappers.wrappers.vector.modes import NEXT_STEP, SAME_STEP
 from budget_wrappers.wrappers.vector.observation import for_each
 from budget_wrappers.wrappers.vector.reading import VectorCostReader
@@ -27,6 +29,7 @@ class EpisodeLimits(VectorCostReader):
     max_flops: np.ndarray
     limits: np.ndarray
     last_limits: np.ndarray
+    _ender: EpisodeEnder
     _lost: np.ndarray | int = 0  # what ran in a step that has raised, and will be part of the next
     _failed = False  # whether the last step has raised, so that nobody has checked what it spent
 
@@ -83,6 +86,26 @@ class EpisodeLimits(VectorCostReader):
             self._lost = self._account.collect()
         except MeterError as second:  # as the other one is on its way already
             error.add_note(str(second))
+
+    def step_within(self, actions: Any) -> Transition:
+        """Step and close the account of it, with nothing run where a step after one that has raised has nothing left.
+
+        Whoever calls it sets ``_failed`` back once the whole step is done.
+        """
+        total = None if self._closes else self._account.total.copy()
+        failed, self._failed = self._failed, True
+        stopped = self.spent_already() if failed else None
+        with nullcontext() if stopped is None else self.stopping(stopped):
+            try:
+                transition = self._ender.step(actions, stopped)
+            except BaseException as error:
+                self.lose(error)
+                raise
+            self.read_cost(transition[2], transition[3])
+        self.follow()
+        if total is not None:
+            self.require_no_reset(total)
+        return transition
 
     def spent_already(self) -> np.ndarray | None:
         """Return where the running episode has spent its limit before this step, ``(n,)``, ``None`` for nowhere.
