@@ -52,6 +52,7 @@ class Watch:
 
     Attributes:
         name: its name in ``by_name``.
+        parts_ran: forwards of its parts while its own has never run: it acts by another method then.
         static: whether it is measured once for each shape of its inputs.
     """
 
@@ -64,11 +65,13 @@ class Watch:
         "_handles",
         "_meter",
         "_owner",
+        "_probes",
         "_reports",
         "_rows",
         "_siblings",
         "_target",
         "name",
+        "parts_ran",
         "static",
     )
 
@@ -79,6 +82,9 @@ class Watch:
         self._siblings: list[Watch] = []
         self._costs: dict[Any, tuple[int, int]] = {}
         self._handles: list[RemovableHandle] = []
+        # On the parts, until the module's own forward runs for the first time.
+        self._probes: list[RemovableHandle] = []
+        self.parts_ran: dict[str, int] = {}
         # What has run for so many rows before and was the same work for each.
         self._even: set[tuple[int, int]] = set()
         self._owner: object | None = None
@@ -138,15 +144,33 @@ class Watch:
             self._handles = [module.register_forward_hook(_After(self), with_kwargs=True)]
 
     def _unhook(self) -> None:
-        for handle in self._handles:
+        for handle in (*self._handles, *self._probes):
             handle.remove()
-        self._handles = []
+        self._handles, self._probes = [], []
+
+    def probe(self, module: nn.Module) -> None:
+        """Look whether parts of ``module`` run without it, until its own forward does."""
+        for name, part in module.named_children():
+            self._probes.append(part.register_forward_hook(_Probe(self, name), with_kwargs=True))
+
+    def forget_parts(self) -> None:
+        """Take the probes off: the module's own forward runs."""
+        for handle in self._probes:
+            handle.remove()
+        self._probes, self.parts_ran = [], {}
+
+    def hooked(self) -> bool:
+        """Tell whether its hooks are still on the module, which somebody may have cleared."""
+        module = self._target()
+        return module is None or any(handle.id in module._forward_hooks for handle in self._handles)
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Start a forward that is counted while it runs, or that holds other watched modules."""
         meter = self._meter
         if self._target() is not module or counting():
             return
+        if self._probes:
+            self.forget_parts()
         if meter.thread:
             meter.require_turn()
         if meter.mode == SILENT or is_traced(args, kwargs):
@@ -311,6 +335,8 @@ class _After(_Hook):
         if watch._target() is not module or (UNDER_WAY[0] and counting()):
             return
         meter = watch._meter
+        if watch._probes:
+            watch.forget_parts()
         if meter.thread:
             meter.require_turn()
         mode = meter.mode
@@ -372,7 +398,26 @@ class _End(_Hook):
         self._watch.after(self, module, args, kwargs, output)
 
 
-for _hook in (_After, _Start, _End):
+class _Probe(_Hook):
+    """The hook of a part of a module whose own forward has never run."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, watch: Watch, name: str = "") -> None:
+        super().__init__(watch)
+        self._name = name
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        watch = self._watch
+        meter = watch._meter
+        if meter is None or counting() or meter.mode == SILENT or is_traced(args, kwargs):
+            return
+        if meter.mode == BY_GRADIENT and next(recorded(output), None) is not None:
+            return
+        watch.parts_ran[self._name] = watch.parts_ran.get(self._name, 0) + 1
+
+
+for _hook in (_After, _Start, _End, _Probe):
     setattr(_hook, OURS, True)
     # A compiled function around a watched module leaves its graph here, as with torch.compiler.disable, which would
     # load torch's compiler (seconds) wherever this module is imported.

@@ -10,6 +10,9 @@ from weakref import ref
 from budget_wrappers.errors import ComputeWarning, MeterError
 from budget_wrappers.metering import ComputeMeter
 
+LONG_SILENCE = 1_000
+"""Steps without any charge, while something has learned, after which nobody explores at random."""
+
 
 class Turn:
     """Base of the accounts of single and of vector environments.
@@ -26,6 +29,7 @@ class Turn:
     def open_turn(self) -> None:
         """Stand beside the other accounts on the meter; before the first episode."""
         self.over = True
+        self._silent_steps = 0
         self.paid_calls = self.paid_at = 0
         self._self = ref(self)
         self.meter.accounts.add(self)
@@ -116,28 +120,38 @@ class Turn:
                 f"{names} with gradients on were booked as learning in this episode, and few or none as acting. Act "
                 "inside torch.no_grad(), or say so: with meter.phase('act')."
             )
-        elif not total and meter.calls - self._calls_before == free and not self._known_to_be_free():
-            if free and steps is None:
-                return
-            meter.explained = True
-            self._warn(f"{self._who()} If actions are random, or a rule's, say so at each: meter.acted_for_free().")
+        elif not total and meter.calls - self._calls_before == free:
+            reason = self._reason(steps)
+            if reason:
+                meter.explained = True
+                self._warn(f"{reason} If actions are random, or a rule's, say so at each: meter.acted_for_free().")
+        elif total:
+            self._silent_steps = 0
 
-    def _known_to_be_free(self) -> bool:
-        """Tell whether all that was ever charged is 0 FLOPs: a policy that has said so costs nothing."""
-        return bool(self.meter.calls) and not self.meter.executed and not self.meter.watched()
+    def _reason(self, steps: int | None) -> str:
+        """Say how a policy is seen to have acted in an episode without any charge; nothing where it is not.
 
-    def _who(self) -> str:
-        watched = [(name, module) for name, modules in self.meter.watched().items() for module in modules]
-        if not watched:
-            return "Nothing is watched now, and add() was not called: watch(module) what acts, or add(flops) its cost."
-        said = "; ".join(f"{name!r}: forward of {type(module).__name__} never ran" for name, module in watched)
-        module = watched[0][1]
-        parts = [child for child, _ in module.named_children()]
-        inside = f", for example its {parts[0]!r}," if parts else ""
+        Random warm-up looks the same and is right: so somebody has to have acted, or learned meanwhile for long.
+        """
+        self._silent_steps += 1 if steps is None else steps
+        watches = self.meter.watches()
+        for watch in watches:
+            kind = type(watch.module).__name__
+            if not watch.hooked():
+                return f"{watch.name!r}: the hooks of {kind} are gone; watch it again."
+            if watch.parts_ran:
+                ran = ", ".join(f"{name!r} {count} times" for name, count in watch.parts_ran.items())
+                return (
+                    f"{watch.name!r}: forward of {kind} never ran, and its {ran}: it acts by another method than "
+                    "forward, or by module.forward(x). Watch the part that acts instead, or call module(x)."
+                )
+        if not watches or not self.meter.learned or self._silent_steps < LONG_SILENCE:
+            return ""
+        said = "; ".join(f"{watch.name!r}: forward of {type(watch.module).__name__} never ran" for watch in watches)
         return (
-            f"{said}. If a policy acted, it did so by another way: another method than forward (watch the part that it "
-            f"calls{inside} instead), module.forward(x) instead of module(x), a copy, a traced or an exported module "
-            "(charge meter.add(flops) where that runs), or with its hooks removed (watch it again)."
+            f"{said} in {self._silent_steps} steps, while something has learned. If a policy acted, it did so by "
+            "another way: another method than forward, module.forward(x), a copy, a traced or an exported module "
+            "(charge meter.add(flops) where that runs)."
         )
 
     def _warn(self, reason: str) -> None:

@@ -1,5 +1,6 @@
 """Whose acting a step pays for: what a wrapper can tell, and what is refused or warned of where nobody can."""
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -249,18 +250,9 @@ def another_method(meter: ComputeMeter) -> Callable[[], Any]:
 
 
 def forward_itself(meter: ComputeMeter) -> Callable[[], Any]:
-    net = nn.Linear(3, 2)
+    net = nn.Sequential(nn.Linear(3, 2))
     meter.watch(net)
     return torch.no_grad()(lambda: net.forward(torch.zeros(1, 3)))
-
-
-def traced(meter: ComputeMeter) -> Callable[[], Any]:
-    net = nn.Linear(3, 2)
-    meter.watch(net)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        twin = torch.jit.trace(nn.Linear(3, 2), torch.zeros(1, 3))
-    return lambda net=net: acts(twin)
 
 
 def hooks_cleared(meter: ComputeMeter) -> Callable[[], Any]:
@@ -270,12 +262,14 @@ def hooks_cleared(meter: ComputeMeter) -> Callable[[], Any]:
     return lambda: acts(net)
 
 
-def no_longer_watched(meter: ComputeMeter) -> Callable[[], Any]:
+def a_copy(meter: ComputeMeter) -> Callable[[], Any]:
+    """A copy acts, and the original learns: 1,000 steps long nobody can know."""
     net = nn.Linear(3, 2)
-    with meter.watch(net):
-        acts(net)
-    meter.discard()
-    return lambda: acts(net)
+    meter.watch(net)
+    twin = copy.deepcopy(net)
+    with meter.phase("learn"):
+        net(torch.zeros(2, 3)).sum().backward()
+    return lambda net=net: acts(twin)
 
 
 def with_gradients(meter: ComputeMeter) -> Callable[[], Any]:
@@ -285,13 +279,33 @@ def with_gradients(meter: ComputeMeter) -> Callable[[], Any]:
 
 
 SILENCES = {
-    another_method: "'tests': forward of Agent never ran.*its 'actor'",
-    forward_itself: "forward of Linear never ran.*instead of module",
-    traced: "forward of Linear never ran.*traced",
-    hooks_cleared: "forward of Linear never ran.*hooks removed",
-    no_longer_watched: "Nothing is watched now",
+    another_method: "'tests': forward of Agent never ran, and its 'actor' 3 times",
+    forward_itself: "forward of Sequential never ran, and its '0' 3 times.*module.forward",
+    hooks_cleared: "hooks of Linear are gone",
     with_gradients: r"3 forwards of 'tests' with gradients on were booked as learning.*phase\('act'\)",
 }
+
+
+def test_a_copy_that_acts_while_the_original_learns_is_told_of_after_a_while(meter: ComputeMeter) -> None:
+    act = a_copy(meter)
+    env = RecordComputeStatistics(SpacesEnv(end_at=400), meter)
+    with told() as messages:
+        for _ in range(3):
+            env.reset(seed=0)
+            for _ in range(400):
+                act()
+                step(env)
+    assert len(messages) == 1
+    assert "'tests': forward of Linear never ran in 1200 steps" in messages[0]
+
+
+def test_random_warm_up_that_nobody_speaks_of_is_no_silence(meter: ComputeMeter) -> None:
+    net = nn.Sequential(nn.Linear(3, 2))
+    meter.watch(net)
+    with told() as messages:
+        for _ in range(3):
+            episode(meter, lambda: None)
+    assert messages == []
 
 
 @pytest.mark.parametrize(("make", "reason"), SILENCES.items(), ids=[make.__name__ for make in SILENCES])
