@@ -16,6 +16,9 @@ PLAIN = (
     "20 ms control periods",
     "nothing but Python 3.11 and make",
     "counts 2 FLOPs per multiply-accumulate",
+    "(n³/3 for a Cholesky factor)",
+    "for which that counter reports 0",
+    "counts 0 and is named",
     "Five seeds or more get a 95 % bootstrap interval",
     'latency at batch 1, "fits at 50 Hz or not"',
 )

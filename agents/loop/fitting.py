@@ -201,10 +201,14 @@ def require_alike(own: Any, stored: Any, where: str, path: str | Path) -> None:
         expected = None if type(stored) is type(own) else f"a {type(own).__name__}"
     elif isinstance(own, int):
         expected = None if type(stored) is int and 0 <= stored < 2**63 else "a whole number of 0 or more"
-    elif stored is not None and not is_number(stored):
-        expected = "a finite number or null"
+    elif not all(one is None or is_number(one) for one in _each(stored)):
+        expected = "a finite number or null, or a list of them"
     if expected is not None:
         raise CheckpointError(f"{path}: {where} is {stored!r}: expected {expected}; {REMEDY}")
+
+
+def _each(stored: Any) -> list[Any]:
+    return stored if isinstance(stored, list) else [stored]
 
 
 # ---- replays --------------------------------------------------------------------------------------------------------

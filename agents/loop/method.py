@@ -5,7 +5,7 @@ agent from ``agent.says`` (what the output of the actor means) and from the agen
 called with the agent, so a method holds no agent, and one object belongs to one agent.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -223,7 +223,7 @@ def checked_methods(methods: Sequence[Method]) -> tuple[Method, ...]:
     Raises:
         ConfigError: one is not a method, or two have the same name.
     """
-    if not isinstance(methods, Method | list | tuple):
+    if not isinstance(methods, Method | Iterable) or isinstance(methods, str | bytes | Mapping):
         raise ConfigError(f"methods={methods!r}: expected a list of methods, such as [PolyPrune(final=0.9)]")
     methods = (methods,) if isinstance(methods, Method) else tuple(methods)
     for method in methods:

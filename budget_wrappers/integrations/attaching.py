@@ -82,7 +82,8 @@ class ActingLayers:
         try:
             for name, module in modules.items():
                 # Shared: a module has several layers, and an agent that was made again takes its place beside the old.
-                self._watches.extend(meter.watch(layer, name, shared=True) for layer in layers_of(module))
+                for layer in layers_of(module):
+                    self._watches.append(meter.watch(layer, name, shared=True, owner=self._watches))
         except UncountableError:
             self.detach()
             raise

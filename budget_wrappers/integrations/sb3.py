@@ -161,6 +161,7 @@ class _Metering:
         meter: that is charged.
         learning: whether a round of updates, or an estimate of values, is being counted now.
         owner: refers to the model.
+        acted: whether an action of a rollout was ever charged.
     """
 
     def __init__(self, model: Any, meter: ComputeMeter) -> None:
@@ -175,7 +176,7 @@ class _Metering:
         require_covered(model, acting, values, meter.convention)
         self._replay = keep_penalties(model, meter, None)
         self._acting = acting
-        self._watches = watch_all(meter, acting)
+        self._watches, self.acted = watch_all(meter, acting, self._token), False
         self._checks = CoverageChecks(model, acting, values, meter.convention)
         self._hooks = [module.register_forward_hook(self._charge_value) for module in values]
         if values:
@@ -275,8 +276,13 @@ def _told_of_free(base: type, metering: _Metering) -> Any:
     def sample(self: Any, *args: Any, **kwargs: Any) -> Any:
         before = metering.meter.executed
         drawn = base._sample_action(self, *args, **kwargs)
-        if metering.holds(self) and metering.meter.executed == before:
-            metering.meter.acted_for_free()
+        if metering.holds(self) and metering.meter.executed != before:
+            metering.acted = True
+        elif metering.holds(self):
+            # A DQN draws at random now and then; one that has never acted has other reasons.
+            warming = self.num_timesteps < self.learning_starts
+            if warming or (metering.acted and hasattr(self, "exploration_rate")):
+                metering.meter.acted_for_free()
         return drawn
 
     return sample

@@ -79,14 +79,15 @@ def example_of(model: Any) -> Any:
     return copy.deepcopy(model.observation_space).sample()
 
 
-def watch_all(meter: ComputeMeter, modules: dict[str, nn.Module]) -> list[Watch]:
-    """Watch ``modules`` on ``meter``, or none of them."""
+def watch_all(meter: ComputeMeter, modules: dict[str, nn.Module], owner: object) -> list[Watch]:
+    """Watch ``modules`` on ``meter``, or none of them; ``owner`` stands for the model that they are part of."""
     watches: list[Watch] = []
     try:
         for name, module in modules.items():
             # None: the meter decides, and counts what runs where it does not know better.
             # Shared: a model that was loaded, or made again in the same session, takes its place beside the old one.
-            watches.append(meter.watch(module, name, True if _shapes_decide(module) else None, shared=True))
+            static = True if _shapes_decide(module) else None
+            watches.append(meter.watch(module, name, static, shared=True, owner=owner))
     except (MeterError, UncountableError):
         for watch in watches:
             watch.remove()

@@ -64,7 +64,7 @@ def _copies_watched(model: Any, meter: ComputeMeter) -> Iterator[None]:
             twin = copy.deepcopy(policy, memo)
         finally:
             policy.__deepcopy__ = copied
-        watches.extend(watch_all(meter, sides_of(_Holding(twin))[0]))
+        watches.extend(watch_all(meter, sides_of(_Holding(twin))[0], meter))
         return twin
 
     policy.__deepcopy__ = copied

@@ -2,12 +2,21 @@
 
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor, peek_interpreter_stack
+from torch._C._functorch import (
+    TransformType,
+    get_interpreter_stack,
+    get_unwrapped,
+    is_functorch_wrapped_tensor,
+    peek_interpreter_stack,
+)
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.utils._pytree import tree_map
 
 
 def is_one_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -57,6 +66,24 @@ def in_transform() -> bool:
         or torch._C._get_tracing_state() is not None
         or torch.jit._trace._trace_module_map is not None
     )
+
+
+def is_mapped() -> bool:
+    """Tell whether ``torch.vmap`` runs, so that tensors hide a batch; transforms that only differentiate hide none."""
+    stack = get_interpreter_stack()
+    return stack is not None and any(level.key() == TransformType.Vmap for level in stack)
+
+
+@contextmanager
+def outside_transforms(args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:
+    """Leave the transforms of ``torch.func`` that run, with tensors of the same shapes for those of a call."""
+    with temporarily_clear_interpreter_stack():
+        yield tree_map(
+            lambda leaf: (
+                torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) if isinstance(leaf, Tensor) else leaf
+            ),
+            (args, kwargs),
+        )
 
 
 def is_traced(args: Any, kwargs: Mapping[str, Any]) -> bool:

@@ -22,6 +22,7 @@ from budget_wrappers.metering.isolation import SlowAttention, alone, eagerly, ne
 from budget_wrappers.metering.operators import composite_key, functional_packet, is_composite, is_free, is_jagged
 from budget_wrappers.metering.quiet import all_quiet
 from budget_wrappers.metering.randomness import SEEDED, OwnGenerators
+from budget_wrappers.metering.row_operators import BY_DATA, WHOLE_BATCH, reads_data
 from budget_wrappers.metering.unchanged import copied, unchanged
 
 Handler = Callable[[tuple[Any, ...], dict[str, Any], Any], int]
@@ -148,12 +149,16 @@ class CountingMode(TorchDispatchMode):
         convention: what to count.
         unknown: ``"raise"`` refuses an operator that nothing is known about; ``"warn"`` counts 0 for it and warns once.
         generators: where random operators draw from; ``None`` leaves that to torch.
+        where: whether what runs now is to be counted: torch has one mode for all tasks of a thread. ``None``: all is.
 
     Attributes:
         flops: what has run so far.
         enabled: nothing is counted, and nothing refused, while False.
+        traced: whether the three below are noted; somebody has to ask what rows cost.
         leading: first dimensions of what counted operators returned.
         data_dependent: whether an operator has run whose result's shape, or what Python reads of it, is data.
+        random: whether one has drawn random numbers.
+        trace: what ran, as one number: FLOPs and shapes of the operators that were counted, in order.
     """
 
     # Without this torch refuses to run torch.cond and its kind under a mode; here they get an error that names them.
@@ -169,6 +174,7 @@ class CountingMode(TorchDispatchMode):
         convention: Convention = "matmul",
         generators: OwnGenerators | None = None,
         unknown: Unknown = "raise",
+        where: Callable[[], bool] | None = None,
     ) -> None:
         super().__init__()
         self.convention = check_convention(convention)
@@ -176,18 +182,23 @@ class CountingMode(TorchDispatchMode):
         self._ignored: set[str] = set()
         self.flops = 0
         self.enabled = True
+        self.traced = False
         self.leading: set[int] = set()
-        self.data_dependent = False
-        self._generators = generators
+        self.data_dependent = self.random = False
+        self.trace = 0
+        self._generators, self._where = generators, where
         self.refused: UncountableError | None = None
         self._handlers = _HANDLERS[convention]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operator and add its FLOPs."""
         kwargs = kwargs or {}
+        if self._where is not None and not self._where():
+            return func(*args, **kwargs)
         handler, sort = self._handlers.get(func) or self._handler(func)
-        if sort == _READING and not self.data_dependent:
-            self.data_dependent = _reads_data(func, args)
+        if self.traced:
+            self.data_dependent = self.data_dependent or (sort == _READING and reads_data(func, args))
+            self.random = self.random or SEEDED in getattr(func, "tags", ())
         if handler is _free or not self.enabled:
             return func(*args, **kwargs) if self._generators is None else self._run(func, args, kwargs)
         if handler is _decompose:
@@ -210,8 +221,8 @@ class CountingMode(TorchDispatchMode):
         flops = handler(args, kwargs, out)
         if flops:
             self.flops += flops
-            if sort != _WHOLE:
-                self._note_rows(out)
+            if self.traced:
+                self._note_rows(flops, out, sort)
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -222,15 +233,17 @@ class CountingMode(TorchDispatchMode):
             return self._generators.run(func, args, kwargs)
         return func(*args, **kwargs)
 
-    def _note_rows(self, out: Any) -> None:
+    def _note_rows(self, flops: int, out: Any, sort: int) -> None:
         first = out[0] if isinstance(out, (tuple, list)) and out else out
-        if isinstance(first, Tensor) and not first.is_nested:
-            self.leading.add(first.size(0) if first.dim() else 1)
+        shape: tuple[int, ...] = tuple(first.shape) if isinstance(first, Tensor) and not first.is_nested else ()
+        self.trace = hash((self.trace, flops, shape))
+        if shape and sort != _WHOLE:
+            self.leading.add(shape[0])
 
     def shared_evenly(self, rows: int) -> bool:
-        """Tell whether each of ``rows`` cost the same: every operator that was counted has run on all of them.
+        """Tell whether each of ``rows`` seems to have cost the same: each operator has run on all, or on parts of all.
 
-        Without a data-dependent operator one on ``k * rows`` rows has, too: they are parts of each.
+        It is asked where a row cannot be run by itself, as watched modules inside are charged apart.
         """
         if self.data_dependent:
             return self.leading <= {rows}
@@ -259,7 +272,7 @@ class CountingMode(TorchDispatchMode):
                 # A model may catch what its layers raise: whoever reads the count must still learn of it.
                 self.refused = error
                 raise
-        reading, whole = func in _BY_DATA, getattr(func, "overloadpacket", None) in _WHOLE_BATCH
+        reading, whole = func in BY_DATA, getattr(func, "overloadpacket", None) in WHOLE_BATCH
         known = self._handlers[func] = handler, _READING if reading else _WHOLE if whole else _ORDINARY
         return known
 
@@ -270,33 +283,6 @@ class CountingMode(TorchDispatchMode):
 
 
 never_compile(CountingMode.__torch_dispatch__)
-
-# Operators whose output's shape, or whose result in Python, depends on values.
-_BY_DATA = frozenset(
-    overload
-    for name in (
-        *("nonzero", "masked_select", "_local_scalar_dense", "index", "_unique2", "unique_dim", "bincount", "equal"),
-        *("unique_consecutive", "repeat_interleave", "argwhere", "nonzero_numpy", "is_nonzero", "masked_scatter"),
-    )
-    if hasattr(torch.ops.aten, name)
-    for packet in [getattr(torch.ops.aten, name)]
-    for overload in (getattr(packet, which) for which in packet.overloads())
-)
-
-
-def _reads_data(func: OpOverload, args: tuple[Any, ...]) -> bool:
-    """Tell whether the operator does depend on values: an index of numbers picks as many rows as it has."""
-    if func.overloadpacket is not torch.ops.aten.index:
-        return True
-    return any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1])
-
-
-# Recurrent layers, whose first dimension may be time: they run on the whole batch.
-_WHOLE_BATCH = frozenset(
-    getattr(torch.ops.aten, name)
-    for name in ("lstm", "gru", "rnn_tanh", "rnn_relu", "mkldnn_rnn_layer", "_cudnn_rnn", "_thnn_fused_lstm_cell")
-    if hasattr(torch.ops.aten, name)
-)
 
 
 def _branch(args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:

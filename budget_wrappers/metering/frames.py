@@ -51,13 +51,14 @@ class Frames:
         self.counter: CountingMode | None = None
         self._entered_by: Frame | None = None
 
-    def enter(self, owner: Any, counted: bool) -> None:
-        """Start a frame; a counted one makes sure that a counter runs."""
+    def enter(self, owner: Any, counted: bool, traced: bool = False) -> None:
+        """Start a frame; a counted one makes sure that a counter runs, which notes what rows cost if ``traced``."""
         frame = Frame(owner, 0, sys.exc_info()[1])
         if self.counter is not None:
             frame.start = self.counter.flops
         elif counted:
             self.counter, self._entered_by = CountingMode(self.convention), frame
+            self.counter.traced = traced
             self.counter.__enter__()
         self.stack.append(frame)
 

@@ -44,28 +44,30 @@ class Inside:
             "wrappers the same; or let one of them use it at a time."
         )
 
-    def enter(self) -> tuple[Any, ...]:
+    def enter(self) -> None:
         """Go inside.
-
-        Returns:
-            What ``leave`` needs.
 
         Raises:
             MeterError: somebody else is.
         """
         self.require_turn()
-        before = _HELD.get()
-        _HELD.set((*before, self))
+        _HELD.set((*_HELD.get(), self))
         self.thread, self.depth = get_ident(), self.depth + 1
-        return before
 
-    def leave(self, before: tuple[Any, ...]) -> None:
-        """Come out again."""
-        _HELD.set(before)
+    def leave(self) -> None:
+        """Come out again, in whatever order phases of several meters are closed."""
+        held = list(_HELD.get())
+        if self in held:  # not where a generator is closed in another context than it was opened in
+            held.remove(self)
+            _HELD.set(tuple(held))
         self.depth -= 1
         if self.depth <= 0:
             self.depth = 0
             self.release()
+
+    def held_here(self) -> bool:
+        """Tell whether this thread or task has opened a phase of this meter."""
+        return self in _HELD.get()
 
     def release(self) -> None:
         """Note that forwards that were running are over."""

@@ -66,6 +66,7 @@ def install(
             other._hook(other.module, framed=True)
     watch._hook(module, framed=bool(related) or not (watch.static or watch._reports))
     watches.append(watch)
+    watch.probe(module)
     return watch
 
 

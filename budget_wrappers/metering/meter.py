@@ -135,6 +135,10 @@ class ComputeMeter(MeterState):
         for watch in gone:
             watch.detach()
 
+    def watches(self) -> list[Watch]:
+        """Return the handles of the modules that are watched and alive."""
+        return [watch for watch in self._watches if watch.module is not None]
+
     def watched(self) -> dict[str, list[nn.Module]]:
         """Return the modules that are watched, by name."""
         found: dict[str, list[nn.Module]] = {}

@@ -7,7 +7,7 @@ from typing import TypeVar
 from budget_wrappers.core import Phase
 from budget_wrappers.errors import MeterError
 from budget_wrappers.metering.counting import CountingMode, eagerly
-from budget_wrappers.metering.quiet import ACTING, SILENT
+from budget_wrappers.metering.quiet import ACTING, BY_GRADIENT, SILENT
 from budget_wrappers.metering.state import MeterState
 
 AnyMeter = TypeVar("AnyMeter", bound=MeterState)
@@ -17,11 +17,25 @@ _ROWS = ("pending_rows", "last_rows", "_rows")
 _ACTED = ("calls", "closed_calls", "last_calls", "acting", "mixed", "payer")
 
 
+def _open(meter: MeterState, mode: int) -> list[int]:
+    """Have ``meter`` charge by ``mode`` from now on; return what ``_close`` needs."""
+    opening = [mode]
+    meter.openings.append(opening)
+    meter.mode = mode
+    return opening
+
+
+def _close(meter: MeterState, opening: list[int]) -> None:
+    """End a mode, whether or not others were opened since: generators need not end in the order of their beginning."""
+    meter.openings[:] = [other for other in meter.openings if other is not opening]
+    meter.mode = meter.openings[-1][0] if meter.openings else BY_GRADIENT
+
+
 @contextmanager
 def in_mode(meter: MeterState, mode: int) -> Iterator[None]:
     """Charge forwards by ``mode`` inside, and count none of them as learning."""
-    outside = meter.enter()
-    before, meter.mode = meter.mode, mode
+    meter.enter()
+    opening = _open(meter, mode)
     # A learning phase around this one; when pausing, also the count of a forward that this is inside of.
     counters = [meter.learn_counter, meter.frames.counter if mode == SILENT else None]
     stopped = [counter for counter in counters if counter is not None and counter.enabled]
@@ -30,10 +44,10 @@ def in_mode(meter: MeterState, mode: int) -> Iterator[None]:
     try:
         yield
     finally:
-        meter.mode = before
+        _close(meter, opening)
         for counter in stopped:
             counter.enabled = True
-        meter.leave(outside)
+        meter.leave()
 
 
 @contextmanager
@@ -43,10 +57,10 @@ def learning(meter: MeterState, key: Hashable | None) -> Iterator[None]:
     if meter.learn_counter is not None or meter.mode == SILENT:
         yield  # already inside a learning phase, or paused
         return
-    outside = meter.enter()
-    before, meter.mode = meter.mode, SILENT
+    meter.enter()
+    opening = _open(meter, SILENT)
     known = None if key is None else meter.learn_costs.get(key)
-    counter = meter.learn_counter = CountingMode(meter.convention)
+    counter = meter.learn_counter = CountingMode(meter.convention, where=meter.held_here)
     try:
         if known is None:
             with eagerly(), counter:
@@ -55,10 +69,11 @@ def learning(meter: MeterState, key: Hashable | None) -> Iterator[None]:
             counter.enabled = False
             yield
     finally:
-        meter.mode, meter.learn_counter = before, None
+        _close(meter, opening)
+        meter.learn_counter = None
         # Cut short, it is charged for what ran.
         meter.learned += counter.flops
-        meter.leave(outside)
+        meter.leave()
     if known is not None:
         meter.learned += known
     elif counter.refused is not None:
@@ -81,14 +96,14 @@ def in_phase(meter: MeterState, phase: Phase, key: Hashable | None) -> AbstractC
 @contextmanager
 def aside(meter: AnyMeter) -> Iterator[AnyMeter]:
     """Charge as usual inside, then put every account back: see ``ComputeMeter.aside``."""
-    outside = meter.enter()
+    meter.enter()
     numbers = {name: getattr(meter, name) for name in (*_SPENT, *_ROWS, *_ACTED, "used")}
     names, ledger, graded = dict(meter.names), meter.row_ledger, dict(meter.graded)
     charges = [] if ledger is None else list(ledger.charges)
     try:
         yield meter
     finally:
-        meter.leave(outside)
+        meter.leave()
         if ledger is not None:
             ledger.charges.clear()
             ledger.charges.extend(charges)
@@ -105,14 +120,14 @@ def aside(meter: AnyMeter) -> Iterator[AnyMeter]:
 @contextmanager
 def uncharging(meter: AnyMeter) -> Iterator[AnyMeter]:
     """Count what acts inside as executed, and let no budget pay for it: see ``ComputeMeter.uncharging``."""
-    outside = meter.enter()
+    meter.enter()
     pending, rows, ledger = meter.pending_flops, meter.pending_rows, meter.row_ledger
     earlier = [] if ledger is None else list(ledger.charges)
     names, closed = dict(meter.names), (meter._taken, meter._paid)
     try:
         yield meter
     finally:
-        meter.leave(outside)
+        meter.leave()
         left = meter.pending_flops - pending
         if left > 0:  # an environment inside that closes its steps leaves nothing, or drops what was pending before
             since = names if meter._taken is closed[0] else meter._taken[2]

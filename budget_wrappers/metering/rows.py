@@ -40,8 +40,9 @@ class RowLedger:
     """The charges of one step of a vector environment, and who they are for.
 
     Rows are in the order of the environments. A name that was charged for ``n`` rows, in one batch or row by row, was
-    charged once for each environment, for ``2n`` rows twice; where names were charged for ``n`` rows together (each row
-    took one of several ways) every row is the next environment.
+    charged once for each environment, for ``2n`` rows twice; where several names were charged row by row, ``n`` rows
+    together (each took one of several ways), every row is the next environment. Batches of some rows under several
+    names say by ``by_row`` whose they are.
 
     Args:
         meter: name of the meter, for messages.
@@ -122,7 +123,8 @@ class RowLedger:
         odd = [name for name, count in rows.items() if count % n]
         if not odd:
             return False
-        if rows.total() == n:
+        # Row by row in their order; of two batches nobody knows which rows went which way.
+        if rows.total() == n and all(charge.rows <= 1 or charge.by_row is not None for charge in charges):
             return True
         raise MeterError(
             f"meter {self._meter!r} was charged for {rows[odd[0]]} rows under the name {odd[0]!r} since the last step "

@@ -13,7 +13,13 @@ from budget_wrappers.metering.rows import UNKNOWN
 
 
 def count_each_row(
-    module: nn.Module, args: Any, kwargs: Mapping[str, Any], rows: int, flops: int, convention: Convention
+    module: nn.Module,
+    args: Any,
+    kwargs: Mapping[str, Any],
+    rows: int,
+    flops: int,
+    convention: Convention,
+    random: bool = False,
 ) -> np.ndarray | None:
     """Run each row by itself and return its FLOPs.
 
@@ -24,10 +30,12 @@ def count_each_row(
         rows: how many.
         flops: what it cost.
         convention: what one FLOP count holds.
+        random: whether it has drawn random numbers, so that a row by itself may go another way.
 
     Returns:
         FLOPs of each row, ``(rows,)`` int64, where they sum to ``flops``; ``None`` where all rows cost the same, with
-        or without a share in what is computed once for all; else ``UNKNOWN``.
+        or without a share in what is computed once for all, which then was less than the rows by themselves; else
+        ``UNKNOWN``.
     """
     if not any(tensor.shape[:1] == (rows,) for tensor in _tensors(args, kwargs)):
         return UNKNOWN
@@ -35,9 +43,10 @@ def count_each_row(
     for row in range(rows):
         own, own_kwargs = tree_map(lambda leaf, row=row: _one(leaf, row, rows), (tuple(args), dict(kwargs)))
         each[row] = count_flops(module, *own, convention=convention, example_kwargs=own_kwargs)
-    if (each == each[0]).all():
+    total = int(each.sum())
+    if (each == each[0]).all() and (total == flops or (total > flops and not random)):
         return None
-    return each if int(each.sum()) == flops else UNKNOWN
+    return each if total == flops and not random else UNKNOWN
 
 
 def _one(leaf: Any, row: int, rows: int) -> Any:

@@ -23,12 +23,14 @@ class MeterState(Inside):
 
     Attributes:
         mode: how a forward is charged now: a constant of ``quiet``.
+        openings: the modes of the phases that are open, of which the last one holds.
         frames: forwards of watched modules that are running.
         learn_counter: counts the learning phase that is running; ``None`` outside of one.
         learn_costs: FLOPs of learning phases by their key.
         names: acting FLOPs executed under each name.
         calls: charges to acting so far, those of 0 FLOPs included: a policy has acted, or has said that none had to.
         closed_calls: those of them that are closed; ``last_calls``: those that the last ``take`` or ``take_flops`` has.
+        free_calls: those of them that said that an action cost nothing.
         graded: forwards booked as learning as autograd recorded them, by name and rows.
         acting: whose policy was charged since the last ``take``; ``None`` for nobody's in particular.
         mixed: whether policies of several owners were.
@@ -52,6 +54,7 @@ class MeterState(Inside):
         "executed",
         "explained",
         "frames",
+        "free_calls",
         "graded",
         "last_calls",
         "last_rows",
@@ -62,6 +65,7 @@ class MeterState(Inside):
         "mode",
         "name",
         "names",
+        "openings",
         "payer",
         "pending_rows",
         "row_ledger",
@@ -78,13 +82,14 @@ class MeterState(Inside):
         self.used = False
         self._foreign = False  # True in a forked process until something is charged there
         self.mode = BY_GRADIENT
+        self.openings: list[list[int]] = []
         self.frames = Frames(convention)
         self.learn_counter: CountingMode | None = None
         self.learn_costs: dict[Hashable, int] = {}
         self.row_ledger: RowLedger | None = None
         self.names: dict[str, int] = {}
         self._watches: list[Any] = []
-        self.calls = self.closed_calls = self.last_calls = 0
+        self.calls = self.closed_calls = self.last_calls = self.free_calls = 0
         self.graded: dict[tuple[str, int], int] = {}
         self.acting: object | None = None
         self.mixed = self.shared = self.explained = False
@@ -139,6 +144,7 @@ class MeterState(Inside):
         """Note that an action was chosen that costs nothing: at random, by a rule, or one that is held."""
         if self.mode != SILENT and not counting():
             self.calls += 1
+            self.free_calls += 1
 
     def discard(self) -> None:
         """Drop what is pending, as a reset does: it did run and stays in ``totals``, but no budget pays for it."""

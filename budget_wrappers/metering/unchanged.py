@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import peek_interpreter_stack
 from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -27,7 +28,8 @@ def _copied_leaf(leaf: Any) -> Any:
         return leaf  # a weight that is passed in stays the weight that a module holds
     if isinstance(leaf, Tensor):
         twin = leaf.detach().clone()
-        return twin.requires_grad_() if leaf.requires_grad and not twin.is_inference() else twin
+        recorded = leaf.requires_grad and not twin.is_inference() and peek_interpreter_stack() is None
+        return twin.requires_grad_() if recorded else twin
     if isinstance(leaf, np.ndarray):
         return leaf.copy()
     return leaf

@@ -14,8 +14,10 @@ from budget_wrappers.metering.calls import (
     call_key,
     hidden_batch,
     in_transform,
+    is_mapped,
     is_one_tensor,
     is_traced,
+    outside_transforms,
     recorded,
     rows_in_call,
 )
@@ -34,6 +36,9 @@ REPORT_BY_ROW = "flops_by_row_of_last_forward"
 # in_transform() written out where every forward asks.
 _transform, _tracer, _traces = torch._C._functorch.peek_interpreter_stack, torch._C._get_tracing_state, torch.jit._trace
 
+MOST_TRACES = 4096
+"""Of a module, that are remembered to have been the same work for every row."""
+
 Rows = int | Callable[..., int] | None
 """Observations in a call: a number, or a function of the call's arguments; ``None`` reads them off its tensors."""
 
@@ -47,6 +52,7 @@ class Watch:
 
     Attributes:
         name: its name in ``by_name``.
+        parts_ran: forwards of its parts while its own has never run: it acts by another method then.
         static: whether it is measured once for each shape of its inputs.
     """
 
@@ -54,15 +60,18 @@ class Watch:
         "_claims",
         "_costs",
         "_decides",
+        "_even",
         "_framed",
         "_handles",
         "_meter",
         "_owner",
+        "_probes",
         "_reports",
         "_rows",
         "_siblings",
         "_target",
         "name",
+        "parts_ran",
         "static",
     )
 
@@ -73,6 +82,11 @@ class Watch:
         self._siblings: list[Watch] = []
         self._costs: dict[Any, tuple[int, int]] = {}
         self._handles: list[RemovableHandle] = []
+        # On the parts, until the module's own forward runs for the first time.
+        self._probes: list[RemovableHandle] = []
+        self.parts_ran: dict[str, int] = {}
+        # What has run for so many rows before and was the same work for each.
+        self._even: set[tuple[int, int]] = set()
         self._owner: object | None = None
         self._rows: Rows = None
         self._claims = 0
@@ -130,22 +144,40 @@ class Watch:
             self._handles = [module.register_forward_hook(_After(self), with_kwargs=True)]
 
     def _unhook(self) -> None:
-        for handle in self._handles:
+        for handle in (*self._handles, *self._probes):
             handle.remove()
-        self._handles = []
+        self._handles, self._probes = [], []
+
+    def probe(self, module: nn.Module) -> None:
+        """Look whether parts of ``module`` run without it, until its own forward does."""
+        for name, part in module.named_children():
+            self._probes.append(part.register_forward_hook(_Probe(self, name), with_kwargs=True))
+
+    def forget_parts(self) -> None:
+        """Take the probes off: the module's own forward runs."""
+        for handle in self._probes:
+            handle.remove()
+        self._probes, self.parts_ran = [], {}
+
+    def hooked(self) -> bool:
+        """Tell whether its hooks are still on the module, which somebody may have cleared."""
+        module = self._target()
+        return module is None or any(handle.id in module._forward_hooks for handle in self._handles)
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Start a forward that is counted while it runs, or that holds other watched modules."""
         meter = self._meter
         if self._target() is not module or counting():
             return
+        if self._probes:
+            self.forget_parts()
         if meter.thread:
             meter.require_turn()
         if meter.mode == SILENT or is_traced(args, kwargs):
             return
         counted = not (self.static or self._reports)
         meter.thread = get_ident()
-        meter.frames.enter(self, counted=counted)
+        meter.frames.enter(self, counted=counted, traced=meter.row_ledger is not None)
 
     def after(
         self, hook: "_Hook", module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -182,8 +214,12 @@ class Watch:
             if self._reports:
                 # With a share for modules inside, what remains of each row is not known.
                 by_row = None if frame.inner else self._reported_by_row(module, own, rows)
-            elif counter is not None and not counter.shared_evenly(rows):
-                by_row = UNKNOWN if frame.inner else count_each_row(module, args, kwargs, rows, own, meter.convention)
+            elif counter is not None and frame.inner:
+                by_row = None if counter.shared_evenly(rows) else UNKNOWN
+            elif counter is not None and (rows, counter.trace) not in self._even:
+                by_row = count_each_row(module, args, kwargs, rows, own, meter.convention, counter.random)
+                if by_row is None and len(self._even) < MOST_TRACES:
+                    self._even.add((rows, counter.trace))
         meter.charge(self.name, own, rows, None, by_row, self._owner)
 
     # ---- what one forward costs -------------------------------------------------------------------------------------
@@ -200,7 +236,7 @@ class Watch:
         if not hook.holds(module):
             self._look_again(hook, module)
         convention = self._meter.convention
-        if in_transform():
+        if is_mapped():
             # The batch is out of sight, and weights may have one as well: nothing to remember it by.
             return count_flops(module, *args, convention=convention, example_kwargs=kwargs), rows
         key: Any = args[0].shape if is_one_tensor(args, kwargs) else call_key(args, kwargs)
@@ -208,7 +244,8 @@ class Watch:
             # Dropout and batch normalisation cost something else in training; only the slow path looks here.
             key = (key, module.training)
         if key not in self._costs:
-            self._costs[key] = count_flops(module, *args, convention=convention, example_kwargs=kwargs), rows
+            with outside_transforms(args, kwargs) if in_transform() else nullcontext((args, kwargs)) as (like, named):
+                self._costs[key] = count_flops(module, *like, convention=convention, example_kwargs=named), rows
         return self._costs[key][0], rows
 
     def _look_again(self, hook: "_Hook", module: nn.Module) -> None:
@@ -298,6 +335,8 @@ class _After(_Hook):
         if watch._target() is not module or (UNDER_WAY[0] and counting()):
             return
         meter = watch._meter
+        if watch._probes:
+            watch.forget_parts()
         if meter.thread:
             meter.require_turn()
         mode = meter.mode
@@ -359,7 +398,26 @@ class _End(_Hook):
         self._watch.after(self, module, args, kwargs, output)
 
 
-for _hook in (_After, _Start, _End):
+class _Probe(_Hook):
+    """The hook of a part of a module whose own forward has never run."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, watch: Watch, name: str = "") -> None:
+        super().__init__(watch)
+        self._name = name
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        watch = self._watch
+        meter = watch._meter
+        if meter is None or counting() or meter.mode == SILENT or is_traced(args, kwargs):
+            return
+        if meter.mode == BY_GRADIENT and next(recorded(output), None) is not None:
+            return
+        watch.parts_ran[self._name] = watch.parts_ran.get(self._name, 0) + 1
+
+
+for _hook in (_After, _Start, _End, _Probe):
     setattr(_hook, OURS, True)
     # A compiled function around a watched module leaves its graph here, as with torch.compiler.disable, which would
     # load torch's compiler (seconds) wherever this module is imported.

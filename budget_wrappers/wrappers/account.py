@@ -160,15 +160,18 @@ class StepAccount(MeterHandle, Turn):
         self.meter.discard()
         self._begin()
 
-    def require_use(self) -> None:
+    def require_use(self, steps: int | None = None) -> None:
         """End an episode: check that the meter is connected to anything, and warn where nothing was charged.
+
+        Args:
+            steps: of the episode, where the caller has counted them.
 
         Raises:
             MeterError: nothing was ever watched or added, so a cost of 0 would be a lie.
         """
         self.over = True
         if self.meter.used and (not self.total or self.meter.graded):
-            self.explain_silence(self.total, 1, self._steps)
+            self.explain_silence(self.total, 1, self._steps, steps)
         if not self.meter.used:
             raise MeterError(
                 f"An episode has ended and meter {self.meter.name!r} never watched a module nor received a charge, in "

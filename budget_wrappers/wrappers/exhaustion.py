@@ -97,8 +97,13 @@ class Rule(Protocol):
         """Return whether control must not come back to the policy."""
         ...
 
-    def stuck(self, budget: EpisodeBudget) -> bool:
-        """Return, for the step after one that has raised, whether no choice can run any more."""
+    def stuck(self, budget: EpisodeBudget, acted: int) -> bool:
+        """Return, for the step after one that has raised, whether nothing may run any more.
+
+        Args:
+            budget: of the episode; what was spent up to this step is in it.
+            acted: FLOPs of that which were spent since the step that has raised: the caller has acted again.
+        """
         ...
 
     def can_hold(self, budget: EpisodeBudget, asked: bool) -> bool:

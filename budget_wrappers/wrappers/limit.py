@@ -32,6 +32,11 @@ class ComputeLimit(EpisodeLimit, RecordConstructorArgs):
     **Around an opaque policy** the action was computed before ``step``: an episode passes the limit by at most what one
     step costs, and ``overshoot`` says by how much. ``truncate`` and ``terminate`` end it at the step that exhausts the
     limit, ``hold`` finishes it in that step with its action, and ``cheapest`` raises, as nothing inside can choose.
+    A ``step`` that follows one that has raised checks first what the episode has spent, the caller's acting before it
+    included. Where that exhausts the limit the environment is not stepped: the episode ends at the last observation, by
+    ``truncate`` or ``terminate``. The caller has acted before ``step`` can end anything, so after a failure an episode
+    passes the limit by at most what one step and one more action cost. ``hold`` goes on as long as the policy did not
+    act with nothing left; where it did, the episode is truncated likewise.
 
     ``action_masks()``, over a wrapper that chooses, has the choices that the next step runs as they are. A wrapper
     between the two must neither reset in its ``step`` nor act in its ``reset``: that raises WrapperOrderError.

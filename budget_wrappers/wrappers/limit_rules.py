@@ -23,7 +23,7 @@ from budget_wrappers.wrappers.reading import find_chooser
 
 
 class OpaqueRule:
-    """Around a policy that computes its action before ``step``: late by one step at most."""
+    """Around a policy that computes its action before ``step``: late by one step, and after a failure by one action."""
 
     def __init__(self, env: gym.Env, on_exhausted: OnExhausted, horizon: int | None) -> None:
         """Check that the limit can be kept at all.
@@ -39,6 +39,7 @@ class OpaqueRule:
             )
         self.horizon = Horizon(env, None, horizon)
         _require_horizon(env, on_exhausted, self.horizon.most)
+        self._holds = on_exhausted == "hold"
 
     def first_decision(self) -> int:
         """Return 0: what the policy will cost is not known."""
@@ -69,12 +70,18 @@ class OpaqueRule:
         """Return whether everything is spent."""
         return budget.remaining <= 0
 
-    def stuck(self, budget: EpisodeBudget) -> bool:
-        """Return whether the episode has lasted as long as it may."""
-        return self.horizon.left(budget.steps) == 0
+    def stuck(self, budget: EpisodeBudget, acted: int) -> bool:
+        """Return whether the episode has lasted as long as it may, or has spent what it may.
+
+        A limit that holds can still go on, as holding is free, unless the policy has acted although nothing was left:
+        where holding raises again and again it would do so each time.
+        """
+        if self.horizon.left(budget.steps) == 0:
+            return True
+        return self.exhausted(budget) and not (self._holds and (acted == 0 or budget.remaining + acted > 0))
 
     def can_hold(self, budget: EpisodeBudget, asked: bool) -> bool:
-        """Return False: where no step is left, none can be held."""
+        """Return False: an episode that is stuck holds nothing."""
         return False
 
     def ends(self) -> tuple[bool, bool]:
@@ -212,7 +219,7 @@ class ChooserRule:
         """Return whether the next selector call and the cheapest choice after it can't be paid."""
         return budget.remaining < self._decision(self.horizon.left(budget.steps))
 
-    def stuck(self, budget: EpisodeBudget) -> bool:
+    def stuck(self, budget: EpisodeBudget, acted: int) -> bool:
         """Return whether no step is left, or not even the cheapest choice can be paid; its selector was already."""
         left = self.horizon.left(budget.steps)
         return (

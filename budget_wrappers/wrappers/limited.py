@@ -58,6 +58,7 @@ class EpisodeLimit(CostReader):
     def begin(self, limit: int, spent: int = 0) -> None:
         """Begin an episode that has spent FLOPs already: what a wrapper inside ran in its reset is not free."""
         self.episode, self._over = EpisodeBudget(limit, spent), False
+        self._told = spent
         self._rule.begin()
 
     def limited_step(self, action: Any) -> Transition:
@@ -70,7 +71,7 @@ class EpisodeLimit(CostReader):
         selector = self._spend(early=True)
         rule.before(episode, selector)
         try:
-            if failed and rule.stuck(episode):
+            if failed and rule.stuck(episode, selector):
                 hold = self._ends_as is None and rule.can_hold(episode, asked=selector > 0)
                 transition = self._hold(action) if hold else self._end_here()
             else:
@@ -78,7 +79,7 @@ class EpisodeLimit(CostReader):
         except BaseException as error:
             self._account_for(error)
             raise
-        episode.failed, self._observation = False, transition[0]
+        episode.failed, self._observation, self._told = False, transition[0], episode.spent
         self._over = ended = transition[2] or transition[3]
         if ended:
             self._account.require_use()
@@ -106,7 +107,8 @@ class EpisodeLimit(CostReader):
         self.episode.ended_inside = True in ends
         space = reward_space_of(self.env)
         reward = 0.0 if space is None else np.zeros(space.shape, space.dtype)
-        info = {key: np.float64(0) for key in self._summed} | {"option": np.float64(HELD)}
+        spent = (0, self.episode.spent - self._told)  # in no step, and since the last one that was handed out
+        info = dict(zip(self._summed, map(np.float64, spent), strict=False)) | {"option": np.float64(HELD)}
         return self._observation, reward, *(ends if True in ends else self._ends_as or (False, True)), info
 
     def _spend(self, early: bool = False) -> int:

@@ -110,7 +110,7 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
             finite = False
         self._return += float(reward) if finite else finite_reward(reward, self._steps)
         if terminated or truncated:
-            self._account.require_use()
+            self._account.require_use(self._steps)
             return obs, reward, terminated, truncated, self._write(info, cost, True)
         if cost != self._last_cost:  # most policies cost the same at every step
             self._repeats.changed(self, cost)

@@ -113,7 +113,7 @@ class ComputePenaltyReward(CostReader, RecordConstructorArgs):
             self.raw_return.value += raw
         self._return += penalised
         if terminated or truncated:
-            self._account.require_use()
+            self._account.require_use(self._steps)
         return obs, penalised, terminated, truncated, self.amend(info, ended=False)
 
     def begin_episode(self) -> None:

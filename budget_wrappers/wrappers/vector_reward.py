@@ -83,7 +83,7 @@ class ComputeVectorReward(CostReader, RecordConstructorArgs):
         parts = finite_reward_parts(reward, self._steps) if self._extends else [finite_reward(reward, self._steps)]
         rewards = np.array([*parts, -cost], dtype=np.float32)
         if terminated or truncated:
-            self._account.require_use()
+            self._account.require_use(self._steps)
         return obs, rewards, terminated, truncated, info
 
 

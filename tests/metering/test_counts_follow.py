@@ -176,6 +176,67 @@ def test_an_ensemble_mapped_over_its_weights_is_charged_for_each_member(meter: C
     assert meter.take_flops() == 3 * 96
 
 
+DERIVATIVES = {
+    "grad": lambda net: torch.func.grad(lambda x: net(x).sum()),
+    "vjp": lambda net: lambda x: torch.func.vjp(net, x)[1](torch.ones(1, 2)),
+    "jacrev": lambda net: torch.func.jacrev(net),
+}
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES.values(), ids=DERIVATIVES)
+@pytest.mark.parametrize("seen", [False, True], ids=["new", "seen"])
+def test_a_module_that_is_differentiated_by_torch_func_is_watched_on(
+    meter: ComputeMeter, net: nn.Module, derivative: Callable[..., Callable[[Tensor], Tensor]], seen: bool
+) -> None:
+    meter.watch(net)
+    x = torch.zeros(1, 4)
+    if seen:
+        acted(meter, net, x)
+    derivative(net)(x)
+    meter.discard()
+    assert acted(meter, net, x) == 96
+
+
+def test_gradients_of_single_samples_leave_the_count_as_it_is(meter: ComputeMeter, net: nn.Module) -> None:
+    meter.watch(net)
+    torch.vmap(torch.func.grad(lambda x: net(x).sum()))(torch.zeros(5, 4))
+    meter.discard()
+    assert acted(meter, net, torch.zeros(1, 4)) == 96
+
+
+SETTINGS = {
+    "pool": (nn.AvgPool2d(2), "kernel_size", 4),
+    "upsample": (nn.Upsample(scale_factor=2.0), "scale_factor", 4.0),
+    "adaptive": (nn.AdaptiveAvgPool2d(2), "output_size", 8),
+}
+
+
+@pytest.mark.parametrize(("layer", "setting", "value"), SETTINGS.values(), ids=SETTINGS)
+def test_a_layer_whose_settings_were_changed_is_counted_anew(layer: nn.Module, setting: str, value: object) -> None:
+    meter, net, x = ComputeMeter(convention="all"), nn.Sequential(copy.deepcopy(layer)), torch.zeros(1, 1, 16, 16)
+    meter.watch(net)
+    acted(meter, net, x)
+    setattr(net[0], setting, value)
+    fresh, twin = ComputeMeter(convention="all"), nn.Sequential(copy.deepcopy(net[0]))
+    fresh.watch(twin)
+    assert acted(meter, net, x) == acted(fresh, twin, x)
+
+
+def test_hooks_of_all_modules_are_counted_while_they_are_there(meter: ComputeMeter, net: nn.Module) -> None:
+    meter.watch(net)
+    before = acted(meter, net, torch.zeros(1, 4))
+
+    def hook(module: nn.Module, args: object, out: Tensor) -> Tensor | None:
+        return out @ torch.ones(2, 2) if isinstance(module, nn.Linear) and out.shape[-1] == 2 else None
+
+    handle = nn.modules.module.register_module_forward_hook(hook)
+    try:
+        with_hook = acted(meter, net, torch.zeros(1, 4))
+    finally:
+        handle.remove()
+    assert (before, with_hook, acted(meter, net, torch.zeros(1, 4))) == (96, 104, 96)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("seen", [False, True], ids=["new", "seen"])
 def test_tracing_a_watched_module_is_no_acting(meter: ComputeMeter, net: nn.Module, seen: bool) -> None:

@@ -3,8 +3,9 @@
 import asyncio
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 
 import numpy as np
 import pytest
@@ -197,6 +198,63 @@ def test_a_task_that_acts_while_another_one_learns_is_refused(meter: ComputeMete
             await task
 
     asyncio.run(both())
+
+
+def test_a_task_that_acts_on_its_own_meter_while_another_learns_is_no_part_of_that(net: nn.Module) -> None:
+    actor, learner, mine = ComputeMeter("actor"), ComputeMeter("learner"), nn.Linear(4, 2)
+    actor.watch(net)
+
+    async def both() -> None:
+        inside, leave = asyncio.Event(), asyncio.Event()
+
+        async def learn() -> None:
+            with learner.phase("learn"):
+                inside.set()
+                await leave.wait()
+                mine(torch.ones(1, 4))  # 2·4·2 = 16
+
+        task = asyncio.create_task(learn())
+        await inside.wait()
+        with torch.no_grad():
+            net(torch.zeros(1, 4))
+        leave.set()
+        await task
+
+    asyncio.run(both())
+    assert (actor.executed, learner.learned) == (96, 16)
+
+
+def test_phases_of_two_meters_end_in_any_order() -> None:
+    meters, nets = [ComputeMeter("a"), ComputeMeter("b")], [nn.Linear(4, 2), nn.Linear(4, 2)]
+
+    def acting(k: int) -> Iterator[None]:
+        with meters[k].phase("act"):
+            while True:
+                nets[k](torch.zeros(1, 4))
+                yield
+
+    for meter, net in zip(meters, nets, strict=True):
+        meter.watch(net)
+    one, two = acting(0), acting(1)
+    next(one), next(two)
+    one.close()
+    next(two)
+    assert [meter.executed for meter in meters] == [16, 32]
+
+
+def test_phases_of_one_meter_end_in_any_order(meter: ComputeMeter, net: nn.Module) -> None:
+    meter.watch(net)
+
+    def inside(phase: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+        with phase():
+            yield
+
+    one, two = inside(meter.paused), inside(lambda: meter.phase("act"))
+    next(one), next(two)
+    one.close(), two.close()
+    with torch.no_grad():
+        net(torch.zeros(1, 4))
+    assert (meter.executed, meter.mode) == (96, 0)
 
 
 def test_threads_one_after_the_other_share_a_meter(meter: ComputeMeter, net: nn.Module) -> None:

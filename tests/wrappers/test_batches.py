@@ -133,6 +133,52 @@ def test_each_environment_pays_for_what_its_row_ran(meter: ComputeMeter, pick: s
     assert step(envs)["cost"].tolist() == [24 + 16 + 128 * (value > 0) for value in first]
 
 
+class Routed(nn.Module):
+    """2·3·3 = 18 for every row, and 2·3·9 + 2·9·3 = 108 for each that is picked."""
+
+    def __init__(self, pick: str) -> None:
+        super().__init__()
+        self.pick, self.first = pick, nn.Linear(3, 3)
+        self.deep = nn.Sequential(nn.Linear(3, 9), nn.ReLU(), nn.Linear(9, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden, rows = self.first(x), len(x)
+        if self.pick == "capacity":
+            where = torch.randperm(rows)[: rows // 2]
+        elif self.pick == "experts":
+            where = x[:, 0].topk(rows // 2).indices
+        else:  # two candidates for each row that is unsure
+            where = torch.from_numpy(np.flatnonzero(x[:, 0].numpy() > 0).repeat(2))
+        return hidden.index_add(0, where, self.deep(hidden[where]))
+
+
+@pytest.mark.parametrize("pick", ["capacity", "experts"])
+@pytest.mark.parametrize("rows", [2, 4])
+def test_what_a_row_runs_by_itself_is_no_share_where_the_batch_ran_more(
+    meter: ComputeMeter, pick: str, rows: int
+) -> None:
+    net = Routed(pick)
+    meter.watch(net)
+    envs = vectors.RecordComputeStatistics(SyncVectorEnv([SpacesEnv] * rows), meter)
+    envs.reset(seed=0)
+    acts(net, rows=rows)
+    with pytest.raises(MeterError, match="by_row"):
+        step(envs)
+
+
+def test_candidates_that_happen_to_be_as_many_as_rows_are_paid_by_the_row_that_had_them(meter: ComputeMeter) -> None:
+    net = Routed("candidates")
+    meter.watch(net)
+    envs = vectors.RecordComputeStatistics(SyncVectorEnv([SpacesEnv] * 2), meter)
+    envs.reset(seed=0)
+    costs = []
+    for first in (-1.0, 1.0, 1.0):
+        with torch.no_grad():
+            net(torch.tensor([[first, 0, 0], [-1.0, 0, 0]]))
+        costs.append(step(envs)["cost"].tolist())
+    assert costs == [[18.0, 18.0], [18.0 + 216.0, 18.0], [18.0 + 216.0, 18.0]]
+
+
 class ByFirst(nn.Module):
     """All rows go the way of the first: nobody's share follows from the rows."""
 

@@ -1,5 +1,6 @@
 """Whose acting a step pays for: what a wrapper can tell, and what is refused or warned of where nobody can."""
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -110,6 +111,30 @@ def test_training_goes_on_with_a_free_step_after_an_evaluation_that_has_ended(me
     evaluation.reset(seed=0)
     meter.add(4), meter.add(4)  # a policy of two parts
     assert step(evaluation)["cost"] == 8.0
+    assert step(train)["cost"] == 0.0
+
+
+@pytest.mark.parametrize("steps", [["act", "hold"], ["act", "hold", "hold"]], ids=["every second", "every third"])
+def test_environments_that_hold_actions_of_a_policy_of_two_parts_share_a_meter(
+    meter: ComputeMeter, steps: list[str]
+) -> None:
+    head, body = nn.Linear(3, 2), nn.Linear(3, 3)
+    meter.watch(body, "body"), meter.watch(head, "head")
+    envs, costs = [recorded(meter), recorded(meter)], []
+    for what in steps * 2:
+        for env in envs:
+            if what == "act":
+                with torch.no_grad():
+                    head(body(torch.zeros(1, 3)))
+            costs.append(step(env)["cost"])
+    assert costs == [30.0 * (what == "act") for what in steps * 2 for _ in envs]  # 2·3·3 + 2·3·2
+
+
+def test_training_at_random_goes_on_after_an_evaluation_that_was_reset_again(meter: ComputeMeter) -> None:
+    train, evaluation = recorded(meter), recorded(meter)
+    meter.add(4), meter.add(4)
+    assert step(evaluation)["cost"] == 8.0
+    evaluation.reset()
     assert step(train)["cost"] == 0.0
 
 
@@ -225,18 +250,9 @@ def another_method(meter: ComputeMeter) -> Callable[[], Any]:
 
 
 def forward_itself(meter: ComputeMeter) -> Callable[[], Any]:
-    net = nn.Linear(3, 2)
+    net = nn.Sequential(nn.Linear(3, 2))
     meter.watch(net)
     return torch.no_grad()(lambda: net.forward(torch.zeros(1, 3)))
-
-
-def traced(meter: ComputeMeter) -> Callable[[], Any]:
-    net = nn.Linear(3, 2)
-    meter.watch(net)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        twin = torch.jit.trace(nn.Linear(3, 2), torch.zeros(1, 3))
-    return lambda net=net: acts(twin)
 
 
 def hooks_cleared(meter: ComputeMeter) -> Callable[[], Any]:
@@ -246,12 +262,14 @@ def hooks_cleared(meter: ComputeMeter) -> Callable[[], Any]:
     return lambda: acts(net)
 
 
-def no_longer_watched(meter: ComputeMeter) -> Callable[[], Any]:
+def a_copy(meter: ComputeMeter) -> Callable[[], Any]:
+    """A copy acts, and the original learns: 1,000 steps long nobody can know."""
     net = nn.Linear(3, 2)
-    with meter.watch(net):
-        acts(net)
-    meter.discard()
-    return lambda: acts(net)
+    meter.watch(net)
+    twin = copy.deepcopy(net)
+    with meter.phase("learn"):
+        net(torch.zeros(2, 3)).sum().backward()
+    return lambda net=net: acts(twin)
 
 
 def with_gradients(meter: ComputeMeter) -> Callable[[], Any]:
@@ -261,13 +279,33 @@ def with_gradients(meter: ComputeMeter) -> Callable[[], Any]:
 
 
 SILENCES = {
-    another_method: "'tests': forward of Agent never ran.*its 'actor'",
-    forward_itself: "forward of Linear never ran.*instead of module",
-    traced: "forward of Linear never ran.*traced",
-    hooks_cleared: "forward of Linear never ran.*hooks removed",
-    no_longer_watched: "Nothing is watched now",
+    another_method: "'tests': forward of Agent never ran, and its 'actor' 3 times",
+    forward_itself: "forward of Sequential never ran, and its '0' 3 times.*module.forward",
+    hooks_cleared: "hooks of Linear are gone",
     with_gradients: r"3 forwards of 'tests' with gradients on were booked as learning.*phase\('act'\)",
 }
+
+
+def test_a_copy_that_acts_while_the_original_learns_is_told_of_after_a_while(meter: ComputeMeter) -> None:
+    act = a_copy(meter)
+    env = RecordComputeStatistics(SpacesEnv(end_at=400), meter)
+    with told() as messages:
+        for _ in range(3):
+            env.reset(seed=0)
+            for _ in range(400):
+                act()
+                step(env)
+    assert len(messages) == 1
+    assert "'tests': forward of Linear never ran in 1200 steps" in messages[0]
+
+
+def test_random_warm_up_that_nobody_speaks_of_is_no_silence(meter: ComputeMeter) -> None:
+    net = nn.Sequential(nn.Linear(3, 2))
+    meter.watch(net)
+    with told() as messages:
+        for _ in range(3):
+            episode(meter, lambda: None)
+    assert messages == []
 
 
 @pytest.mark.parametrize(("make", "reason"), SILENCES.items(), ids=[make.__name__ for make in SILENCES])
@@ -299,11 +337,27 @@ def test_a_vector_environment_says_so_too(meter: ComputeMeter) -> None:
             step(envs)
 
 
-def test_acting_beside_another_part_that_was_booked_as_learning_is_told(meter: ComputeMeter) -> None:
-    net, master = nn.Linear(3, 2), nn.Linear(3, 2)
-    meter.watch(net, "actor"), meter.watch(master, "master")
-    with pytest.warns(ComputeWarning, match="3 forwards of 'actor'"):
-        episode(meter, lambda: (acts(master), net(torch.zeros(1, 3))))
+def test_acting_with_gradients_is_told_of_beside_a_forward_without(meter: ComputeMeter) -> None:
+    net = nn.Linear(3, 2)
+    meter.watch(net)
+    env = RecordComputeStatistics(SpacesEnv(end_at=10), meter)
+    env.reset(seed=0)
+    acts(net)  # a value for a log
+    with pytest.warns(ComputeWarning, match="10 forwards of 'tests' with gradients on"):
+        for _ in range(10):
+            net(torch.zeros(1, 3))
+            step(env)
+
+
+def test_one_random_action_does_not_make_an_episode_known_to_be_free(meter: ComputeMeter) -> None:
+    act = another_method(meter)
+    env = RecordComputeStatistics(SpacesEnv(end_at=3), meter)
+    env.reset(seed=0)
+    meter.acted_for_free()
+    with pytest.warns(ComputeWarning, match="forward of Agent never ran"):
+        for _ in range(3):
+            act()
+            step(env)
 
 
 QUIET = {
@@ -312,6 +366,14 @@ QUIET = {
     "acting and learning": lambda meter, net: (acts(net), net(torch.zeros(1, 3)).sum().backward()),
     "learning in a phase": lambda meter, net: (acts(net), learns(meter, net)),
 }
+
+
+def test_a_part_that_learns_online_beside_an_actor_that_is_charged_is_no_silence(meter: ComputeMeter) -> None:
+    actor, critic = nn.Linear(3, 2), nn.Linear(3, 2)
+    meter.watch(actor, "actor"), meter.watch(critic, "critic")
+    with told() as messages:
+        episode(meter, lambda: (acts(actor), critic(torch.zeros(1, 3)), critic(torch.zeros(1, 3))))
+    assert messages == []
 
 
 def learns(meter: ComputeMeter, net: nn.Module) -> None:

@@ -37,6 +37,7 @@ class VectorAccount(Turn):
         ended: where the last step ended an episode, ``(n,)``, or ``None`` for nowhere.
         fresh: where the step before it did, ``(n,)``, or ``None``.
         autoresetting: whether resets are those of episodes that ``end`` was told of.
+        idle: where nothing runs in this step, ``(n,)``, as a limit ends the episode; ``None`` for nowhere.
     """
 
     def __init__(self, meter: str | ComputeMeter, n: int, mode: str) -> None:
@@ -44,7 +45,7 @@ class VectorAccount(Turn):
         self.release = self.meter.keep_rows(self)
         self._resets_late, self._resets_at_once = mode == NEXT_STEP, mode == SAME_STEP
         self._names = self.meter.by_name  # a live view
-        self.autoresetting = False
+        self.autoresetting, self.idle = False, None
         self.open_turn()
         self.restart(None)
         self.over = True
@@ -125,10 +126,12 @@ class VectorAccount(Turn):
         if len(self._names) > 1:
             self._add_by_name(by_name)
         elif fresh is not None or some < self.n:
-            self.add(self._free, cost == 0)
+            self.add(self._free, cost == 0 if self.idle is None else (cost == 0) & ~self.idle)
         self.add(self.total, cost)
         if fresh is not None:
             self._start[fresh] = self._clock + self._resets_late
+        if self.idle is not None:  # what is paid there is no step's
+            self._start[self.idle] += 1
         self._clock += 1
         self.cost = cost
         self.ended = over if np.count_nonzero(over) else None
@@ -179,8 +182,9 @@ class VectorAccount(Turn):
             MeterError: nothing was ever watched or added, so a cost of 0 would be a lie.
         """
         if self.meter.used and (self.meter.graded or not self.total[self.ended].any()):
-            steps = int(self.steps.max())
-            self.explain_silence(int(self.total.sum()), self.n, steps if self.total.any() else 1)
+            paid = self.steps - self._free if len(self._names) < 2 else (self.total > 0) * self.steps
+            row = int(np.argmax(np.where(self.ended, self.steps, -1)))  # the longest episode that has ended
+            self.explain_silence(int(self.total.sum()), self.n, int(paid[row]), int(self.steps[row]))
         if not self.meter.used:
             raise MeterError(
                 f"An episode has ended and meter {self.meter.name!r} never watched a module nor received a charge, in "

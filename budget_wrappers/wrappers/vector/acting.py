@@ -58,7 +58,8 @@ class RowActing:
 
         Args:
             observations: of all environments.
-            choices: the sub-policy of each one, ``(n,)``; with ``HELD`` none runs and its last action stands there.
+            choices: the sub-policy of each one, ``(n,)``; with ``HELD`` none runs and its last action stands there,
+                any legal one where it never had one.
 
         Raises:
             SpaceError: a sub-policy returned no action of the environment, or not one for each row.
@@ -91,7 +92,14 @@ class RowActing:
             finally:
                 ran = chosen if len(called) == rows.size else np.isin(np.arange(len(choices)), called)
                 self._meter.add(flops * len(called), policy.name, len(choices), by_row=flops * ran)
-        return batched(self._actions, self.last)
+        return batched(self._actions, [self._any if action is None else action for action in self.last])
+
+    @property
+    def _any(self) -> Any:
+        """A legal action, always the same; the space's own random numbers are left alone."""
+        space = copy.deepcopy(self._actions)
+        space.seed(0)
+        return space.sample()
 
 
 def require_actions(actions: Any, name: str, rows: int) -> Any:

@@ -60,7 +60,7 @@ class VectorChooser(VectorCostReader):
         return self.tell_reset(infos, AT_RESET, mask)
 
     def choices_of(self, actions: Any) -> np.ndarray:
-        """Return the sub-policy of each environment, ``(n,)`` int64, ``HELD`` where the step only resets.
+        """Return the sub-policy of each environment, ``(n,)`` int64, ``HELD`` where the step only resets or ends.
 
         Raises:
             SpaceError: an action is no index of a sub-policy, or there is not one for each environment.
@@ -73,9 +73,11 @@ class VectorChooser(VectorCostReader):
             )
         if choices.min() < 0 or choices.max() >= len(names):
             raise SpaceError(f"Actions {actions!r} are no sub-policies; expected 0 … {len(names) - 1}.")
-        resetting = self._account.resetting
         choices = choices.astype(np.int64)
-        return choices if resetting is None else np.where(resetting, HELD, choices)
+        for passed_by in (self._account.resetting, self._account.idle):
+            if passed_by is not None:
+                choices = np.where(passed_by, HELD, choices)
+        return choices
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the choices that each environment may run, ``(n, K)`` booleans: all, as nothing here restricts them.

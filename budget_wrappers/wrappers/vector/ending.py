@@ -56,19 +56,24 @@ class EpisodeEnder:
         if self._due is not None:
             self._due = None if mask is None else self._due & ~mask
 
-    def step(self, actions: Any) -> Transition:
+    def step(self, actions: Any, stopped: np.ndarray | None = None) -> Transition:
         """Step; environments whose reset is due return what a step that only resets does.
 
         Where the step or the reset raises, the reset stays due.
+
+        Args:
+            actions: as ``env`` takes them.
+            stopped: environments that are passed by, ``(n,)`` booleans, ``None`` for none: their last observation
+                comes back. Only Gymnasium's own vector environments can do so; others step them, too.
         """
         due = self._due
         if due is None or not due.any():
-            return stepped(self._env, actions)
+            return self._step(actions, stopped)
         if self._mode == SAME_STEP:  # the reset at once has raised
             self._reset(due)
             self._due = None
-            return stepped(self._env, actions)
-        with idle(self._env.unwrapped, due):
+            return self._step(actions, stopped)
+        with idle(self._env.unwrapped, due if stopped is None else due | stopped):
             _, rewards, terminations, truncations, infos = stepped(self._env, actions)
         obs, reset_infos = self._reset(due)
         self._due = None
@@ -111,6 +116,13 @@ class EpisodeEnder:
         obs, reset_infos = self._reset(ended)
         self._due = None
         return obs, {**joined(only(infos, ~ended), reset_infos, ended), **final}
+
+    def _step(self, actions: Any, stopped: np.ndarray | None) -> Transition:
+        envs = self._env.unwrapped
+        if stopped is None or not isinstance(envs, SyncVectorEnv | AsyncVectorEnv):
+            return stepped(self._env, actions)
+        with idle(envs, stopped):
+            return stepped(self._env, actions)
 
     def _reset(self, rows: np.ndarray) -> tuple[Any, dict[str, Any]]:
         with autoresetting(self._accounts):

@@ -24,6 +24,14 @@ class ComputeLimit(EpisodeLimits, RecordConstructorArgs):
     by at most what one step costs, ``overshoot`` says by how much, and ``truncate`` or ``terminate`` ends it at the
     step that exhausts the limit. Around a vector ``SubPolicyAction`` it does the same.
 
+    A ``step`` that follows one that has raised checks first what each episode has spent, acting before it included. For
+    environments whose limit that exhausts nothing runs any more, no sub-policy and no step of the environment: their
+    episodes end at the last observation, where the environments' own reward is 0, and the others go on. What an opaque
+    policy computed before that ``step`` has run, so around one an episode passes the limit by at most what one step and
+    one more action cost; where the others' environments make this step raise, too, each repetition adds an action.
+    Vector environments other than Gymnasium's ``SyncVectorEnv`` and ``AsyncVectorEnv`` are stepped once more where an
+    episode ends.
+
     Environments that reset themselves know nothing of that end, so this wrapper resets them, with a mask, when their
     mode has it: Gymnasium's ``SyncVectorEnv`` and ``AsyncVectorEnv`` from 1.1 on. In ``NEXT_STEP`` mode the step that
     resets passes the ended environment by, so that its random numbers are those of the environment run singly. Put the
@@ -116,16 +124,7 @@ class ComputeLimit(EpisodeLimits, RecordConstructorArgs):
             MeterError: an episode has ended and the meter was never used, or rows belong to no environment.
             WrapperOrderError: a wrapper inside has reset environments within its ``step``.
         """
-        total = None if self._closes else self._account.total.copy()
-        try:
-            obs, rewards, terminations, truncations, infos = self._ender.step(actions)
-        except BaseException as error:
-            self.lose(error)
-            raise
-        self.read_cost(terminations, truncations)
-        self.follow()
-        if total is not None:
-            self.require_no_reset(total)
+        obs, rewards, terminations, truncations, infos = self.step_within(actions)
         by_itself = terminations | truncations
         if self._horizon is not None:
             truncations = truncations | (self._account.steps >= self._horizon)
@@ -142,6 +141,7 @@ class ComputeLimit(EpisodeLimits, RecordConstructorArgs):
             self.begin_next(over)
             if np.count_nonzero(ours := over & ~by_itself):
                 obs, infos = self._ender.end(ours, obs, infos)
+        self._failed = False
         return obs, rewards, terminations, truncations, self.amend(infos)
 
 
