@@ -209,6 +209,7 @@ def state(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     header, tensors = read(folder / CHECKPOINT)
     # The metrics' length in bytes depends on how many digits the clock fields have.
     header["extra"].pop("metrics_bytes")
+    header["extra"].pop("run", None)  # the configuration: a run that is trained for longer asked for other steps
     return header, tensors
 
 

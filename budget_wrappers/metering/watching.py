@@ -6,7 +6,6 @@ from threading import get_ident
 from typing import Any, Self
 
 import numpy as np
-import torch
 from torch import Tensor, is_grad_enabled, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -23,18 +22,15 @@ from budget_wrappers.metering.calls import (
 )
 from budget_wrappers.metering.checks import whole
 from budget_wrappers.metering.counting import count_flops, original
-from budget_wrappers.metering.isolation import never_compile
-from budget_wrappers.metering.quiet import BY_GRADIENT, SILENT, UNDER_WAY, counting
+from budget_wrappers.metering.hooks import After, End, Hook, Probe, Start
+from budget_wrappers.metering.quiet import BY_GRADIENT, SILENT, counting
 from budget_wrappers.metering.rows import UNKNOWN, checked_by_row
 from budget_wrappers.metering.shares import count_each_row
 from budget_wrappers.metering.state import MeterState
-from budget_wrappers.metering.structure import OURS, Structure, is_static
+from budget_wrappers.metering.structure import Structure, is_static
 
 REPORT = "flops_of_last_forward"
 REPORT_BY_ROW = "flops_by_row_of_last_forward"
-
-# in_transform() written out where every forward asks.
-_transform, _tracer, _traces = torch._C._functorch.peek_interpreter_stack, torch._C._get_tracing_state, torch.jit._trace
 
 MOST_TRACES = 4096
 """Of a module, that are remembered to have been the same work for every row."""
@@ -130,6 +126,11 @@ class Watch:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Watch":
         return Watch()
 
+    @classmethod
+    def inert(cls) -> "Watch":
+        """Return a watch that recognises no module, for the hooks of a copy."""
+        return cls()
+
     # ---- hooks ------------------------------------------------------------------------------------------------------
 
     def _hook(self, module: nn.Module, framed: bool) -> None:
@@ -137,11 +138,11 @@ class Watch:
         self._framed = framed
         if framed:
             self._handles = [
-                module.register_forward_pre_hook(_Start(self), with_kwargs=True),
-                module.register_forward_hook(_End(self), with_kwargs=True, always_call=True),
+                module.register_forward_pre_hook(Start(self), with_kwargs=True),
+                module.register_forward_hook(End(self), with_kwargs=True, always_call=True),
             ]
         else:
-            self._handles = [module.register_forward_hook(_After(self), with_kwargs=True)]
+            self._handles = [module.register_forward_hook(After(self), with_kwargs=True)]
 
     def _unhook(self) -> None:
         for handle in (*self._handles, *self._probes):
@@ -151,7 +152,7 @@ class Watch:
     def probe(self, module: nn.Module) -> None:
         """Look whether parts of ``module`` run without it, until its own forward does."""
         for name, part in module.named_children():
-            self._probes.append(part.register_forward_hook(_Probe(self, name), with_kwargs=True))
+            self._probes.append(part.register_forward_hook(Probe(self, name), with_kwargs=True))
 
     def forget_parts(self) -> None:
         """Take the probes off: the module's own forward runs."""
@@ -180,7 +181,7 @@ class Watch:
         meter.frames.enter(self, counted=counted, traced=meter.row_ledger is not None)
 
     def after(
-        self, hook: "_Hook", module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        self, hook: "Hook", module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
         """End it, and charge what it cost beside the watched modules inside."""
         meter = self._meter
@@ -225,7 +226,7 @@ class Watch:
     # ---- what one forward costs -------------------------------------------------------------------------------------
 
     def _cost(
-        self, hook: "_Hook", module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        self, hook: "Hook", module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> tuple[int, int]:
         """Return FLOPs and rows of a forward that has just run: reported, known from before, or measured now."""
         rows = self._rows_of(module, args, kwargs, output)
@@ -248,7 +249,7 @@ class Watch:
                 self._costs[key] = count_flops(module, *like, convention=convention, example_kwargs=named), rows
         return self._costs[key][0], rows
 
-    def _look_again(self, hook: "_Hook", module: nn.Module) -> None:
+    def _look_again(self, hook: "Hook", module: nn.Module) -> None:
         """Forget what a module cost that has other layers, weights or hooks now, and whether shapes decide its cost."""
         self._costs.clear()
         source = original(module)
@@ -291,139 +292,3 @@ class Watch:
 
         for tensor in recorded(output):
             tensor.register_hook(charge_backward)
-
-
-class _Hook:
-    """What stands on a watched module: it knows what the module was when it was measured.
-
-    The module holds it, and a meter does not, so that it keeps no module alive.
-    """
-
-    __slots__ = ("_watch", "structure")
-
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
-        self.structure: Structure | None = None
-
-    def holds(self, module: nn.Module) -> bool:
-        """Tell whether the module is what it was."""
-        if self.structure is None:
-            self.structure = Structure(original(module))
-            return True
-        return self.structure.holds()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return type(self)(Watch())
-
-    def __reduce__(self) -> Any:
-        """Return what a hook is pickled as: a function of Python's own that takes anything and returns None.
-
-        So a module that was saved while watched is loaded where this library is not installed.
-        """
-        return getattr, (nullcontext(), "__exit__")
-
-
-class _After(_Hook):
-    """The hook of a module whose cost is known once its forward has run."""
-
-    __slots__ = ()
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        """Charge one forward whose cost is known or reported: every line here is paid on every step."""
-        # A copy of the module shares this hook or holds an inert watch's, and charges nothing.
-        watch = self._watch
-        if watch._target() is not module or (UNDER_WAY[0] and counting()):
-            return
-        meter = watch._meter
-        if watch._probes:
-            watch.forget_parts()
-        if meter.thread:
-            meter.require_turn()
-        mode = meter.mode
-        if mode == SILENT:
-            return
-        cost = None
-        if (
-            len(args) == 1
-            and not kwargs
-            and args[0].__class__ is Tensor
-            and not watch._reports
-            and _transform() is None
-            and _tracer() is None
-            and _traces._trace_module_map is None
-        ):
-            try:
-                cost = watch._costs.get(args[0].shape) if self.holds(module) else None
-            except RuntimeError:  # a nested tensor has no shape
-                cost = None
-        if cost is None or watch._rows is not None:
-            if is_traced(args, kwargs):
-                return
-            cost = watch._cost(self, module, args, kwargs, output)
-        flops, rows = cost
-        try:
-            learning = output.requires_grad
-        except AttributeError:
-            learning = next(recorded(output), None) is not None
-        if learning and mode == BY_GRADIENT:
-            watch._learn(flops, rows, output, flops)
-            return
-        # meter.charge() written out.
-        if watch._owner is not None:
-            meter.acts_for(watch._owner)
-        if meter.row_ledger is not None:
-            meter.row_ledger.note(watch.name, flops, rows, None, watch._reported_by_row(module, flops, rows))
-        meter.executed += flops
-        meter.calls += 1
-        if rows > meter.pending_rows:
-            meter.pending_rows = rows
-        meter.names[watch.name] += flops
-
-
-class _Start(_Hook):
-    """The hook before a forward that is framed."""
-
-    __slots__ = ()
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._watch.before(module, args, kwargs)
-
-
-class _End(_Hook):
-    """The hook after it."""
-
-    __slots__ = ()
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any = None) -> None:
-        self._watch.after(self, module, args, kwargs, output)
-
-
-class _Probe(_Hook):
-    """The hook of a part of a module whose own forward has never run."""
-
-    __slots__ = ("_name",)
-
-    def __init__(self, watch: Watch, name: str = "") -> None:
-        super().__init__(watch)
-        self._name = name
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        watch = self._watch
-        meter = watch._meter
-        if meter is None or counting() or meter.mode == SILENT or is_traced(args, kwargs):
-            return
-        if meter.mode == BY_GRADIENT and next(recorded(output), None) is not None:
-            return
-        watch.parts_ran[self._name] = watch.parts_ran.get(self._name, 0) + 1
-
-
-for _hook in (_After, _Start, _End, _Probe):
-    setattr(_hook, OURS, True)
-    # A compiled function around a watched module leaves its graph here, as with torch.compiler.disable, which would
-    # load torch's compiler (seconds) wherever this module is imported.
-    _hook.__call__._torchdynamo_disable = True
-    _hook.__call__._torchdynamo_disable_msg = (
-        "a meter of budget_wrappers charges this forward where it runs: with fullgraph=True or torch.export take the "
-        "watch off (meter.unwatch), and watch what torch.compile returned"
-    )
-    never_compile(_hook.__call__)

@@ -94,10 +94,10 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
             MeterError: the episode has ended and the meter was never used, or it was charged for a batch.
             WrapperOrderError: a wrapper outside repeats actions and hands out the last info only.
         """
-        if self._account.over:
-            self._account.begin_step()
-        obs, reward, terminated, truncated, info = self.env.step(action)
         account, seen = self._account, self._seen
+        if account.over:
+            account.begin_step()
+        obs, reward, terminated, truncated, info = self.env.step(action)
         self._seen = account.collect() if self._closes else account.total  # read_cost() written out
         if account.episode != self._episode:
             self.begin_episode()
@@ -110,7 +110,7 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
             finite = False
         self._return += float(reward) if finite else finite_reward(reward, self._steps)
         if terminated or truncated:
-            self._account.require_use(self._steps)
+            account.require_use(self._steps)
             return obs, reward, terminated, truncated, self._write(info, cost, True)
         if cost != self._last_cost:  # most policies cost the same at every step
             self._repeats.changed(self, cost)
@@ -140,13 +140,11 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
             "share_steps": {name: np.float64(count / max(steps, 1)) for name, count in steps_by_name.items()},
         } | report
 
-    def _write(self, info: dict[str, Any], cost: int, with_summary: bool) -> dict[str, Any]:
+    def _write(self, info: dict[str, Any], cost: int, full: bool) -> dict[str, Any]:
         """Return a copy of ``info`` with our keys: some environments hand out one dict again and again."""
-        if self.cost_key in info or (with_summary and SUMMARY_KEY in info):
+        if self.cost_key in info or (full and SUMMARY_KEY in info):
             raise _taken(info, self.cost_key, self.env)
-        return {**info, self.cost_key: np.float64(cost)} | (
-            {SUMMARY_KEY: self.compute_summary()} if with_summary else {}
-        )
+        return {**info, self.cost_key: np.float64(cost)} | ({SUMMARY_KEY: self.compute_summary()} if full else {})
 
 
 def _taken(info: dict[str, Any], key: str, env: gym.Env) -> InfoKeyError:

@@ -92,7 +92,7 @@ def at(step: int, do: Callable[[], Any]) -> FunctionCallback:
 
 def trained_on(folder: Path, steps: int, agent: Any = SAC) -> int:
     """Train the run of ``folder`` up to ``steps`` and return the step that it went on from."""
-    with Run.resume(agent, folder, steps=steps) as run:
+    with Run.resume(agent, folder, steps=steps, trust=True) as run:
         begun = run.agent.num_timesteps
         assert run.train()
     return begun
@@ -158,7 +158,7 @@ def test_a_run_that_is_killed_while_it_is_trained_on_goes_on_from_the_same_place
         raise Killed
 
     part = finished(tmp_path / "part", dataclasses.replace(CONFIG, steps=110, checkpoint_every=70))
-    with Run.resume(SAC, part, steps=CONFIG.steps) as run, pytest.raises(Killed):
+    with Run.resume(SAC, part, steps=CONFIG.steps, trust=True) as run, pytest.raises(Killed):
         run.alongside.append(at(115, kill))
         run.train()
     assert trained_on(part, CONFIG.steps) == 100
@@ -189,7 +189,7 @@ def test_a_signal_ends_an_endless_episode_within_1000_steps_and_saves_it(
         run.alongside.append(at(30, lambda: signal.raise_signal(number)))
         assert not run.train()
         assert run.agent.num_timesteps == 30 + 1_000
-    with Run.resume(SAC, tmp_path / "run", steps=1_200) as run:
+    with Run.resume(SAC, tmp_path / "run", steps=1_200, trust=True) as run:
         assert run.agent.num_timesteps == 30 + 1_000
         assert run.within_episode
         assert run.train()
@@ -208,7 +208,7 @@ def test_an_endless_episode_is_saved_now_and_then_and_the_remedy_is_named(tmp_pa
     assert len(said) == 1
     assert "a checkpoint was due at step 50 and no episode has ended since" in said[0]
     # Due at 50; from 50 + 1,000 on every 50 steps: at 1,050, 1,100, 1,150 and 1,200.
-    with Run.resume(SAC, tmp_path / "run") as run:
+    with Run.resume(SAC, tmp_path / "run", trust=True) as run:
         assert run.agent.num_timesteps == 1_200
         assert run.within_episode
 
@@ -239,7 +239,7 @@ def test_a_signal_ends_an_endless_evaluation(tmp_path: Path) -> None:
             except AssertionError as error:
                 ended = str(error)
     assert ended is False
-    with Run.resume(SAC, tmp_path / "run") as run:
+    with Run.resume(SAC, tmp_path / "run", trust=True) as run:
         assert run.agent.num_timesteps == 20 + 1_000
 
 
