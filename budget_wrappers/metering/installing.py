@@ -66,7 +66,8 @@ def install(
             other._hook(other.module, framed=True)
     watch._hook(module, framed=bool(related) or not (watch.static or watch._reports))
     watches.append(watch)
-    watch.probe(module)
+    if owner is None:  # an agent that says whose its actor is acts by engines of its own, which ask for plain layers
+        watch.probe(module)
     return watch
 
 

@@ -68,8 +68,11 @@ class TeamAccount:
             return self.of(agent).total
         return sum(account.total for account in self.accounts.values())
 
-    def restart(self) -> None:
-        """Start an episode: drop what is pending on every meter and forget the last one."""
+    def restart(self, agents: Iterable[Agent] = ()) -> None:
+        """Start an episode: drop what is pending on every meter, of ``agents`` that begin it, too."""
+        if self._prefix is not None:
+            for agent in agents:
+                self.of(agent)
         for account in self.accounts.values():
             account.discard()
         self._own_modules = False
@@ -144,6 +147,7 @@ class CostView:
     """
 
     def __init__(self, env: Any, meter: MeterSource) -> None:
+        self._env = env
         inner: tuple[TeamAccount, ...] = find_in_team(env, "team_accounts", ())
         wanted = TeamAccount(meter, agents_of(env))
         known = [account for account in inner if account.same_meters(wanted)]
@@ -155,7 +159,7 @@ class CostView:
     def restart(self) -> None:
         """Start an episode, after the inner reset: what was pending ran before it."""
         if self.closes:
-            self.account.restart()
+            self.account.restart(getattr(self._env, "agents", ()))
         self._seen = {}
 
     def read(self, agent: Agent) -> int:
