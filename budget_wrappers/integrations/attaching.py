@@ -8,7 +8,7 @@ from torch import nn
 
 from budget_wrappers.errors import MeterError, UncountableError
 from budget_wrappers.metering import ComputeMeter, Watch, count_flops
-from budget_wrappers.metering.quiet import BY_GRADIENT
+from budget_wrappers.metering.quiet import BY_GRADIENT, counting
 from budget_wrappers.metering.structure import is_static
 from budget_wrappers.metering.watching import REPORT
 
@@ -95,7 +95,7 @@ class ActingLayers:
             UncountableError: the first time, when products run outside of the layers that are watched.
         """
         meter = self._meter
-        if meter.mode != BY_GRADIENT:  # in an update, in a phase, or paused
+        if meter.mode != BY_GRADIENT or counting():  # in an update, in a phase, paused, or run for its FLOPs
             return forward(*args, **kwargs)
         expected, before = None, meter.executed
         if not self._checked:

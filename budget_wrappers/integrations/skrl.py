@@ -37,7 +37,7 @@ from budget_wrappers.integrations.attaching import (
 from budget_wrappers.integrations.extras import library
 from budget_wrappers.metering import ComputeMeter, count_flops, get_meter
 from budget_wrappers.metering.evaluation import evaluating
-from budget_wrappers.metering.quiet import SILENT
+from budget_wrappers.metering.quiet import SILENT, counting
 from budget_wrappers.policies import AgentPolicy
 
 Agent = TypeVar("Agent")
@@ -91,7 +91,7 @@ def _counted_act(act: Any, meter: ComputeMeter, layers: ActingLayers) -> Any:
         bound = act.__get__(self)
         if role in _ACTING:
             return layers.run(bound, inputs, role=role)
-        if meter.mode == SILENT:  # in an update, or paused
+        if meter.mode == SILENT or counting():  # in an update, paused, or run for its FLOPs
             return bound(inputs, role=role)
         with meter.phase("learn"):
             return bound(inputs, role=role)
