@@ -66,11 +66,13 @@ def test_a_mapping_may_mix_names_and_objects(make: Any) -> None:
 
 
 def test_agents_that_turn_up_later_have_a_meter_by_their_name() -> None:
-    env = parallel.RecordComputeStatistics(Newcomers())
+    env = parallel.RecordComputeStatistics(
+        Newcomers(), meter="tests.newcomers"
+    )  # nobody else's, so nothing pends on it
     env.reset()
     infos = env.step({"agent_0": 0})[-1]
     assert {agent: float(info["cost"]) for agent, info in infos.items()} == {"agent_0": 0.0, "agent_1": 0.0}
-    get_meter("policy.agent_1").add(5)
+    get_meter("tests.newcomers.agent_1").add(5)
     assert env.step({"agent_0": 0, "agent_1": 0})[-1]["agent_1"]["cost"] == 5.0
 
 
