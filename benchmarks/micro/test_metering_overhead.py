@@ -98,6 +98,9 @@ class TestAccount:
 
 
 def test_a_watched_static_forward_runs_our_hook_and_nothing_else(actor: nn.Module) -> None:
-    ComputeMeter().watch(actor)
+    meter = ComputeMeter()
+    meter.watch(actor)
+    with torch.no_grad():
+        actor(torch.zeros(1, next(actor.parameters()).shape[1]))  # until then its parts are looked at, too
     assert len(actor._forward_hooks) == 1
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in actor.children())
