@@ -113,6 +113,7 @@ def test_frames_that_are_skipped_inside_are_no_primitive_steps(meter: ComputeMet
     assert flops == (110 if skip is RepeatAction else 1 + 10 * 10 + 9)
 
 
+@pytest.mark.skipif(not hasattr(gym.wrappers, "RepeatAction"), reason="Gymnasium's own, from 1.3 on")
 def test_repeated_decisions_count_each(meter: ComputeMeter) -> None:
     # 5 steps outside make two decisions each, of 2 primitive steps: 20; 5 of the 10 decisions may be dear
     flops, steps = spent(
