@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -11,31 +10,9 @@ from torch import Tensor, nn
 
 from budget_wrappers.errors import MeterError
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.wrappers import RecordComputeStatistics
 from budget_wrappers.wrappers import vector as vectors
+from tests.wrappers.acting import LAYER, acts, recorded, step
 from tests.wrappers.environments import SpacesEnv
-
-LAYER = 2 * 3 * 2  # FLOPs of nn.Linear(3, 2) on one row
-
-
-@pytest.fixture
-def meter() -> ComputeMeter:
-    return ComputeMeter("tests")
-
-
-def acts(net: nn.Module, rows: int = 1) -> None:
-    with torch.no_grad():
-        net(torch.zeros(rows, 3))
-
-
-def step(env: Any) -> dict[str, Any]:
-    return env.step(env.action_space.sample())[-1]
-
-
-def recorded(meter: ComputeMeter) -> gym.Env:
-    env = RecordComputeStatistics(SpacesEnv(), meter)
-    env.reset(seed=0)
-    return env
 
 
 def test_candidates_of_a_planner_are_one_observation(meter: ComputeMeter) -> None:

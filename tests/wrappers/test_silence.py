@@ -12,40 +12,13 @@ import torch
 from gymnasium.vector import SyncVectorEnv
 from torch import Tensor, nn
 
-from agents import DQN, SAC
+from agents import DQN
 from budget_wrappers.errors import ComputeWarning
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.wrappers import ComputeLimit, ComputePenaltyReward, ComputeVectorReward, RecordComputeStatistics
+from budget_wrappers.wrappers import RecordComputeStatistics
 from budget_wrappers.wrappers import vector as vectors
+from tests.wrappers.acting import WRAPS, acts, small, step
 from tests.wrappers.environments import SpacesEnv
-
-LAYER = 2 * 3 * 2  # FLOPs of nn.Linear(3, 2) on one row
-
-
-@pytest.fixture
-def meter() -> ComputeMeter:
-    return ComputeMeter("tests")
-
-
-def acts(net: Callable[[Tensor], Any], rows: int = 1) -> None:
-    with torch.no_grad():
-        net(torch.zeros(rows, 3))
-
-
-def step(env: Any) -> dict[str, Any]:
-    return env.step(env.action_space.sample())[-1]
-
-
-WRAPS = {
-    "penalty": lambda env, meter: ComputePenaltyReward(env, 0.1, meter=meter),
-    "limit": lambda env, meter: ComputeLimit(env, 10**6, "truncate", meter=meter),
-    "vector reward": lambda env, meter: ComputeVectorReward(env, meter=meter),
-}
-
-
-def small(**options: Any) -> SAC:
-    env = gym.make("Pendulum-v1")
-    return SAC(env, buffer_size=100, learning_starts=0, batch_size=8, net_arch=(8,), **options)
 
 
 class Agent(nn.Module):

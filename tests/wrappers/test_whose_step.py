@@ -7,39 +7,16 @@ import gymnasium as gym
 import pytest
 import torch
 from gymnasium.vector import SyncVectorEnv
-from torch import Tensor, nn
+from torch import nn
 
-from agents import SAC
 from budget_wrappers.errors import MeterError
 from budget_wrappers.metering import ComputeMeter
-from budget_wrappers.wrappers import ComputeLimit, ComputePenaltyReward, ComputeVectorReward, RecordComputeStatistics
+from budget_wrappers.wrappers import ComputePenaltyReward, RecordComputeStatistics
 from budget_wrappers.wrappers import vector as vectors
+from tests.wrappers.acting import LAYER, WRAPS, acts, recorded, small, step
 from tests.wrappers.environments import SpacesEnv
 
-LAYER = 2 * 3 * 2  # FLOPs of nn.Linear(3, 2) on one row
-
-
-@pytest.fixture
-def meter() -> ComputeMeter:
-    return ComputeMeter("tests")
-
-
-def acts(net: Callable[[Tensor], Any], rows: int = 1) -> None:
-    with torch.no_grad():
-        net(torch.zeros(rows, 3))
-
-
-def step(env: Any) -> dict[str, Any]:
-    return env.step(env.action_space.sample())[-1]
-
-
 # ---- several environments on one meter ------------------------------------------------------------------------------
-
-
-def recorded(meter: ComputeMeter) -> gym.Env:
-    env = RecordComputeStatistics(SpacesEnv(), meter)
-    env.reset(seed=0)
-    return env
 
 
 CHARGES = {
@@ -62,13 +39,6 @@ def test_rows_acted_on_one_by_one_are_not_paid_by_the_first_environment_alone(
         charge(meter, net)
     with pytest.raises(MeterError, match=r"wrappers\.vector"):
         envs.step(envs.action_space.sample())
-
-
-WRAPS = {
-    "penalty": lambda env, meter: ComputePenaltyReward(env, 0.1, meter=meter),
-    "limit": lambda env, meter: ComputeLimit(env, 10**6, "truncate", meter=meter),
-    "vector reward": lambda env, meter: ComputeVectorReward(env, meter=meter),
-}
 
 
 @pytest.mark.parametrize("wrap", WRAPS.values(), ids=WRAPS)
@@ -136,11 +106,6 @@ def test_training_at_random_goes_on_after_an_evaluation_that_was_reset_again(met
 
 
 # ---- two policies ----------------------------------------------------------------------------------------------------
-
-
-def small(**options: Any) -> SAC:
-    env = gym.make("Pendulum-v1")
-    return SAC(env, buffer_size=100, learning_starts=0, batch_size=8, net_arch=(8,), **options)
 
 
 def test_two_agents_of_one_meter_are_told_apart_or_refused(meter: ComputeMeter) -> None:
