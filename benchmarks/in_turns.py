@@ -1,5 +1,6 @@
 """Two versions of the code that are timed in turns, each in a worker process of its own, both on one core."""
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -11,6 +12,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.unmoved import describe, export
+
+
+def arguments_of(doc: str, folder: str, unit: str, default: int) -> argparse.Namespace:
+    """Read ``OLD NEW`` from the command line, and how many of ``unit`` make a turn."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("old", metavar="OLD")
+    parser.add_argument("new", metavar="NEW")
+    parser.add_argument(f"--{unit}", type=int, default=default, help="of one turn")
+    parser.add_argument("--rounds", type=int, default=61, help="turns of each version")
+    parser.add_argument("--output", type=Path, help=f"by default results/{folder}/<old>-<new>.json")
+    return parser.parse_args()
 
 
 def settle(tree: str) -> None:

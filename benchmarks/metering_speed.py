@@ -5,7 +5,6 @@ they take turns of ``--steps`` steps, and change who begins. Reported are micros
 many times as long the new version takes: the median over neighbouring turns. ``bare`` is what the rest of a step takes.
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.card import RESULTS, store
-from benchmarks.in_turns import settle, take_turns, workers
+from benchmarks.in_turns import arguments_of, settle, take_turns, workers
 from benchmarks.unmoved import short
 
 CASES = ("bare", "recorder", "penalty", "unwatched", "watched", "counted", "bare8", "recorder8")
@@ -109,13 +108,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--worker"]:
         worker(sys.argv[2])
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("old", metavar="OLD")
-    parser.add_argument("new", metavar="NEW")
-    parser.add_argument("--steps", type=int, default=2_000, help="of one turn")
-    parser.add_argument("--rounds", type=int, default=61, help="turns of each version")
-    parser.add_argument("--output", type=Path, help="by default results/metering_speed/<old>-<new>.json")
-    arguments = parser.parse_args()
+    arguments = arguments_of(__doc__, "metering_speed", "steps", 2_000)
     rows = []
     with workers(__file__, (arguments.old, arguments.new)) as (versions, processes):
         for case in CASES:

@@ -5,7 +5,6 @@ they take turns of ``--updates`` gradient steps (``agent.train``), and change wh
 the median of the ratios of neighbouring turns, for which the machine was the same.
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.card import RESULTS, store
-from benchmarks.in_turns import settle, take_turns, workers
+from benchmarks.in_turns import arguments_of, settle, take_turns, workers
 from benchmarks.unmoved import short
 
 AGENTS = {"SAC": "Pendulum-v1", "TD3": "Pendulum-v1", "DQN": "CartPole-v1"}
@@ -44,13 +43,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--worker"]:
         worker(sys.argv[2])
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("old", metavar="OLD")
-    parser.add_argument("new", metavar="NEW")
-    parser.add_argument("--updates", type=int, default=100, help="of one turn")
-    parser.add_argument("--rounds", type=int, default=61, help="turns of each version")
-    parser.add_argument("--output", type=Path, help="by default results/update_speed/<old>-<new>.json")
-    arguments = parser.parse_args()
+    arguments = arguments_of(__doc__, "update_speed", "updates", 100)
     rows = []
     with workers(__file__, (arguments.old, arguments.new)) as (versions, processes):
         for name in AGENTS:
