@@ -8,7 +8,6 @@ the median of the ratios of neighbouring turns, for which the machine was the sa
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from benchmarks.card import RESULTS, store
