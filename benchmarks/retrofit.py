@@ -26,7 +26,7 @@ from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from agents.cli import main as budget
-from agents.cli.policies import PolicyOptions, open_policy, setup_of
+from agents.studies.policies import PolicyOptions, open_policy, setup_of
 from agents.report.tradeoff import Comparison
 from agents.studies.retrofit import latency_of, visited
 from benchmarks.card import RESULTS, store

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from agents.loop.checkpoint import read, save_agent
 from agents.report.tradeoff import Comparison, TradeoffPoint
 from agents.runs.log import RunFolder, read_rows
-from agents.studies.points import Job, read_points, write_point
+from agents.studies.same import Job, read_points, write_point
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, Normalisation
 from budget_wrappers.errors import BudgetError, CheckpointError
 from budget_wrappers.metering import Energy, Latency, Profile

@@ -11,17 +11,14 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
-from agents.cli.names import nearest
 from agents.cli.tables import flag_of, flags_of, key_of, read_toml
 from agents.runs.records import NAME, TRUST, require_own_module
+from agents.studies.names import PRESETS, preset_file
 from budget_wrappers.errors import ConfigError
 
 Parsed = TypeVar("Parsed")
 Files = Sequence[tuple[str, Mapping[str, Any]]]
 """Path and table of each TOML file, the later ones overriding those before."""
-
-PRESETS = Path(__file__).parent.parent / "methods" / "presets"
-"""Where the package keeps the settings of published studies: ``<recipe>/<name>.toml``."""
 
 ASKED_FOR = {
     "trust": ("--trust",),
@@ -143,26 +140,6 @@ def files_of(arguments: Sequence[str], recipe: str = "", unused: Sequence[str] =
     if config is not None:
         files.append((config, read_toml(Path(config))))
     return files
-
-
-def presets_of(recipe: str) -> list[str]:
-    """Return the names of a recipe's presets."""
-    return sorted(path.stem for path in (PRESETS / recipe).glob("*.toml"))
-
-
-def preset_file(recipe: str, name: str) -> Path:
-    """Return the file of a preset.
-
-    Raises:
-        ConfigError: no such preset; the message names the nearest, or all.
-    """
-    known = presets_of(recipe)
-    if name not in known:
-        raise ConfigError(
-            f"preset={name!r}: {recipe} has no such preset; "
-            + (nearest(name, known) if known else "it has none at all: pass the options themselves")
-        )
-    return PRESETS / recipe / f"{name}.toml"
 
 
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import tyro
 
 from agents.cli.arguments import parse, say
-from agents.cli.names import nearest
 from agents.config import require
+from agents.studies.names import nearest
 from budget_wrappers.errors import BudgetError, ConfigError
 from budget_wrappers.files import json_of
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agents.cli.arguments import parse, say
-from agents.cli.policies import PolicyOptions, open_policy
 from agents.loop.agent import OffPolicyAgent
 from agents.loop.evaluate import Evaluation, evaluate_policy
+from agents.studies.policies import PolicyOptions, open_policy
 
 
 @dataclass(frozen=True)

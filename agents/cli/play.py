@@ -6,12 +6,12 @@ from pathlib import Path
 
 from agents.cli.arguments import parse, say
 from agents.cli.paths import require_file, require_folder
-from agents.cli.policies import PolicyOptions, open_policy
 from agents.config import require
 from agents.loop.evaluate import evaluate_policy
 from agents.methods.asymmetric import Asymmetric
 from agents.report.timeline import plot_timeline, record_timeline
 from agents.report.video import record_episode
+from agents.studies.policies import PolicyOptions, open_policy
 
 
 @dataclass(frozen=True)

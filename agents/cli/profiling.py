@@ -10,13 +10,13 @@ import tyro
 from torch import nn
 
 from agents.cli.arguments import parse, say
-from agents.cli.names import agent_named
 from agents.cli.paths import require_file
-from agents.cli.policies import PolicyOptions, open_policy
 from agents.cli.profiling_exits import exit_lines, exits_of, profile_of_exits, visit
 from agents.loop.agent import OffPolicyAgent
 from agents.methods.asymmetric import Asymmetric
 from agents.runs.run_config import RunConfig
+from agents.studies.names import agent_named
+from agents.studies.policies import PolicyOptions, open_policy
 from agents.studies.retrofit import trained_actor
 from budget_wrappers.deploy.engines import ENGINES, EnginePolicy
 from budget_wrappers.errors import BudgetError, ConfigError, MissingExtraError

@@ -10,8 +10,8 @@ import tyro
 
 from agents.cli.arguments import parse, say
 from agents.cli.paths import require_folder
-from agents.cli.policies import PolicyOptions, open_policy, setup_of
 from agents.cli.report import report
+from agents.studies.policies import PolicyOptions, open_policy, setup_of
 from budget_wrappers.policies.retrofit import RetrofitConfig
 
 

@@ -14,13 +14,12 @@ from agents.cli.arguments import (
     files_of,
     flat,
     parse,
-    preset_file,
-    presets_of,
     say,
     write_resolved,
 )
 from agents.cli.paths import require_folder
 from agents.cli.tables import read_toml
+from agents.studies.names import preset_file, presets_of
 
 RECIPE = "asymmetric"
 """Whose presets this verb takes, and who takes what it finds."""

@@ -10,8 +10,8 @@ from typing import Annotated
 import tyro
 
 from agents.cli.arguments import FileOptions, flat, parse, say, write_resolved
-from agents.cli.names import AGENTS, agent_named
 from agents.cli.paths import require_folder
+from agents.studies.names import AGENTS, agent_named
 from budget_wrappers.errors import ConfigError
 
 SPACES = Path(__file__).parent.parent / "studies" / "spaces"

@@ -17,20 +17,19 @@ from agents.cli.arguments import (
     flat,
     keys_of,
     parse,
-    presets_of,
     say,
     value_of,
     write_resolved,
 )
 from agents.cli.methods import Group, aliases_of, fields_for, groups_of, methods_of
-from agents.cli.names import AGENTS, agent_called, agent_named
 from agents.cli.paths import require_folder
-from agents.cli.sub_policies import any_zip, open_sub_policies_with
 from agents.loop.known_methods import METHODS
 from agents.runs.log import read_config
 from agents.runs.records import foreign_module
 from agents.runs.run import Run
 from agents.runs.run_config import RunConfig
+from agents.studies.names import AGENTS, agent_called, agent_named, presets_of
+from agents.studies.sub_policies import any_zip, open_sub_policies_with
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +22,7 @@ from agents.loop.checkpoint import read_header, require_class, restore_agent
 from agents.loop.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undisturbed
 from agents.loop.fitting import require_config
 from agents.loop.known_methods import completed, methods_from, records_of, require_same_methods, title_of
-from agents.report.curves import OVER_TRAINING, curve_to_the_end
+from agents.report.curves import OVER_TRAINING, Curve, curve_to_the_end
 from agents.report.tradeoff import Comparison, TradeoffPoint
 from agents.runs.interrupt import interruptible
 from agents.runs.log import CONFIG, RunFolder, read_config
@@ -270,17 +270,25 @@ class Run:
         with undisturbed(agent, self.evaluation_env):
             result = evaluate_policy(agent, self.evaluation_env, episodes or config.eval_episodes, REPORT_SEED)
         name, seed = title_of(agent), agent.config.seed
-        evaluations = numbers_in(self.folder.rows("evaluation"), "step", "raw_return")
-        trained, final = min(config.steps, agent.num_timesteps), result.summary()["raw_return"]
-        curve = curve_to_the_end(evaluations, config.eval_every or 1, trained, final)
-        extras = {OVER_TRAINING: statistics.fmean(value for _, value in evaluations)} if evaluations else {}
+        curve, extras = self.curve(result.summary()["raw_return"])
         point = TradeoffPoint.from_episodes(name, name, seed, result.by_episode(), curve, extras)
+        self.comparison([point]).write(self.folder.path)
+        return result
+
+    def curve(self, final: float) -> tuple[Curve, dict[str, float]]:
+        """Return the learning curve, which ends at ``final``, and extras of a point: the mean over all of training."""
+        config = self.config
+        evaluations = numbers_in(self.folder.rows("evaluation"), "step", "raw_return")
+        trained = min(config.steps, self.agent.num_timesteps)
+        extras = {OVER_TRAINING: statistics.fmean(value for _, value in evaluations)} if evaluations else {}
+        return curve_to_the_end(evaluations, config.eval_every or 1, trained, final), extras
+
+    def comparison(self, points: Sequence[TradeoffPoint]) -> Comparison:
+        """Return what ``budget report`` reads of the run."""
+        agent, config = self.agent, self.config
         settings = {"run": dataclasses.asdict(config), "settings": agent.config.to_dict(), **agent.methods_given}
         record = read_provenance(self.folder.path)
-        Comparison(config.env, [point], agent.meter.convention, record["command"], record["versions"], settings).write(
-            self.folder.path
-        )
-        return result
+        return Comparison(config.env, points, agent.meter.convention, record["command"], record["versions"], settings)
 
     def close(self) -> None:
         """Close files and environments."""

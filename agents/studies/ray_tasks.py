@@ -18,7 +18,6 @@ from typing import Any
 
 from agents.runs.interrupt import Interrupted, Stop, interruptible
 from agents.runs.workers import TRIES, Advance, Lost, Result, note
-from agents.studies.training import Training
 from budget_wrappers.errors import ConfigError, MissingExtraError
 
 LOCAL = "local"
@@ -26,12 +25,12 @@ LOCAL = "local"
 
 
 def run_on_ray(
-    do: Callable[[Training, Advance], Result],
-    jobs: Sequence[Training],
+    do: Callable[[Any, Advance], Result],
+    jobs: Sequence[Any],
     advance: Callable[[int], Any],
     workers: int,
     address: str = LOCAL,
-) -> Iterator[tuple[Training, Result | Lost]]:
+) -> Iterator[tuple[Any, Result | Lost]]:
     """Yield each training with its result as it is finished, as ``agents.runs.workers.run_jobs`` does.
 
     Whatever ends the loop (a task that failed, a first signal) asks running tasks to stop, and waits for them; a second
@@ -39,7 +38,8 @@ def run_on_ray(
 
     Args:
         do: does a training; a function of a module that every machine of the cluster has.
-        jobs: the trainings; every machine sees their folder at the same path.
+        jobs: the trainings, frozen dataclasses with a ``name`` and a ``folder``, which every machine sees at the same
+            path.
         advance: called here with the steps that any of them took.
         workers: tasks at a time, one CPU each.
         address: ``local``, ``auto``, or of a cluster; unused where this process is connected already, and the
@@ -66,8 +66,8 @@ def run_on_ray(
                     tries[job] += 1
                     Path(job.folder).mkdir(parents=True, exist_ok=True)
                     # A worker's working directory is another one.
-                    settings = dataclasses.asdict(job) | {"folder": str(Path(job.folder).absolute())}
-                    running[task.remote(do, settings, link)] = job
+                    there = dataclasses.replace(job, folder=str(Path(job.folder).absolute()))
+                    running[task.remote(do, there, link)] = job
                 done, _ = ray.wait(list(running), timeout=0.2)
                 advance(ray.get(link.taken.remote()))
                 for one in done:
@@ -87,7 +87,7 @@ def run_on_ray(
             _wait_for(ray, running)
 
 
-def _wait_for(ray: ModuleType, running: dict[Any, Training]) -> None:
+def _wait_for(ray: ModuleType, running: dict[Any, Any]) -> None:
     """Wait until the tasks have ended; a signal meanwhile ends them."""
     try:
         if running:
@@ -97,7 +97,7 @@ def _wait_for(ray: ModuleType, running: dict[Any, Training]) -> None:
         raise
 
 
-def _cancel(ray: ModuleType, running: dict[Any, Training]) -> None:
+def _cancel(ray: ModuleType, running: dict[Any, Any]) -> None:
     """End tasks at once."""
     while running:
         ray.cancel(running.popitem()[0], force=True)
@@ -174,11 +174,10 @@ class _Teller:
         self.answer, self.untold = self.thread.submit(self.tell, self.untold), 0
 
 
-def _work(do: Any, settings: dict[str, Any], link: Any) -> Any:
+def _work(do: Any, training: Any, link: Any) -> Any:
     """Do one training in a task."""
     import ray
 
-    training = Training(**settings)
     if not Path(training.folder).is_dir():
         raise ConfigError(
             f"folder={training.folder!r} is not on {platform.node()}: expected one that every machine of the cluster "

@@ -1,68 +1,76 @@
-"""What compute buys: small-only, large-only and asymmetric sub-policies at several prices, over several seeds.
+"""What compute buys: any methods at any budgets over several seeds, with the controls that could make them look silly.
 
-``run_tradeoff`` trains every point, in worker processes, and keeps each as it is finished: the same command given
-again goes on where it was interrupted.
+Each training has a run folder of its own, which every other command takes. The same command given again goes on where
+it was interrupted, and only makes the comparison again once all are finished.
 """
 
 import contextlib
 import dataclasses
-import functools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-
 from agents.config import Activation, check_types, require
-from agents.loop.evaluate import REPORT_SEED, Evaluation, evaluate_policy
-from agents.methods.asymmetric import Asymmetric, AsymmetricConfig
 from agents.report.cloud import random_return
-from agents.report.curves import Curve, curve_to_the_end
 from agents.report.tradeoff import Comparison, TradeoffPoint
 from agents.runs.log import provenance
-from agents.runs.monitors import Evaluate
 from agents.runs.run_config import MOST_WORKERS, RunConfig
-from agents.runs.workers import Advance, Lost, Told, progress_bar, require_none_lost, run_jobs
-from agents.sac import SAC
-from agents.studies.points import Job, read_points, write_point
+from agents.runs.workers import Lost, progress_bar, require_none_lost, run_jobs
+from agents.studies.comparing import Field, folder_of
+from agents.studies.contender import Contender, contender_named
+from agents.studies.entrants import Entrant, TrainedEntrant, work
+from agents.studies.spec import MethodSpec
+from agents.studies.training import Diverged
+from budget_wrappers.errors import NonFiniteError
+
+COMMON = ("net_arch", "activation", "learning_rate", "batch_size", "gamma", "learning_starts")
+"""Fields of ``TradeoffConfig`` that every agent takes which has the key."""
 
 
 @dataclass(frozen=True)
 class TradeoffConfig:
-    """Train a small policy, a large one and asymmetric sub-policies at several prices; compare return and FLOPs.
+    """Train methods at budgets, beside controls, over seeds; compare return and FLOPs.
 
     Attributes:
-        env: a Gymnasium id with a bounded ``Box`` action space.
-        steps: environment steps of each training.
+        env: Gymnasium ids, each compared by itself.
+        methods: AGENT[/PRESET][+METHOD…][:WIDTHS][@KEY=VALUE…], such as sac:64,64, bexa-sac, asymmetric/swimmer or
+            sac+exits+polyprune:256,256, and NAME=… to name its rows; dense:WIDTH, fit (a plain network of each method's
+            FLOPs), coin, shuffled, cheapest and dearest (in the place of whatever chooses) as controls; a trained
+            policy's path, or retrofit:PATH; module:Class, a method of your own.
+        budgets: mean costs of acting that early exits keep: 0 for the first exit only, 1 for the last.
+        weights: λ, prices of compute: reward that a step of asymmetric's small sub-policy costs.
         seeds: one training of each method for each.
-        weights: λ, prices of compute: reward that a step of the small sub-policy costs.
-        small: widths of the small policy's hidden layers.
-        large: widths of the large policy's.
-        hold: environment steps that a choice between them lasts, or the durations to choose from, too.
-        activation: between layers.
-        learning_rate: step size of the policies.
-        batch_size: transitions of one update.
-        gamma: discount.
-        learning_starts: environment steps before the first update.
+        steps: environment steps of each training.
+        net_arch: widths of hidden layers, by default each agent's own.
+        activation: between layers, by default each agent's own.
+        learning_rate: step size, by default each agent's own.
+        batch_size: transitions of one update, by default each agent's own.
+        gamma: discount, by default each agent's own.
+        learning_starts: environment steps before the first update, by default each agent's own.
         episodes: of the final evaluation, seeded, the same for all.
-        eval_every: environment steps between two points of a learning curve.
-        workers: processes, one training each at a time.
+        eval_every: environment steps between two points of a learning curve, and between two checkpoints.
+        eval_episodes: of each of those points.
+        max_episode_steps: time limit of an episode, where it is to differ from the environment's own.
+        workers: trainings at a time.
     """
 
-    env: str = "Pendulum-v1"
-    steps: int = 5_000
-    seeds: tuple[int, ...] = (0, 1)
-    weights: tuple[float, ...] = (0.01, 0.03, 0.05)
-    small: tuple[int, ...] = (8, 8)
-    large: tuple[int, ...] = (64, 64)
-    hold: int | tuple[int, ...] = 5
-    activation: Activation = "tanh"
-    learning_rate: float = 1e-3
-    batch_size: int = 256
-    gamma: float = 0.99
-    learning_starts: int = 100
+    env: tuple[str, ...]
+    methods: tuple[str, ...]
+    budgets: tuple[float, ...] = (0.2, 0.5)
+    weights: tuple[float, ...] = (0.01, 0.03)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    steps: int = 50_000
+    net_arch: tuple[int, ...] | None = None
+    activation: Activation | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    gamma: float | None = None
+    learning_starts: int | None = None
     episodes: int = 20
-    eval_every: int = 500
+    eval_every: int = 5_000
+    eval_episodes: int = 5
+    max_episode_steps: int | None = None
     workers: int = 2
 
     def __post_init__(self) -> None:
@@ -70,158 +78,208 @@ class TradeoffConfig:
         require(len(set(self.seeds)) == len(self.seeds) > 0, "seeds", self.seeds, "one seed at least, each once")
         require(min(self.seeds) >= 0, "seeds", self.seeds, "whole numbers of 0 or more")
         require(self.workers <= MOST_WORKERS, "workers", self.workers, f"at most {MOST_WORKERS}")
-        require(len(set(self.weights)) == len(self.weights), "weights", self.weights, "each price once")
-        for name in ("steps", "episodes", "eval_every", "workers"):
+        for name in ("env", "methods", "budgets", "weights"):
+            values = getattr(self, name)
+            require(len(set(values)) == len(values), name, values, "each once")
+        require(len(self.env) > 0, "env", self.env, "one environment at least")
+        require(len(self.methods) > 0, "methods", self.methods, "one method at least, such as sac")
+        for name in ("steps", "episodes", "eval_every", "eval_episodes", "workers"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        self.recipe(0.0)  # raises for what only an agent checks
 
-    def recipe(self, weight: float, seed: int = 0) -> dict[str, Any]:
-        """Return the settings of ``Asymmetric``, which those of the baselines are a part of."""
-        settings = {
-            "net_arch": self.large,
-            "small_net_arch": self.small,
-            "hold": self.hold,
-            "weight": weight,
-            "activation": self.activation,
-            "learning_rate": self.learning_rate,
-            "batch_size": self.batch_size,
-            "buffer_size": min(self.steps, 1_000_000),
-            "gamma": self.gamma,
-            "learning_starts": self.learning_starts,
-            "master_learning_starts": min(AsymmetricConfig.master_learning_starts, self.steps // 10),
-            "seed": seed,
-        }
-        AsymmetricConfig.of(settings)
-        return settings
+    @property
+    def specs(self) -> list[MethodSpec]:
+        """The methods, taken apart.
 
-    def jobs(self) -> list[Job]:
-        """Return every training, the longest first, so that two workers end together."""
-        kinds = [("asymmetric", weight) for weight in self.weights] + [("large-only", None), ("small-only", None)]
-        shared = {
-            "env": self.env,
+        Raises:
+            ConfigError: a word that names none.
+        """
+        return [MethodSpec.parse(word) for word in self.methods]
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """Settings of every training's ``RunConfig`` but the environment."""
+        every = min(self.eval_every, self.steps)
+        return {
             "steps": self.steps,
-            "episodes": self.episodes,
-            "eval_every": self.eval_every,
+            "eval_every": every,
+            "eval_episodes": self.eval_episodes,
+            "checkpoint_every": every,
+            "max_episode_steps": self.max_episode_steps,
         }
+
+    def fields(
+        self, folder: Path, settings: Mapping[str, Mapping[str, Any]] | None = None, trust: bool = False
+    ) -> list[Field]:
+        """Return who takes part in each environment.
+
+        Args:
+            folder: of the study.
+            settings: further settings of methods, by name.
+            trust: whether files may run code when they are loaded.
+        """
+        common = {key: getattr(self, key) for key in COMMON if getattr(self, key) is not None}
         return [
-            Job(method, weight, seed, {**shared, "recipe": self.recipe(weight or 0.0, seed)})
-            for method, weight in kinds
-            for seed in self.seeds
+            Field(
+                self.specs,
+                env_id,
+                self.run,
+                common,
+                settings or {},
+                self.budgets,
+                self.weights,
+                self.seeds,
+                self.episodes,
+                str(folder_of(folder, env_id, len(self.env) == 1)),
+                trust,
+            )
+            for env_id in self.env
         ]
 
 
-def run_tradeoff(config: TradeoffConfig, folder: str | Path, progress: bool | None = None) -> list[TradeoffPoint]:
-    """Train and evaluate every point that ``folder`` lacks, and write ``tradeoff.json``, which ``budget report`` reads.
+@dataclass
+class Study:
+    """A comparison in one environment under way.
+
+    Attributes:
+        field: who takes part.
+        points: of each entrant that is finished.
+        lost: entrants whose processes were killed each time they were tried.
+        diverged: trainings that ended in numbers that are none, with why.
+    """
+
+    field: Field
+    points: dict[Entrant, list[TradeoffPoint]] = dataclasses.field(default_factory=dict)
+    lost: dict[Entrant, Lost] = dataclasses.field(default_factory=dict)
+    diverged: dict[Entrant, str] = dataclasses.field(default_factory=dict)
+
+    def take(self, entrant: Entrant, result: "list[TradeoffPoint] | Diverged | Lost") -> None:
+        """Put away what came of an entrant."""
+        if isinstance(result, Lost):
+            self.lost[entrant] = result
+        elif isinstance(result, Diverged):
+            self.diverged[entrant] = result.error
+        else:
+            self.points[entrant] = result
+
+    def rows(self) -> dict[str, list[TradeoffPoint]]:
+        """Return the points so far by label."""
+        found: dict[str, list[TradeoffPoint]] = {}
+        for point in self.named():
+            found.setdefault(point.label, []).append(point)
+        return found
+
+    def named(self) -> list[TradeoffPoint]:
+        """Return the points so far, each with the folder of its run."""
+        return [
+            dataclasses.replace(point, extras={**point.extras, "run": f"runs/{entrant.name}"})
+            for entrant, points in self.points.items()
+            for point in points
+        ]
+
+
+def run_tradeoff(
+    config: TradeoffConfig,
+    folder: str | Path,
+    progress: bool | None = None,
+    on: Any = run_jobs,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    trust: bool = False,
+) -> list[Path]:
+    """Do what ``folder`` lacks of the comparison, and write a ``tradeoff.json`` for each environment.
 
     Args:
         config: what to compare.
-        folder: where points are kept, each in a file of its own as soon as it is finished.
-        progress: show one bar over everything; by default where standard error is a terminal.
+        folder: where each training has its run folder, under ``runs``; of several environments each has a folder.
+        progress: show a bar; by default where standard error is a terminal.
+        on: runs the trainings: ``agents.runs.workers.run_jobs`` in processes of this machine,
+            ``agents.studies.ray_tasks.run_on_ray`` on Ray.
+        settings: further settings of methods, by name: key -> value.
+        trust: load policies in formats that can run code.
 
     Returns:
-        All points, in the order of ``config.jobs()``.
+        The folder of each environment, with a ``tradeoff.json`` for ``budget report``.
 
     Raises:
-        ConfigError: an environment that cannot be made or used, or a folder with points of other settings.
-        CheckpointError: a damaged point.
-        WorkerLostError: points whose processes were killed each time they were tried; all others are kept.
-        Interrupted: a signal stopped it; every finished point is kept.
+        ConfigError: a method, environment or setting that cannot be used, or a folder with work of other settings.
+        CheckpointError: a damaged result or checkpoint.
+        UntrustedFileError: a policy that can run code, without ``trust``.
+        MissingExtraError: Ray was asked for, and is not installed.
+        NonFiniteError: all trainings in an environment diverged. One that does is left out, and the others go on.
+        WorkerLostError: work whose processes were killed each time they were tried. The comparison is written without
+            it; the same call tries again.
+        Interrupted: a signal stopped it, and what ran was saved.
     """
-    folder, jobs = Path(folder), config.jobs()
-    points = read_points(folder, jobs)
-    missing = [job for job in jobs if job not in points]
+    studies = [Study(one) for one in config.fields(Path(folder), settings, trust)]
+    first = [(study, entrant) for study in studies for entrant in study.field.entrants()]
+    _try_out(studies)
+    _do(first, config, progress, on, "methods")
+    fits = []
+    for study in studies:
+        with contextlib.closing(RunConfig.of({**study.field.run, "env": study.field.env}).make_env()) as env:
+            fits += [(study, entrant) for entrant in study.field.fitted(env, study.rows())]
+    _do(fits, config, progress, on, "controls of equal FLOPs")
+    written = [_write(study, config) for study in studies]
+    lost = {entrant: how for study in studies for entrant, how in study.lost.items()}
+    require_none_lost(lost, lambda one: one.name, f"Go on with the same options and --folder {folder}")
+    return written
+
+
+def _do(
+    wanted: Sequence[tuple[Study, Entrant]], config: TradeoffConfig, progress: bool | None, on: Any, label: str
+) -> None:
+    """Do what is missing of ``wanted``."""
+    found = {entrant: entrant.found() for _, entrant in wanted}
+    missing = [entrant for entrant, result in found.items() if result is None]
     if missing:
-        _try_out(config)
-    lost: dict[Job, Lost] = {}
-    with contextlib.ExitStack() as stack:
-        bar = progress_bar(config.steps * len(jobs), "tradeoff", progress, config.steps * len(points))
-        work = functools.partial(_train_and_keep, folder)
-        trained = run_jobs(work, missing, stack.enter_context(bar), config.workers)
-        for job, point in stack.enter_context(contextlib.closing(trained)):
-            (lost if isinstance(point, Lost) else points)[job] = point
-    require_none_lost(
-        lost, lambda job: f"{job.label}, seed {job.seed}", f"Go on with the same options and --folder {folder}"
-    )
+        done = config.steps * (len(found) - len(missing))
+        with (
+            progress_bar(config.steps * len(found), label, progress, done) as advance,
+            contextlib.closing(on(work, missing, advance, config.workers)) as results,
+        ):
+            for entrant, result in results:
+                if result is None:
+                    raise KeyboardInterrupt
+                found[entrant] = result
+    for study, entrant in wanted:
+        study.take(entrant, found[entrant])
+
+
+def _write(study: Study, config: TradeoffConfig) -> Path:
+    """Write the comparison of one environment and return its folder."""
+    folder, points = Path(study.field.folder), study.named()
+    if not points:
+        if not study.diverged:
+            require_none_lost(study.lost, lambda one: one.name, f"Go on with the same options and --folder {folder}")
+        entrant, error = next(iter(study.diverged.items()))
+        raise NonFiniteError(
+            f"every training in {study.field.env} diverged, {entrant.name} with {error}. Expected one at least that "
+            "reaches its end; lower learning_rate"
+        )
     record = provenance(None)
-    ordered = [points[job] for job in jobs]
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("env", "workers")}
-    with contextlib.closing(RunConfig(config.env).make_env()) as env:
+    with contextlib.closing(RunConfig.of({**study.field.run, "env": study.field.env}).make_env()) as env:
         settings["random_return"] = random_return(env, config.episodes)
-    Comparison(config.env, ordered, "matmul", record["command"], record["versions"], settings).write(folder)
-    return ordered
+    failed = {entrant.name: str(how) for entrant, how in (*study.lost.items(), *study.diverged.items())}
+    settings |= {"failed": failed} if failed else {}
+    folder.mkdir(parents=True, exist_ok=True)
+    Comparison(study.field.env, points, "matmul", record["command"], record["versions"], settings).write(folder)
+    return folder
 
 
-def _try_out(config: TradeoffConfig) -> None:
-    """Make everything once, so that bad input is refused here and not in a worker."""
-    env = RunConfig(config.env).make_env()
-    Asymmetric(env, **config.recipe(0.0))
-    env.close()
+def _try_out(studies: Iterable[Study]) -> None:
+    """Make one agent of each method once, so that bad input is refused here and not in a worker."""
+    for study in studies:
+        entrants, tried = study.field.entrants(), set()
+        for entrant in entrants:
+            entrant.found()  # raises for other settings, before anything is trained
+        with contextlib.closing(RunConfig.of({**study.field.run, "env": study.field.env}).make_env()):
+            pass  # raises for an environment that cannot be made
+        for entrant in entrants:
+            if isinstance(entrant, Contender):
+                contender_named(entrant.target)
+            if isinstance(entrant, TrainedEntrant) and entrant.method not in tried:
+                tried.add(entrant.method)
+                entrant.try_out()
 
 
-# ---- one training ---------------------------------------------------------------------------------------------------
-
-
-def train_point(job: Job, advance: Advance) -> TradeoffPoint | None:
-    """Train and evaluate one policy.
-
-    Args:
-        job: which.
-        advance: told how many steps were taken since the last call; training stops when it returns ``False``.
-
-    Returns:
-        What was measured, ``None`` if it was stopped.
-    """
-    settings = job.settings
-    setup = RunConfig(settings["env"])
-    env, evaluation_env = setup.make_env(), setup.make_env()
-    if job.method == "asymmetric":
-        agent: Any = Asymmetric(env, **settings["recipe"])
-    else:
-        size = "large" if job.method == "large-only" else "small"
-        agent = SAC(env, **AsymmetricConfig.of(settings["recipe"]).sub_policy(size))
-    # Episodes of the final evaluation, so that the curve ends where the table is; nothing is picked by them.
-    curve = Evaluate(evaluation_env, settings["eval_every"], settings["episodes"], REPORT_SEED)
-    told = Told(advance)
-    agent.learn(settings["steps"], callback=[curve, told])
-    if told.stopped:
-        return None
-    point = _evaluated(job, agent, evaluation_env, [(row["step"], row["return"]) for row in curve.curve])
-    env.close()
-    evaluation_env.close()
-    return point
-
-
-def _train_and_keep(folder: Path, job: Job, advance: Advance) -> TradeoffPoint | None:
-    """Do one job and keep its point; one that was stopped leaves none."""
-    point = train_point(job, advance)
-    if point is not None:
-        write_point(folder, job, point)
-    return point
-
-
-def _evaluated(job: Job, agent: Any, env: gym.Env, curve: Curve) -> TradeoffPoint:
-    """Evaluate ``agent`` without its noise, which the point is, and with it, which the extras hold."""
-    trained, episodes = agent.meter.totals, job.settings["episodes"]
-    before = dict(trained.by_name)
-    result = evaluate_policy(agent, env, episodes, REPORT_SEED)
-    after = agent.meter.totals.by_name
-    noisy = evaluate_policy(agent, env, episodes, REPORT_SEED, deterministic=False)
-    extras = {
-        "baseline": job.method != "asymmetric",
-        "evaluation": "deterministic",
-        "stochastic_return": noisy.mean,
-        "stochastic_flops_per_step": noisy.flops_per_step,
-        "train_act_flops": trained["act"],
-        "train_learn_flops": trained["learn"],
-    }
-    if job.method == "asymmetric":
-        extras["weight"] = job.weight
-        spent = after.get("large", 0) - before.get("large", 0)
-        extras["share_large"] = spent / agent.large.flops_per_action / _steps(result)
-    final, settings = result.summary()["raw_return"], job.settings
-    curve = curve_to_the_end(curve, settings["eval_every"], settings["steps"], final)
-    return TradeoffPoint.from_episodes(job.method, job.label, job.seed, result.by_episode(), curve, extras)
-
-
-def _steps(result: Evaluation) -> int:
-    return sum(result.lengths)
+__all__ = ["TradeoffConfig", "run_tradeoff"]

@@ -1,19 +1,21 @@
 """One training in a run folder of its own: resumed from its checkpoint, evaluated at its end, trained once."""
 
+import contextlib
 import dataclasses
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agents.loop.known_methods import methods_from
 from agents.report.tradeoff import FILE_NAME, Comparison, TradeoffPoint
 from agents.runs.log import CONFIG, read_json, write_sealed
 from agents.runs.run import Run
 from agents.runs.run_config import RunConfig
 from agents.runs.workers import Advance, Told
-from agents.studies.points import require_same
+from agents.studies.same import require_same
 from budget_wrappers.errors import CheckpointError, NonFiniteError
 from budget_wrappers.files import inside
 
@@ -32,6 +34,7 @@ class Training:
         run: settings of ``RunConfig``.
         settings: of the agent, its seed included.
         episodes: of the final evaluation.
+        methods: budget methods of the agent, as ``methods_given`` has them.
     """
 
     agent: str
@@ -40,6 +43,7 @@ class Training:
     run: Mapping[str, Any] = field(compare=False)
     settings: Mapping[str, Any] = field(compare=False)
     episodes: int = field(compare=False)
+    methods: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def agent_class(self) -> Any:
@@ -63,7 +67,8 @@ class Training:
     def record(self) -> dict[str, Any]:
         """Return what its run folder says it was made with, as JSON gives it back."""
         run = dataclasses.asdict(RunConfig.of(self.run))
-        return json.loads(json.dumps({"agent": self.agent, "settings": self.config.to_dict(), "run": run}))
+        record = {"agent": self.agent, "settings": self.config.to_dict(), "run": run}
+        return json.loads(json.dumps(record | ({"methods": self.methods} if self.methods else {})))
 
 
 @dataclass(frozen=True)
@@ -94,19 +99,18 @@ def finished_point(training: Training) -> TradeoffPoint | None:
     return point
 
 
-def train(training: Training, advance: Advance) -> TradeoffPoint | None:
-    """Train from the last checkpoint, or from the start, and evaluate without noise.
+@contextlib.contextmanager
+def trained_run(training: Training, advance: Advance) -> Iterator[Run | None]:
+    """Train from the last checkpoint, or from the start, and give the run to the block; ``None`` if it was stopped.
 
     Args:
         training: which.
         advance: told how many steps were taken, those of an earlier call included; when it returns ``False``,
             training ends with the episode and is saved.
-
-    Returns:
-        What was measured, ``None`` if it was stopped.
     """
+    methods = methods_from(training.agent_class, training.methods, training.name)
     run_config = RunConfig.of(training.run)
-    with Run.open(training.agent_class, training.config.to_dict(), run_config, training.path) as run:
+    with Run.open(training.agent_class, training.config.to_dict(), run_config, training.path, **methods) as run:
 
         def going_on(steps: int) -> bool:
             if not advance(steps):
@@ -114,7 +118,17 @@ def train(training: Training, advance: Advance) -> TradeoffPoint | None:
             return True
 
         run.alongside.append(Told(going_on))
-        if not run.train():
+        yield run if run.train() else None
+
+
+def train(training: Training, advance: Advance) -> TradeoffPoint | None:
+    """Train to the end and evaluate without noise; see ``trained_run``.
+
+    Returns:
+        What was measured, ``None`` if it was stopped.
+    """
+    with trained_run(training, advance) as run:
+        if run is None:
             return None
         run.report(training.episodes)
         # Nobody goes on from here, and a replay is most of a checkpoint: the policy alone stays.
@@ -151,10 +165,15 @@ def read_divergence(path: Path) -> Diverged:
     return Diverged(record["error"])
 
 
+def give_up(training: Training, error: NonFiniteError) -> Diverged:
+    """Note that a training diverged: it is one result among others, and is not tried again."""
+    write_sealed(training.path / DIVERGED, {"error": str(error)})
+    return Diverged(str(error))
+
+
 def try_training(training: Training, advance: Advance) -> TradeoffPoint | Diverged | None:
-    """Do what ``train`` does; a training that diverges is one result among others, and is not tried again."""
+    """Do what ``train`` does; a training that diverges is given up."""
     try:
         return train(training, advance)
     except NonFiniteError as error:
-        write_sealed(training.path / DIVERGED, {"error": str(error)})
-        return Diverged(str(error))
+        return give_up(training, error)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from agents.cli.arguments import PRESETS, presets_of
+from agents.studies.names import PRESETS, presets_of
 from agents.dqn import QNetwork
 from agents.methods.asymmetric import AsymmetricConfig
 from agents.nets.networks import GaussianActor

@@ -22,7 +22,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from agents.cli.sub_policies import open_sub_policies_with
+from agents.studies.sub_policies import open_sub_policies_with
 from agents.dqn import DQN
 from agents.loop.checkpoint import load_agent
 from agents.loop.evaluate import REPORT_SEED, evaluate_policy

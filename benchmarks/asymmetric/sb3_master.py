@@ -17,7 +17,7 @@ import gymnasium as gym
 import torch
 from torch import nn
 
-from agents.cli.arguments import presets_of
+from agents.studies.names import presets_of
 from agents.loop.evaluate import REPORT_SEED, evaluate_policy
 from agents.methods.asymmetric import Asymmetric, AsymmetricConfig
 from benchmarks.asymmetric import study

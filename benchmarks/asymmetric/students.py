@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from agents.behaviour_cloning import BehaviourCloning
-from agents.cli.arguments import presets_of
+from agents.studies.names import presets_of
 from agents.config import OffPolicyConfig
 from agents.gail import GAIL
 from agents.loop.checkpoint import load_agent

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.cli.arguments import PRESETS, presets_of
+from agents.studies.names import PRESETS, presets_of
 from agents.loop.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undisturbed
 from agents.methods.asymmetric import Asymmetric, AsymmetricConfig
 from agents.report.cloud import RandomPolicy

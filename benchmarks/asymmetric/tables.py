@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.cli.arguments import presets_of
+from agents.studies.names import presets_of
 from agents.report.cloud import plot_cloud
 from agents.report.pictures import plot_tradeoff
 from agents.report.tradeoff import TradeoffPoint, summarise

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from agents.cli.names import agent_named
+from agents.studies.names import agent_named
 from agents.loop.evaluate import REPORT_SEED, evaluate_policy, undisturbed
 from agents.methods.bexa_config import BexaSACConfig, BexaTD3Config
 from agents.runs.run import Run

@@ -26,6 +26,7 @@ from budget_wrappers.functional.finite import LARGEST, finite
 from budget_wrappers.metering import ComputeMeter, get_meter
 from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.modules.weights import refuse_output, require_finite_weights
+from budget_wrappers.policies.exits import ExitPolicy
 from budget_wrappers.policies.outputs import ActionMap
 from budget_wrappers.policies.rows import Concatenation, checked_rows
 from budget_wrappers.tensor_files import header_text, read_metadata, read_tensors, write_tensors
@@ -148,6 +149,21 @@ class BudgetedExitPolicy:
                 "action_map of other bounds"
             )
         return (actions if batched else actions[0]), state
+
+    def exit_policy(self) -> ExitPolicy:
+        """Return the exits as sub-policies, for ``EarlyExitAction``; no gate is asked."""
+        return ExitPolicy(
+            self.network,
+            lambda output: self.action_map.actions(output[None])[0],
+            self._to_array,
+            self.exits.at,
+            convention=self.meter.convention,
+        )
+
+    def _to_array(self, observation: Any) -> np.ndarray:
+        given = observation if self.concatenation is None else self.concatenation(observation)
+        row = checked_rows(given, self.network.inputs, batches=False, remedy=_REMEDY)[0][0]
+        return row if self.normalisation is None else self.normalisation(row)
 
     def require_spaces(self, observation: gym.Space, action: gym.Space) -> None:
         """Raise unless the policy can act in an environment of these spaces.

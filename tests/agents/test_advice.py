@@ -11,7 +11,7 @@ import gymnasium as gym
 import pytest
 
 from agents.cli import main
-from agents.cli.sub_policies import any_zip
+from agents.studies.sub_policies import any_zip
 from agents.loop.callbacks import StopWhen
 
 FOREIGN = f"{__name__}:tests/Foreign-v0"

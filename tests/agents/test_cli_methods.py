@@ -9,7 +9,7 @@ import pytest
 
 from agents.cli import main
 from agents.cli.methods import aliases_of, groups_of
-from agents.cli.names import AGENTS, agent_named
+from agents.studies.names import AGENTS, agent_named
 from agents.loop.known_methods import METHODS, method_named
 from agents.loop.method import Method, MethodConfig
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agents.cli import main
-from agents.cli.sub_policies import open_sub_policies_with
+from agents.studies.sub_policies import open_sub_policies_with
 from agents.runs.log import read_rows
 from budget_wrappers.policies import load_sub_policy
 

@@ -16,7 +16,7 @@ from agents.report.tradeoff import Comparison, TradeoffPoint
 from agents.runs.log import RunFolder, read_rows
 from agents.runs.run import Run
 from agents.runs.run_config import RunConfig
-from agents.studies.points import Job, read_points, write_point
+from agents.studies.same import Job, read_points, write_point
 from agents.studies.training import Training, outcome
 from budget_wrappers.errors import BudgetError, CheckpointError, ConfigError
 from tests.agents.small import make_agent

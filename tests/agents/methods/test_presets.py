@@ -8,7 +8,7 @@ import gymnasium as gym
 import pytest
 
 from agents.cli import main
-from agents.cli.arguments import PRESETS, presets_of
+from agents.studies.names import PRESETS, presets_of
 from agents.runs.run_config import RunConfig
 from benchmarks.asymmetric.costs import PUBLISHED_RATIO, SIZES, costs_of, settings_of
 

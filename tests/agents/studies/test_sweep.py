@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agents.cli import main
-from agents.cli.names import agent_named
+from agents.studies.names import agent_named
 from agents.cli.sweep import SPACES, published
 from agents.report.tradeoff import TradeoffPoint
 from agents.runs.workers import Lost

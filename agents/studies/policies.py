@@ -7,8 +7,6 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from agents.cli.names import agent_called
-from agents.cli.sub_policies import open_sub_policies_with
 from agents.config import require
 from agents.loop.checkpoint import load_agent, read_header
 from agents.loop.interface import require_same_spaces
@@ -16,6 +14,8 @@ from agents.loop.known_methods import title_of
 from agents.runs.log import BEST, CHECKPOINT, read_config
 from agents.runs.records import NAME, TRUST
 from agents.runs.run_config import RunConfig, require_same_run
+from agents.studies.names import agent_called
+from agents.studies.sub_policies import open_sub_policies_with
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, is_exit_policy
 from budget_wrappers.errors import CheckpointError, ConfigError
 from budget_wrappers.files import inside

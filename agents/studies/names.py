@@ -1,8 +1,9 @@
-"""The agents by the names that the command line gives them."""
+"""The agents by the names that the command line and ``--methods`` give them, and the presets of each."""
 
 import difflib
 import importlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from budget_wrappers.errors import ConfigError
@@ -20,6 +21,9 @@ AGENTS = {
     "bexa-cql": ("agents.methods.bexa", "BexaCQL"),
     "bexa-discrete-cql": ("agents.methods.bexa", "BexaDiscreteCQL"),
 }
+
+PRESETS = Path(__file__).parent.parent / "methods" / "presets"
+"""Where the package keeps the settings of published studies: ``<recipe>/<name>.toml``."""
 
 
 def agent_named(name: str) -> Any:
@@ -45,6 +49,26 @@ def agent_called(class_name: str, where: str) -> Any:
             return agent_named(name)
     known = ", ".join(attribute for _, attribute in AGENTS.values())
     raise ConfigError(f"{where} holds an agent {class_name!r}: expected one of {known}; use the program that made it")
+
+
+def presets_of(recipe: str) -> list[str]:
+    """Return the names of a recipe's presets."""
+    return sorted(path.stem for path in (PRESETS / recipe).glob("*.toml"))
+
+
+def preset_file(recipe: str, name: str) -> Path:
+    """Return the file of a preset.
+
+    Raises:
+        ConfigError: no such preset; the message names the nearest, or all.
+    """
+    known = presets_of(recipe)
+    if name not in known:
+        raise ConfigError(
+            f"preset={name!r}: {recipe} has no such preset; "
+            + (nearest(name, known) if known else "it has none at all: pass the options themselves")
+        )
+    return PRESETS / recipe / f"{name}.toml"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -9,9 +9,9 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from agents.cli.names import agent_called
 from agents.loop.checkpoint import load_agent, read_header
 from agents.runs.log import BEST, CHECKPOINT
+from agents.studies.names import agent_called
 from budget_wrappers.errors import CheckpointError
 from budget_wrappers.files import inside
 from budget_wrappers.integrations.sb3 import as_sub_policy, load

@@ -1,0 +1,164 @@
+"""Policies that were trained elsewhere, in a comparison: as they are, or with exits that are taught each budget."""
+
+import copy
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agents.loop.agent import OffPolicyAgent
+from agents.loop.evaluate import REPORT_SEED, evaluate_policy
+from agents.loop.versions import machine, versions
+from agents.report.tradeoff import FILE_NAME, Comparison, TradeoffPoint
+from agents.runs.run_config import RunConfig
+from agents.runs.workers import Advance
+from agents.studies.choosers import Chooser
+from agents.studies.fit import fitting_widths
+from agents.studies.measuring import control_extras, label_of, microseconds, point_of
+from agents.studies.policies import PolicyOptions, open_policy
+from agents.studies.retrofit import trained_actor
+from agents.studies.same import require_same
+from agents.studies.student import taught_student
+from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, Normalisation
+from budget_wrappers.files import inside
+from budget_wrappers.integrations import sb3_retrofit
+from budget_wrappers.policies.retrofit import Retrofit, RetrofitConfig
+from budget_wrappers.policies.rows import Concatenation
+
+
+@dataclass(frozen=True)
+class TakenPolicy:
+    """A trained policy: an ``Entrant``.
+
+    Attributes:
+        path_of_policy: a run's folder, a checkpoint, a retrofit's file, or a zip of Stable-Baselines3.
+        name: of its folder, unique in the study.
+        folder: of the study.
+        run: settings of ``RunConfig``.
+        seed: of imitation; what was trained is the same for all.
+        budgets: that exits are taught; none to take the policy as it is.
+        episodes: of each evaluation.
+        trust: whether a file may run code when it is loaded.
+        method, label, facts: as in ``TrainedEntrant``.
+        choosers: controls that choose in place of the gates.
+        student: whether a dense student of equal FLOPs is taught beside each budget.
+        as_trained: whether the policy's own point is among the points.
+        settings: keys of ``RetrofitConfig``.
+    """
+
+    path_of_policy: str
+    name: str
+    folder: str
+    run: Mapping[str, Any] = field(compare=False)
+    seed: int
+    budgets: tuple[float, ...]
+    episodes: int
+    trust: bool
+    method: str
+    label: str
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    choosers: tuple[str, ...] = field(default=(), compare=False)
+    student: bool = field(default=False, compare=False)
+    as_trained: bool = field(default=True, compare=False)
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def path(self) -> Path:
+        """Of its folder."""
+        return inside(self.folder, "runs", self.name)
+
+    def record(self) -> dict[str, Any]:
+        """Return what its points were made with."""
+        made = {"policy": self.path_of_policy, "budgets": self.budgets, "run": self.run, "settings": self.settings}
+        return json.loads(json.dumps(made | {"student": self.student, "choosers": self.choosers}))
+
+    def found(self) -> list[TradeoffPoint] | None:
+        """Return the points that its folder holds; see ``Entrant``."""
+        if not (self.path / FILE_NAME).is_file():
+            return None
+        stored = Comparison.read(self.path)
+        require_same(self.path, stored.settings, self.record())
+        points = list(stored.points)
+        return points if all(len(point.episodes) == self.episodes for point in points) else None
+
+    def work(self, advance: Advance) -> list[TradeoffPoint] | None:
+        """Add exits, and measure; see ``Entrant``. It does not stop between."""
+        setup = RunConfig.of(self.run)
+        policy, env, _ = open_policy(PolicyOptions(Path(self.path_of_policy), env=setup.env, trust=self.trust))
+        env.close()
+        self.path.mkdir(parents=True, exist_ok=True)
+        points = []
+        if self.as_trained:
+            points.append(self._measured(policy, setup, f"{self.label}, as trained" if self.budgets else self.label))
+        if self.budgets:
+            points += self._with_exits(policy, setup)
+        advance(setup.steps)
+        Comparison(setup.env, points, "matmul", self.path_of_policy, versions(), self.record()).write(self.path)
+        return points
+
+    def _with_exits(self, policy: Any, setup: RunConfig) -> list[TradeoffPoint]:
+        ours = isinstance(policy, OffPolicyAgent)
+        actor = trained_actor(policy) if ours else sb3_retrofit.trained_actor(getattr(policy, "model", policy))
+        normalisation = actor.to_array if isinstance(actor.to_array, Normalisation) else None
+        concatenation = actor.to_array if isinstance(actor.to_array, Concatenation) else None
+        retrofit = Retrofit(actor, RetrofitConfig(**{**self.settings, "seed": self.seed}))
+        begun = time.perf_counter()
+        env = setup.make_env()
+        try:
+            retrofit.imitate(env)
+        finally:
+            env.close()
+        imitated, points = time.perf_counter() - begun, []
+        for budget in self.budgets:
+            begun = time.perf_counter()
+            retrofit.teach_gates(budget)
+            network, seconds = copy.deepcopy(retrofit.network), imitated + time.perf_counter() - begun
+            made = BudgetedExitPolicy(
+                network, actor.action_map, budget, normalisation, concatenation=concatenation, seed=self.seed
+            )
+            made.save(self.path / f"budget-{budget:g}")
+            label = f"{self.label}, b = {budget:g}"
+            points += self._at(made, setup, label, {"budget": budget, "duration_s": seconds})
+            if self.student:
+                points.append(self._student(retrofit, setup, points, label))
+        return points
+
+    def _at(
+        self, made: BudgetedExitPolicy, setup: RunConfig, label: str, extras: dict[str, Any]
+    ) -> list[TradeoffPoint]:
+        """Return the point of one budget, and of the controls that choose in place of its gates."""
+        chooser = Chooser(made)
+        point = self._measured(chooser, setup, label, made, **extras)
+        point.extras.update(chooser.facts())
+        return [point, *(chooser.replaced(one, setup.make_env(), point, self.episodes) for one in self.choosers)]
+
+    def _student(
+        self, retrofit: Retrofit, setup: RunConfig, points: Sequence[TradeoffPoint], label: str
+    ) -> TradeoffPoint:
+        own = next(point for point in points if point.label == label)
+        actor = retrofit.actor
+        first, last = actor.layers[0], actor.layers[-1]
+        widths = fitting_widths(own.flops_per_step, first.in_features, last.out_features, len(actor.layers) - 1)
+        student = taught_student(retrofit, widths or (1,))
+        extras = control_extras("fit", own) | {
+            "what": f"a student of {'×'.join(map(str, widths or (1,)))} units taught on the states of {label}"
+        }
+        return self._measured(student, setup, label_of("student", label), student, **extras)
+
+    def _measured(self, policy: Any, setup: RunConfig, label: str, timed: Any = None, **extras: Any) -> TradeoffPoint:
+        """Return an evaluation of ``policy`` as a point, with how long an action of ``timed`` takes."""
+        env = setup.make_env(policy.meter)
+        try:
+            result = evaluate_policy(policy, env, self.episodes, REPORT_SEED)
+        finally:
+            env.close()
+        known = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
+        known["us_per_action"] = microseconds(timed or policy, setup, REPORT_SEED)
+        method = extras.get("control", self.method)
+        return point_of(method, label, self.seed, result, (), {**self.facts, "baseline": False, **known, **extras})
+
+
+__all__ = ["TakenPolicy"]

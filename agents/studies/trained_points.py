@@ -1,0 +1,73 @@
+"""Points of a trained run: the agent as it is, at each budget that it reads, and what chooses in its place."""
+
+import dataclasses
+from datetime import UTC, datetime
+from typing import Any
+
+from agents.loop.evaluate import REPORT_SEED, evaluate_policy, undisturbed
+from agents.loop.versions import machine
+from agents.methods.budget_input import budget_wrapper
+from agents.report.tradeoff import TradeoffPoint
+from agents.runs.run import Run
+from agents.studies.choosers import Chooser
+from agents.studies.measuring import microseconds, point_of
+
+
+def measured_run(run: Run, entrant: Any) -> list[TradeoffPoint]:
+    """Return the points of a run at its end: its own, and those of the controls that choose in its place.
+
+    Args:
+        run: trained to its end.
+        entrant: a ``TrainedEntrant``.
+    """
+    agent = run.agent
+    trained = agent.meter.totals
+    extras = {
+        **entrant.facts,
+        "baseline": entrant.baseline,
+        "settings": settings_of(run),
+        "train_act_flops": trained["act"],
+        "train_learn_flops": trained["learn"],
+        "duration_s": seconds_of(run),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+    }
+    with undisturbed(agent, run.evaluation_env):
+        extras["us_per_action"] = microseconds(agent, run.config, REPORT_SEED)
+        return [point for budget in entrant.budgets or (None,) for point in _at_budget(run, entrant, budget, extras)]
+
+
+def _at_budget(run: Run, entrant: Any, budget: float | None, extras: dict[str, Any]) -> list[TradeoffPoint]:
+    """Return the points of one budget, ``None`` for the only one."""
+    agent, env, label = run.agent, run.evaluation_env, entrant.label
+    if budget is not None:
+        budget_wrapper(env).set_budget(budget)
+        label, extras = f"{label}, b = {budget:g}", {**extras, "budget": budget}
+    chooser = Chooser.of(agent)
+    result = evaluate_policy(chooser or agent, env, entrant.episodes, REPORT_SEED)
+    curve, over_training = run.curve(result.summary()["raw_return"])
+    own = extras | over_training | (chooser.facts() if chooser else {})
+    point = point_of(entrant.method, label, agent.config.seed, result, curve, own)
+    points = [point]
+    for control in entrant.choosers if chooser else ():
+        replaced = run.config.make_env()
+        if budget is not None:
+            budget_wrapper(replaced).set_budget(budget)
+        points.append(chooser.replaced(control, replaced, point, entrant.episodes))
+    return points
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """Return everything that the numbers of a run follow from, as reports compare it."""
+    settings = {
+        key: value for key, value in run.agent.config.to_dict().items() if key not in ("seed", "budget", "weight")
+    }
+    return {"run": dataclasses.asdict(run.config), "settings": settings, **run.agent.methods_given}
+
+
+def seconds_of(run: Run) -> float:
+    """Return how long training took, by the clock of its metrics, evaluations included."""
+    return float(sum(row["clock"].get("seconds", 0.0) for row in run.folder.rows()))
+
+
+__all__ = ["measured_run"]
