@@ -134,11 +134,11 @@ def _file(word: str, path: str) -> str:
 def _setting(word: str, text: str) -> tuple[str, Any]:
     """Return key and value of ``key=value``, the value as TOML reads it, a list without its brackets, or a text."""
     key, _, value = text.partition("=")
+    if not value:
+        raise ConfigError(f"methods: {word!r} sets {key} to nothing: expected a value; write @{key}=…")
     for form in (value, f"[{value}]"):
         try:
             return key.replace("-", "_"), tomllib.loads(f"value = {form}")["value"]
         except tomllib.TOMLDecodeError:
             continue
-    if not value:
-        raise ConfigError(f"methods: {word!r} sets {key} to nothing: expected a value; write @{key}=…")
     return key.replace("-", "_"), value
