@@ -30,13 +30,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from agents import DQN, SAC, TD3, Asymmetric, Exits
-from agents.studies.policies import PolicyOptions, setup_of
 from agents.loop.checkpoint import checksum, read, read_header, save_agent
 from agents.loop.header import metadata_of
 from agents.replay.dataset import read_transitions, write_dataset
 from agents.report.tradeoff import Comparison, TradeoffPoint
 from agents.runs.log import RunFolder, read_rows, write_sealed
 from agents.runs.records import read_provenance
+from agents.studies.policies import PolicyOptions, setup_of
 from agents.studies.same import Job, read_points, write_point
 from agents.studies.training import DIVERGED, read_divergence
 from benchmarks.card import RESULTS, store

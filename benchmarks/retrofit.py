@@ -26,8 +26,8 @@ from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from agents.cli import main as budget
-from agents.studies.policies import PolicyOptions, open_policy, setup_of
 from agents.report.tradeoff import Comparison
+from agents.studies.policies import PolicyOptions, open_policy, setup_of
 from agents.studies.retrofit import latency_of, visited
 from benchmarks.card import RESULTS, store
 from budget_wrappers.deploy.engines import ENGINES, EnginePolicy

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from agents.studies.names import PRESETS, presets_of
 from agents.dqn import QNetwork
 from agents.methods.asymmetric import AsymmetricConfig
 from agents.nets.networks import GaussianActor
+from agents.studies.names import PRESETS, presets_of
 from benchmarks.card import RESULTS, store
 from budget_wrappers import count_flops
 

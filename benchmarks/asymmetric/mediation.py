@@ -22,7 +22,6 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from agents.studies.sub_policies import open_sub_policies_with
 from agents.dqn import DQN
 from agents.loop.checkpoint import load_agent
 from agents.loop.evaluate import REPORT_SEED, evaluate_policy
@@ -30,6 +29,7 @@ from agents.runs.log import BEST
 from agents.runs.run import Run
 from agents.runs.run_config import RunConfig
 from agents.sac import SAC
+from agents.studies.sub_policies import open_sub_policies_with
 from benchmarks.asymmetric.costs import FOLDER
 from benchmarks.card import store
 from budget_wrappers.metering import ComputeMeter

@@ -17,9 +17,9 @@ import gymnasium as gym
 import torch
 from torch import nn
 
-from agents.studies.names import presets_of
 from agents.loop.evaluate import REPORT_SEED, evaluate_policy
 from agents.methods.asymmetric import Asymmetric, AsymmetricConfig
+from agents.studies.names import presets_of
 from benchmarks.asymmetric import study
 from benchmarks.asymmetric.tables import ANOTHER_MASTER
 from benchmarks.card import store

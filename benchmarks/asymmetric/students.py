@@ -23,7 +23,6 @@ from typing import Any
 import torch
 
 from agents.behaviour_cloning import BehaviourCloning
-from agents.studies.names import presets_of
 from agents.config import OffPolicyConfig
 from agents.gail import GAIL
 from agents.loop.checkpoint import load_agent
@@ -34,6 +33,7 @@ from agents.runs.log import CHECKPOINT
 from agents.runs.run import Run
 from agents.runs.run_config import RunConfig
 from agents.sac import SAC
+from agents.studies.names import presets_of
 from benchmarks.asymmetric import study
 from benchmarks.card import store
 

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.studies.names import PRESETS, presets_of
 from agents.loop.evaluate import REPORT_SEED, Evaluation, evaluate_policy, undisturbed
 from agents.methods.asymmetric import Asymmetric, AsymmetricConfig
 from agents.report.cloud import RandomPolicy
@@ -30,6 +29,7 @@ from agents.runs.log import CONFIG, read_json
 from agents.runs.run import Run
 from agents.runs.run_config import RunConfig
 from agents.sac import SAC
+from agents.studies.names import PRESETS, presets_of
 from benchmarks.asymmetric.costs import FOLDER, SIZES
 from benchmarks.card import store
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from agents.studies.names import presets_of
 from agents.report.cloud import plot_cloud
 from agents.report.pictures import plot_tradeoff
 from agents.report.tradeoff import TradeoffPoint, summarise
+from agents.studies.names import presets_of
 from benchmarks.asymmetric.costs import FOLDER
 from benchmarks.asymmetric.study import BASELINES, EPISODES, PRICES, RANDOM, STUDENTS, VARIANTS, stored
 from benchmarks.card import store

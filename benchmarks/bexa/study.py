@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from agents.studies.names import agent_named
 from agents.loop.evaluate import REPORT_SEED, evaluate_policy, undisturbed
 from agents.methods.bexa_config import BexaSACConfig, BexaTD3Config
 from agents.runs.run import Run
 from agents.runs.run_config import RunConfig
+from agents.studies.names import agent_named
 from benchmarks.card import RESULTS, store
 
 FOLDER = RESULTS / "bexa"

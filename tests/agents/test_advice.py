@@ -11,8 +11,8 @@ import gymnasium as gym
 import pytest
 
 from agents.cli import main
-from agents.studies.sub_policies import any_zip
 from agents.loop.callbacks import StopWhen
+from agents.studies.sub_policies import any_zip
 
 FOREIGN = f"{__name__}:tests/Foreign-v0"
 TRAIN = ["train", "sac", "--steps", "30", "--max-episode-steps", "5", "--net-arch", "4", "--no-tensorboard"]

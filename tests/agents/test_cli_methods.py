@@ -9,9 +9,9 @@ import pytest
 
 from agents.cli import main
 from agents.cli.methods import aliases_of, groups_of
-from agents.studies.names import AGENTS, agent_named
 from agents.loop.known_methods import METHODS, method_named
 from agents.loop.method import Method, MethodConfig
+from agents.studies.names import AGENTS, agent_named
 
 SAC = ["train", "sac", "--env", "Pendulum-v1"]
 ASYMMETRIC = ["train", "asymmetric", "--env", "Pendulum-v1"]

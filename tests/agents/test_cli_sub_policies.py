@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from agents.cli import main
-from agents.studies.sub_policies import open_sub_policies_with
 from agents.runs.log import read_rows
+from agents.studies.sub_policies import open_sub_policies_with
 from budget_wrappers.policies import load_sub_policy
 
 SMALL = 2 * (3 * 4 + 4 * 4 + 4 * 2)  # two layers of 4 between 3 observations and twice 1 action

@@ -8,8 +8,8 @@ import gymnasium as gym
 import pytest
 
 from agents.cli import main
-from agents.studies.names import PRESETS, presets_of
 from agents.runs.run_config import RunConfig
+from agents.studies.names import PRESETS, presets_of
 from benchmarks.asymmetric.costs import PUBLISHED_RATIO, SIZES, costs_of, settings_of
 
 TASKS = tuple(SIZES)

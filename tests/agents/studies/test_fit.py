@@ -18,9 +18,7 @@ def test_outputs_are_known_from_one_unit() -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 20), st.integers(1, 3), st.integers(2, 300))
-def test_widths_of_a_network_that_exists_cost_what_it_costs(
-    inputs: int, outputs: int, layers: int, width: int
-) -> None:
+def test_widths_of_a_network_that_exists_cost_what_it_costs(inputs: int, outputs: int, layers: int, width: int) -> None:
     target = flops_of((width,) * layers, inputs, outputs)
     found = fitting_widths(target, inputs, outputs, layers)
     assert abs(flops_of(found, inputs, outputs) / target - 1) <= WITHIN

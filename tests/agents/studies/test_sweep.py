@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from agents.cli import main
-from agents.studies.names import agent_named
 from agents.cli.sweep import SPACES, published
 from agents.report.tradeoff import TradeoffPoint
 from agents.runs.workers import Lost
 from agents.studies import sweep
+from agents.studies.names import agent_named
 from agents.studies.space import draw, read_space, space_of
 from agents.studies.sweep import SweepConfig, over_training, run_sweep
 from agents.studies.sweep_table import SweepStudy

@@ -1,4 +1,4 @@
-"""A comparison is honest about its FLOPs, has its controls beside it, keeps what is finished, refuses to mix settings."""
+"""A comparison counts what ran, has its controls beside it, keeps what is finished, and refuses to mix settings."""
 
 import dataclasses
 import json
@@ -58,7 +58,9 @@ BEXA, ASYMMETRIC = "bexa-sac:8,8, b = 0.3", "asymmetric:8,8, λ = 50"
 def test_points_are_every_method_price_seed_and_control(finished: Path) -> None:
     labels = [(point.label, point.seed) for point in Comparison.read(finished).points]
     chosen = [f"{control} of {label}" for control in CONTROLS for label in (BEXA, ASYMMETRIC)]
-    assert sorted(labels) == sorted((label, s) for s in (0, 1) for label in ("sac:8,8", BEXA, ASYMMETRIC, "dense:4", *chosen))
+    assert sorted(labels) == sorted(
+        (label, s) for s in (0, 1) for label in ("sac:8,8", BEXA, ASYMMETRIC, "dense:4", *chosen)
+    )
 
 
 def test_flops_are_those_that_ran_the_master_s_included(finished: Path) -> None:

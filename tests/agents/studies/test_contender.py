@@ -1,0 +1,116 @@
+"""A class of somebody's own takes part in a comparison: its page is the test, and nothing that it runs is free."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.cli import main
+from agents.report.tradeoff import Comparison
+from agents.studies.contender import Contender
+from budget_wrappers.errors import ConfigError, UncountableError
+
+PAGE = Path(__file__).parents[3] / "docs" / "own_method.md"
+RUN = {"env": "Pendulum-v1", "steps": 200, "eval_every": 200}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    sys.modules.pop("mine", None)
+
+
+def contender(here: Path, text: str = "", **changes: Any) -> Contender:
+    (here / "mine.py").write_text(text)
+    settings = {"budget": None, "episodes": 1, "method": "mine", "label": "mine", "seed": 0, **changes}
+    return Contender("mine:Contender", "mine-seed0", str(here), RUN, **settings)
+
+
+def test_the_page_s_class_is_a_row_of_the_page_s_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    python, command = re.findall(r"```(?:python|bash)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (here / "mine.py").write_text(python)
+    words = command.split()[1:]
+    shorter = ["--steps", "400", "--batch-size", "8", "--episodes", "1", "--eval-every", "400", "--seeds", "0"]
+    assert main([*words, *shorter, "--workers", "1", "--folder", "run"]) == 0
+    (point,) = (one for one in Comparison.read(here / "run").points if one.method == "mine:Contender")
+    # 3 observations, 4 units, 1 action.
+    assert point.flops_per_step == 2 * (3 * 4 + 4 * 1)
+    # Two episodes of 200 steps were all that it could take; with gradients off they are acting.
+    assert point.extras["train_act_flops"] == 400 * 32
+    assert point.extras["train_steps"] == 400
+    assert "mine:Contender, b = 0.5" in capsys.readouterr().out
+
+
+FREE = """
+import numpy as np, torch
+class Contender:
+    def train(self, make_env, budget, steps, seed, meter):
+        self.net = torch.nn.Linear(3, 1)
+        return self
+    def predict(self, observation, deterministic=True, **state):
+        return self.net(torch.as_tensor(observation)).detach().numpy(), None
+"""
+
+
+def test_a_policy_that_charges_nothing_for_what_it_runs_is_refused(here: Path) -> None:
+    with pytest.raises(UncountableError, match=r"runs 6 FLOPs and charges 0: expected all of them.*meter\.watch"):
+        contender(here, FREE).work(lambda steps: True)
+
+
+STEPS = """
+import numpy as np
+class Contender:
+    more = 0
+    def train(self, make_env, budget, steps, seed, meter):
+        env = make_env()
+        env.reset(seed=seed)
+        for _ in range(steps + self.more):
+            meter.add(1)
+            env.step(env.action_space.sample())
+            meter.take()
+        self.meter = meter
+        return self
+    def predict(self, observation, deterministic=True, **state):
+        self.meter.add(7, "table")
+        return np.zeros(1, np.float32), None
+"""
+
+
+def test_steps_are_what_all_have_and_settings_are_attributes(here: Path) -> None:
+    with pytest.raises(ConfigError, match="took more than its 200 steps"):
+        contender(here, STEPS, settings={"more": 1}).work(lambda steps: True)
+    with pytest.raises(ConfigError, match="has no less"):
+        contender(here, STEPS, settings={"less": 1}).work(lambda steps: True)
+
+
+def test_it_stops_when_it_is_asked_to(here: Path) -> None:
+    steps: list[int] = []
+
+    def advance(count: int) -> bool:
+        steps.append(count)
+        return len(steps) < 5
+
+    assert contender(here, STEPS).work(advance) is None
+    assert len(steps) == 5
+
+
+def test_what_was_measured_is_found_again(here: Path) -> None:
+    one = contender(here, STEPS)
+    assert one.found() is None
+    (point,) = one.work(lambda steps: True)
+    assert point.flops_per_step == 7
+    assert one.found() == [point]
+    with pytest.raises(ConfigError, match="budget"):
+        contender(here, STEPS, budget=0.5).found()
+
+
+@pytest.mark.parametrize(("target", "said"), [("nowhere:X", "cannot be imported"), ("numpy:array", "has no train")])
+def test_what_is_no_contender_is_refused(here: Path, target: str, said: str) -> None:
+    from agents.studies.contender import contender_named
+
+    with pytest.raises(ConfigError, match=said):
+        contender_named(target)
