@@ -47,7 +47,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed-core
 	@touch $@
 
 demo: $(VENV)/.installed-core
-	$(BIN)/budget tradeoff --folder $(DEMO_DIR)
+	$(BIN)/budget tradeoff --preset demo --folder $(DEMO_DIR)
 
 # --benchmark-disable: parallel workers cannot time anything. Each worker gets long runs of neighbouring tests, and
 # steals when idle, so that shared fixtures are rarely built twice.

@@ -37,7 +37,6 @@ from agents.report.tradeoff import Comparison, TradeoffPoint
 from agents.runs.log import RunFolder, read_rows, write_sealed
 from agents.runs.records import read_provenance
 from agents.studies.policies import PolicyOptions, setup_of
-from agents.studies.same import Job, read_points, write_point
 from agents.studies.training import DIVERGED, read_divergence
 from benchmarks.card import RESULTS, store
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, Normalisation
@@ -54,7 +53,6 @@ AGENTS: dict[str, tuple[type, str, dict[str, Any]]] = {
     "DQN, prioritized": (DQN, "CartPole-v1", {"prioritized": True, "dueling": True}),
     "Asymmetric": (Asymmetric, "Pendulum-v1", {"small_net_arch": (2, 2), "master_learning_starts": 5}),
 }
-JOB = Job("asymmetric", 0.03, 1, {"steps": 5_000})
 EPISODES = [{"return": -143.25 - n, "flops": 190_400.0, "length": 200.0} for n in range(5)]
 POINT = TradeoffPoint("asymmetric", "λ = 0.03", 1, -145.25, 952.0, EPISODES, [(500, -900.5)], {"weight": 0.03})
 CARD = Profile(
@@ -145,8 +143,6 @@ def kinds(folder: Path) -> Iterator[tuple[str, Path, Callable[[Path], Any]]]:
     yield "policy with exits", exit_policy().save(folder / "policy"), exits_at
     CARD.save(folder / "card.json")
     yield "profile", folder / "card.json", Profile.load
-    write_point(folder, JOB, POINT)
-    yield "point of a study", folder / "points" / JOB.file, lambda _: read_points(folder, [JOB])[JOB]
     written = Comparison("Pendulum-v1", [POINT], versions={"torch": "2.13"}).write(folder / "comparison")
     yield "comparison", written, lambda path: Comparison.read(path.parent)
     data = a_data_set(folder)

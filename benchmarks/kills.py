@@ -84,8 +84,8 @@ learning_starts = { value = 50 }
 """
 WORDS = {
     "tradeoff": (
-        "--steps 300 --seeds 0 --weights 0.03 --small 4 --large 8 8 --batch-size 16 --episodes 1 --eval-every 150 "
-        "--workers 2"
+        "--env Pendulum-v1 --methods sac:8,8 bexa-sac:8,8 asymmetric:8,8@small_net_arch=4 fit coin --steps 300 "
+        "--seeds 0 --budgets 0.3 --weights 0.03 --batch-size 16 --episodes 1 --eval-every 150 --workers 2"
     ),
     "sweep": (
         "bexa-sac --env Pendulum-v1 --steps 400 --configurations 2 --finalists 1 --seeds 0 --eval-every 200 "

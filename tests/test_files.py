@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from agents.loop.checkpoint import read, save_agent
 from agents.report.tradeoff import Comparison, TradeoffPoint
 from agents.runs.log import RunFolder, read_rows
-from agents.studies.same import Job, read_points, write_point
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, Normalisation
 from budget_wrappers.errors import BudgetError, CheckpointError
 from budget_wrappers.metering import Energy, Latency, Profile
@@ -24,7 +23,6 @@ from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.policies.outputs import ActionMap
 from tests.agents.small import make_agent
 
-JOB = Job("asymmetric", 0.03, 1, {"steps": 5_000})
 EPISODE = {"return": -143.25, "flops": 190_400.0, "length": 200.0}
 POINT = TradeoffPoint("asymmetric", "λ = 0.03", 1, -143.25, 952.0, [EPISODE], [(500, -900.5)], {"weight": 0.03})
 PROFILE = Profile(
@@ -73,10 +71,6 @@ def kinds(agent: Any) -> dict[str, Saved]:
             lambda path: seen_in(BudgetedExitPolicy.load(path)),
         ),
         "profile": (lambda folder: (PROFILE.save(folder / "card.json"), folder / "card.json")[1], Profile.load),
-        "point": (
-            lambda folder: (write_point(folder, JOB, POINT), folder / "points" / JOB.file)[1],
-            lambda path: read_points(path.parent.parent, [JOB])[JOB],
-        ),
         "comparison": (
             lambda folder: Comparison("Pendulum-v1", [POINT], versions={"torch": "2.13"}).write(folder),
             lambda path: Comparison.read(path.parent),
@@ -85,7 +79,7 @@ def kinds(agent: Any) -> dict[str, Saved]:
     }
 
 
-KINDS = ["checkpoint", "exit policy", "profile", "point", "comparison", "metrics"]
+KINDS = ["checkpoint", "exit policy", "profile", "comparison", "metrics"]
 
 
 def flips(content: bytes, count: int, seed: int) -> Iterator[bytes]:

@@ -105,9 +105,11 @@ def require_own_environment(table: Mapping[str, Any], path: str, arguments: Sequ
     Raises:
         UntrustedFileError: see ``agents.runs.records.require_own_module``.
     """
-    env_id = table.get("env")
-    if isinstance(env_id, str) and value_of("--env", arguments) is None and not Path(path).is_relative_to(PRESETS):
-        require_own_module(env_id, path, "--trust" in arguments, (*(TRUST if trusting else ()), *NAME))
+    named = table.get("env")
+    if value_of("--env", arguments) is None and not Path(path).is_relative_to(PRESETS):
+        for env_id in named if isinstance(named, list) else [named]:
+            if isinstance(env_id, str):
+                require_own_module(env_id, path, "--trust" in arguments, (*(TRUST if trusting else ()), *NAME))
 
 
 def require_asked(options: Any, arguments: Sequence[str]) -> None:

@@ -104,7 +104,7 @@ def require_own_words(files: Files, arguments: Sequence[str], trust: bool) -> No
     if trust or words_after("--methods", arguments) is not None:
         return
     for path, table in files:
-        words = table.get("methods", ()) if not Path(path).is_relative_to(PRESETS) else ()
+        words = table.get("methods", []) if not Path(path).is_relative_to(PRESETS) else []
         for word in words if isinstance(words, list) else [words]:
             if MethodSpec.parse(str(word)).runs_code:
                 raise UntrustedFileError(

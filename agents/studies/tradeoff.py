@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+
 from agents.config import Activation, check_types, require
 from agents.report.cloud import random_return
 from agents.report.tradeoff import Comparison, TradeoffPoint
@@ -26,6 +28,8 @@ from budget_wrappers.errors import NonFiniteError
 
 COMMON = ("net_arch", "activation", "learning_rate", "batch_size", "gamma", "learning_starts")
 """Fields of ``TradeoffConfig`` that every agent takes which has the key."""
+BOX, DISCRETE, BESIDE = ("sac", "bexa-sac", "asymmetric"), ("dqn", "bexa-dqn"), ("dense:16", "fit", "coin")
+"""Methods that are compared where none are named, by the kind of action, and the controls beside them."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class TradeoffConfig:
         methods: AGENT[/PRESET][+METHOD…][:WIDTHS][@KEY=VALUE…], such as sac:64,64, bexa-sac, asymmetric/swimmer or
             sac+exits+polyprune:256,256, and NAME=… to name its rows; dense:WIDTH, fit (a plain network of each method's
             FLOPs), coin, shuffled, cheapest and dearest (in the place of whatever chooses) as controls; a trained
-            policy's path, or retrofit:PATH; module:Class, a method of your own.
+            policy's path, or retrofit:PATH; module:Class, a method of your own. By default sac, bexa-sac and
+            asymmetric, or dqn and bexa-dqn, with dense:16, fit and coin.
         budgets: mean costs of acting that early exits keep: 0 for the first exit only, 1 for the last.
         weights: λ, prices of compute: reward that a step of asymmetric's small sub-policy costs.
         seeds: one training of each method for each.
@@ -56,7 +61,7 @@ class TradeoffConfig:
     """
 
     env: tuple[str, ...]
-    methods: tuple[str, ...]
+    methods: tuple[str, ...] = ()
     budgets: tuple[float, ...] = (0.2, 0.5)
     weights: tuple[float, ...] = (0.01, 0.03)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -82,18 +87,20 @@ class TradeoffConfig:
             values = getattr(self, name)
             require(len(set(values)) == len(values), name, values, "each once")
         require(len(self.env) > 0, "env", self.env, "one environment at least")
-        require(len(self.methods) > 0, "methods", self.methods, "one method at least, such as sac")
         for name in ("steps", "episodes", "eval_every", "eval_episodes", "workers"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
 
-    @property
-    def specs(self) -> list[MethodSpec]:
-        """The methods, taken apart.
+    def specs(self, env_id: str) -> list[MethodSpec]:
+        """Return the methods, taken apart; where none are named, those for the actions of an environment.
 
         Raises:
-            ConfigError: a word that names none.
+            ConfigError: a word that names none, or an environment that cannot be made.
         """
-        return [MethodSpec.parse(word) for word in self.methods]
+        words: Sequence[str] = self.methods
+        if not words:
+            with contextlib.closing(RunConfig.of({**self.run, "env": env_id}).make_env()) as env:
+                words = (*(DISCRETE if isinstance(env.action_space, gym.spaces.Discrete) else BOX), *BESIDE)
+        return [MethodSpec.parse(word) for word in words]
 
     @property
     def run(self) -> dict[str, Any]:
@@ -120,7 +127,7 @@ class TradeoffConfig:
         common = {key: getattr(self, key) for key in COMMON if getattr(self, key) is not None}
         return [
             Field(
-                self.specs,
+                self.specs(env_id),
                 env_id,
                 self.run,
                 common,

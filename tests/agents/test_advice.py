@@ -65,7 +65,7 @@ def test_a_training_that_stops_before_any_checkpoint_advises_none(
 @pytest.mark.parametrize(
     ("words", "remedies"),
     [
-        (["tradeoff"], ("--env",)),
+        (["tradeoff"], ("--trust", "--env")),
         (["sweep", "bexa-sac"], ("--env",)),
         (["sizes"], ("--env",)),
         (["train", "sac"], ("--trust", "--env")),

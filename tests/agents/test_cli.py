@@ -282,14 +282,15 @@ def test_tradeoff_runs_what_its_options_say_and_reports_it(
 ) -> None:
     asked: list[Any] = []
 
-    def run_tradeoff(config: Any, folder: Path) -> None:
+    def run_tradeoff(config: Any, folder: Path, **_: Any) -> list[Path]:
         asked.append(config)
         folder.mkdir()
         shutil.copy(run_folder / "tradeoff.json", folder)
+        return [folder]
 
     monkeypatch.setattr("agents.studies.tradeoff.run_tradeoff", run_tradeoff)
     folder = tmp_path / "compared"
-    assert main(["tradeoff", "--steps", "300", "--seeds", "4", "--folder", str(folder)]) == 0
+    assert main(["tradeoff", "--env", "Pendulum-v1", "--steps", "300", "--seeds", "4", "--folder", str(folder)]) == 0
     assert (asked[0].steps, asked[0].seeds) == (300, (4,))
     assert f"Picture: {folder / 'tradeoff.png'}" in capsys.readouterr().out
 
@@ -297,17 +298,33 @@ def test_tradeoff_runs_what_its_options_say_and_reports_it(
 def test_interrupted_tradeoff_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(*_: Any) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("agents.studies.tradeoff.run_tradeoff", interrupted)
-    assert main(["tradeoff", "--folder", str(tmp_path / "t")]) == 130
+    assert main(["tradeoff", "--env", "Pendulum-v1", "--folder", str(tmp_path / "t")]) == 130
     assert f"--folder {tmp_path / 't'}" in capsys.readouterr().out
 
 
-def test_tradeoff_dry_run_prints_the_embedded_defaults(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["tradeoff", "--dry-run"]) == 0
-    assert {"env", "steps", "seeds", "weights"} <= tomllib.loads(capsys.readouterr().out).keys()
+def test_tradeoff_dry_run_prints_what_it_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.toml").write_text('[settings.bexa-sac]\ngate_loss = "mixture"\n')
+    assert main(["tradeoff", "--preset", "demo", "--config", str(tmp_path / "a.toml"), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    table = tomllib.loads(printed)
+    assert {"env", "steps", "seeds", "weights"} <= table.keys()
+    assert table["settings"] == {"bexa-sac": {"gate_loss": "mixture"}}
+    (tmp_path / "b.toml").write_text(printed)
+    assert main(["tradeoff", "--config", str(tmp_path / "b.toml"), "--dry-run"]) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_a_file_does_not_have_a_method_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.toml").write_text('env = ["Pendulum-v1"]\nmethods = ["sac", "antigravity:Contender"]\n')
+    words = ["tradeoff", "--config", str(tmp_path / "a.toml"), "--dry-run"]
+    assert main(words) == 2
+    assert "names the method 'antigravity:Contender'" in capsys.readouterr().err
+    assert main([*words, "--methods", "sac"]) == 0
+    assert main([*words, "--trust"]) == 0
 
 
 def test_profile_judges_the_control_rate(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,16 +122,17 @@ def test_a_studys_configuration_is_typed(name: str, key: str, value: Any) -> Non
     from agents.studies import sizes, sweep, tradeoff
 
     made = next(getattr(module, name) for module in (tradeoff, sweep, sizes) if hasattr(module, name))
+    env_id = "Pendulum-v1" if name != "TradeoffConfig" else ("Pendulum-v1",)
     with pytest.raises(ConfigError, match=key):
-        made(**{"env": "Pendulum-v1", key: value})
+        made(**{"env": env_id, key: value})
 
 
 def test_a_studys_workers_and_seeds_are_bounded() -> None:
     from agents.studies.tradeoff import TradeoffConfig
 
-    for key, value in (("workers", 10**6), ("seeds", (-1,)), ("weights", "a"), ("weights", ("x",)), ("small", "ab")):
+    for key, value in (("workers", 10**6), ("seeds", (-1,)), ("weights", "a"), ("weights", ("x",)), ("net_arch", "ab")):
         with pytest.raises(ConfigError, match=key):
-            TradeoffConfig(**{key: value})
+            TradeoffConfig(**{"env": ("Pendulum-v1",), key: value})
 
 
 @pytest.mark.parametrize("text", ["a = " + "[" * 20_000 + "]" * 20_000, "a = \x00", "= 3"], ids=["deep", "nul", "key"])

@@ -1,6 +1,5 @@
 """Links and other odd files in a stranger's run folder, and two processes that start one run."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -16,9 +15,9 @@ from agents.report.tradeoff import Comparison, TradeoffPoint
 from agents.runs.log import RunFolder, read_rows
 from agents.runs.run import Run
 from agents.runs.run_config import RunConfig
-from agents.studies.same import Job, read_points, write_point
+from agents.studies.tradeoff import TradeoffConfig, run_tradeoff
 from agents.studies.training import Training, outcome
-from budget_wrappers.errors import BudgetError, CheckpointError, ConfigError
+from budget_wrappers.errors import CheckpointError, ConfigError
 from tests.agents.small import make_agent
 
 PRECIOUS = b"precious words that nobody may overwrite"
@@ -116,18 +115,14 @@ def test_no_folder_of_a_run_is_written_through_a_link(name: str, folder: Path) -
     assert list(outside.iterdir()) == []
 
 
-def test_a_studys_points_are_neither_written_nor_read_through_a_link(tmp_path: Path) -> None:
+def test_a_studys_runs_are_neither_written_nor_read_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "study").mkdir()
-    (tmp_path / "study" / "points").symlink_to(tmp_path / "outside")
-    job = Job("m", None, 0)
-    with contextlib.suppress(BudgetError):
-        write_point(tmp_path / "study", job, POINT)
-    assert list((tmp_path / "outside").iterdir()) == []
-    write_point(tmp_path / "other", job, POINT)
-    moved_away(tmp_path / "other" / "points" / job.file)
+    (tmp_path / "study" / "runs").symlink_to(tmp_path / "outside")
+    config = TradeoffConfig(("Pendulum-v1",), ("sac:2",), seeds=(0,), steps=10, episodes=1, workers=1)
     with pytest.raises(CheckpointError, match="is a link"):
-        read_points(tmp_path / "other", [job])
+        run_tradeoff(config, tmp_path / "study")
+    assert list((tmp_path / "outside").iterdir()) == []
 
 
 def test_a_searchs_trainings_are_not_looked_for_behind_a_link(sound: Path, tmp_path: Path) -> None:

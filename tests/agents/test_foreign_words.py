@@ -75,7 +75,9 @@ def test_flags_of_the_command_line_keep_their_meaning_beside_a_file(tmp_path: Pa
     assert options.agent.net_arch == (8,)
 
 
-@pytest.mark.parametrize("verb", [["tradeoff"], ["sizes", "--env", "Pendulum-v1"], ["sweep", "bexa-sac", "--env", "A"]])
+@pytest.mark.parametrize(
+    "verb", [["tradeoff", "--env", "A"], ["sizes", "--env", "Pendulum-v1"], ["sweep", "bexa-sac", "--env", "A"]]
+)
 def test_a_study_is_not_told_by_a_file_where_to_write(
     verb: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,7 +88,11 @@ VERBS = {
     "retrofit": "agents.cli.retrofit.open_policy",
     "eval": "agents.cli.evaluation.open_policy",
 }
-WORDS = {"train": ["sac", "--env", "Pendulum-v1"], "sweep": ["bexa-sac", "--env", "Pendulum-v1"]}
+WORDS = {
+    "train": ["sac", "--env", "Pendulum-v1"],
+    "tradeoff": ["--env", "Pendulum-v1"],
+    "sweep": ["bexa-sac", "--env", "Pendulum-v1"],
+}
 WORDS |= {"sizes": ["--env", "Pendulum-v1"], "retrofit": ["run"], "eval": ["run"]}
 
 

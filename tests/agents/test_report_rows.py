@@ -1,8 +1,6 @@
 """Rows of a report: runs that differ are never pooled, few seeds are a range, curves end where the table is."""
 
-import dataclasses
 import io
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -274,23 +272,21 @@ def test_a_run_s_curve_ends_at_its_steps_with_the_number_of_its_table(tmp_path: 
     assert len(point.episodes) == 2
 
 
-def test_evaluations_of_a_comparison_are_at_the_steps_asked_for() -> None:
-    from agents.studies.tradeoff import TradeoffConfig, train_point
+def test_evaluations_of_a_comparison_are_at_the_steps_asked_for(tmp_path: Path) -> None:
+    from agents.studies.tradeoff import TradeoffConfig, run_tradeoff
 
     setup = TradeoffConfig(
+        env=("Pendulum-v1",),
+        methods=("asymmetric:4@small_net_arch=2@hold=7",),
         steps=60,
         seeds=(0,),
         weights=(0.0,),
-        small=(2,),
-        large=(4,),
-        hold=7,
         learning_starts=200,
         episodes=2,
         eval_every=20,
+        workers=1,
     )
-    job = setup.jobs()[0]
-    job = dataclasses.replace(job, settings=json.loads(json.dumps(job.settings)))
-    point = train_point(job, lambda steps: True)
-    assert point is not None
+    run_tradeoff(setup, tmp_path)
+    (point,) = Comparison.read(tmp_path).points
     assert [step for step, _ in point.curve] == [20, 40, 60]
     assert point.curve[-1][1] == pytest.approx(point.mean_return)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,13 @@ import pytest
 
 from agents import BexaSAC
 from agents.report.tradeoff import Comparison, TradeoffPoint, summarise
+from agents.runs import workers
 from agents.runs.log import CHECKPOINT
 from agents.studies import entrants, tradeoff
 from agents.studies.comparing import slug
 from agents.studies.fit import WITHIN
 from agents.studies.tradeoff import TradeoffConfig, run_tradeoff
-from budget_wrappers.errors import CheckpointError, ConfigError, SpaceError
+from budget_wrappers.errors import CheckpointError, ConfigError, SpaceError, WorkerLostError
 
 METHODS = ("sac:8,8", "bexa-sac:8,8", "asymmetric:8,8@small_net_arch=4@hold=5", "dense:4")
 CONTROLS = ("fit", "coin", "shuffled", "cheapest", "dearest")
@@ -152,6 +155,60 @@ def test_interrupted_run_keeps_what_is_finished(tmp_path: Path, monkeypatch: pyt
     done.clear()
     run_tradeoff(FEW, tmp_path)
     assert done == ["dense-4-seed0", "dense-4-seed1"]
+
+
+def die_once(entrant: Any, advance: Any) -> Any:
+    """Do the work of an entrant; the process of the second seed is killed after its first checkpoint, the first time."""
+    steps, marker = 0, Path(entrant.folder) / "died"
+
+    def on(count: int) -> bool:
+        nonlocal steps
+        steps += count
+        if entrant.settings["seed"] == 1 and steps > 30 and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return advance(count)
+
+    return entrants.work(entrant, on)
+
+
+def test_a_killed_worker_s_training_is_gone_on_with(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tradeoff, "work", die_once)
+    monkeypatch.setattr(workers, "REPORT_EVERY", 1)
+    run_tradeoff(dataclasses.replace(FEW, methods=("sac:8,8",), workers=2), tmp_path, progress=False)
+    assert (tmp_path / "died").exists()
+    whole = points(finished, "sac:8,8")
+    assert [point.episodes for point in points(tmp_path, "sac:8,8")] == [point.episodes for point in whole]
+
+
+def die_each_time(entrant: Any, advance: Any) -> Any:
+    """Do the work of an entrant; the process of the second seed is killed each time."""
+    if entrant.settings["seed"] == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return entrants.work(entrant, advance)
+
+
+def test_what_is_lost_each_time_is_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tradeoff, "work", die_each_time)
+    with pytest.raises(WorkerLostError, match=r"no result of sac-8-8-seed1 .*dense-4-seed1.*--folder"):
+        run_tradeoff(dataclasses.replace(FEW, methods=("sac:8,8", "dense:4"), workers=2), tmp_path, progress=False)
+    written = Comparison.read(tmp_path)
+    assert {(point.label, point.seed) for point in written.points} == {("sac:8,8", 0), ("dense:4", 0)}
+    assert set(written.settings["failed"]) == {"sac-8-8-seed1", "dense-4-seed1"}
+    monkeypatch.setattr(tradeoff, "work", entrants.work)
+    run_tradeoff(dataclasses.replace(FEW, methods=("sac:8,8", "dense:4")), tmp_path)
+    assert len(Comparison.read(tmp_path).points) == 4
+
+
+def test_a_training_that_diverges_is_left_out_and_named(tmp_path: Path) -> None:
+    methods = ("sac:8,8", "wild=sac:8,8@learning_rate=1e30")
+    config = dataclasses.replace(FEW, methods=methods, seeds=(0,), steps=200)
+    run_tradeoff(config, tmp_path)
+    written = Comparison.read(tmp_path)
+    assert [point.label for point in written.points] == ["sac:8,8"]
+    assert "wild-seed0" in written.settings["failed"]
 
 
 def test_seeds_can_be_added(tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,64 @@
+"""A policy that was trained elsewhere takes part as it is, or with exits beside a student of the same states."""
+
+import dataclasses
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+
+from agents import SAC
+from agents.report.tradeoff import Comparison
+from agents.studies.fit import WITHIN
+from agents.studies.tradeoff import TradeoffConfig, run_tradeoff
+from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy
+from budget_wrappers.errors import ConfigError
+
+FAST = "@steps=200@rounds=2@updates=50"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("trained") / "policy.safetensors"
+    agent = SAC(gym.make("Pendulum-v1"), net_arch=(16, 16), buffer_size=100)
+    agent.save(path)
+    return path
+
+
+def config(*methods: str) -> TradeoffConfig:
+    return TradeoffConfig(
+        env=("Pendulum-v1",), methods=methods, seeds=(0, 1), budgets=(0.0, 0.5), episodes=1, workers=1, steps=100
+    )
+
+
+def test_exits_controls_and_student_are_rows_beside_the_policy_as_trained(trained: Path, tmp_path: Path) -> None:
+    run_tradeoff(config(f"was=retrofit:{trained}{FAST}", "fit", "coin", "dearest"), tmp_path)
+    points = Comparison.read(tmp_path).points
+    at_budgets = [f"was, b = {b}" for b in ("0", "0.5")]
+    beside = [f"{control} of {row}" for control in ("coin", "dearest", "student") for row in at_budgets]
+    # The policy as it was trained is one, whatever the seed of imitation.
+    expected = [("was, as trained", 0), *((label, seed) for label in [*at_budgets, *beside] for seed in (0, 1))]
+    assert sorted((point.label, point.seed) for point in points) == sorted(expected)
+    by_label = {(point.label, point.seed): point for point in points}
+    # Exits of one output each after 16 and 32 units: 2·(3·16 + 16·1) and 2·(3·16 + 16·16 + 16·1); one gate of 2·16.
+    assert by_label["dearest of was, b = 0.5", 1].flops_per_step == 2 * (3 * 16 + 16 * 16 + 16)
+    own, student = by_label["was, b = 0.5", 1], by_label["student of was, b = 0.5", 1]
+    assert abs(student.flops_per_step / own.flops_per_step - 1) <= WITHIN
+    saved = BudgetedExitPolicy.load(tmp_path / own.extras["run"] / "budget-0.5.safetensors")
+    assert saved.budget == 0.5
+
+
+def test_a_policy_is_taken_as_it_is_once(trained: Path, tmp_path: Path) -> None:
+    run_tradeoff(config(f"was={trained}", "sac:4@learning_starts=1000"), tmp_path)
+    points = Comparison.read(tmp_path).points
+    assert [(point.label, point.seed) for point in points] == [("was", 0), ("sac:4", 0), ("sac:4", 1)]
+    assert points[0].flops_per_step == 2 * (3 * 16 + 16 * 16 + 16 * 2)
+
+
+def test_what_is_there_is_not_done_again_and_other_settings_are_refused(trained: Path, tmp_path: Path) -> None:
+    one = dataclasses.replace(config(f"was=retrofit:{trained}{FAST}"), seeds=(0,))
+    run_tradeoff(one, tmp_path)
+    before = Comparison.read(tmp_path).points
+    run_tradeoff(one, tmp_path)
+    assert Comparison.read(tmp_path).points == before
+    with pytest.raises(ConfigError, match="updates=50: expected 60"):
+        run_tradeoff(dataclasses.replace(one, methods=(f"was=retrofit:{trained}{FAST.replace('50', '60')}",)), tmp_path)
