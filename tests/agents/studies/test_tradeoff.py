@@ -158,7 +158,7 @@ def test_interrupted_run_keeps_what_is_finished(tmp_path: Path, monkeypatch: pyt
 
 
 def die_once(entrant: Any, advance: Any) -> Any:
-    """Do the work of an entrant; the process of the second seed is killed after its first checkpoint, the first time."""
+    """Do the work of an entrant; the process of the second seed is killed after its first checkpoint, once."""
     steps, marker = 0, Path(entrant.folder) / "died"
 
     def on(count: int) -> bool:
