@@ -12,7 +12,7 @@ from agents.loop.spaces import NoEnvironment
 from agents.methods.budget_input import budget_wrapper, require_budget_count
 from agents.methods.exits_config import ExitsConfig
 from budget_wrappers.deploy.exit_acting import ExitForward
-from budget_wrappers.selection.gates import GateTeacher
+from budget_wrappers.selection.gates import GateTeacher, gate_information
 
 BUDGETED = ("budget", "batch_budget")
 """Gate trainings that know a budget."""
@@ -41,6 +41,7 @@ class ExitReports(Method):
         self.actor_updates = 0
         self._logits: Tensor | None = None
         self._expected_cost: Tensor | None = None
+        self._information: Tensor | None = None
         self._kept_budget: Any = None
 
     @property
@@ -69,14 +70,21 @@ class ExitReports(Method):
         """Return what the gates of the last batch would cost, ``None`` before one; computed only where it is read."""
         return self._expected_cost if self._logits is None else self.teacher.expected_cost(self._logits)
 
+    def information(self) -> Tensor | None:
+        """Return how much the gates of the last batch look at the state, in nats; ``None`` before one.
+
+        0 is a coin that does not look; see ``choice_information``. Computed only where it is read.
+        """
+        return self._information if self._logits is None else gate_information(self._logits)
+
     def metrics(self, agent: Any) -> Mapping[str, Tensor]:
         """Return the gates' loss in the last update in which they learned."""
         return self.gate_metrics
 
     def logged(self, agent: Any) -> Mapping[str, Tensor]:
-        """Return what the gates of the last batch would cost, and the exits' shares."""
-        expected = self.expected_cost()
-        named = {} if expected is None else {"gate/expected_cost": expected}
+        """Return what the gates of the last batch would cost and how much they look at the state; the exits' shares."""
+        gates = {"gate/expected_cost": self.expected_cost(), "gate/information": self.information()}
+        named = {name: value for name, value in gates.items() if value is not None}
         return {**named, **self.exit_shares(), **self.replay_shares(agent)}
 
     def exit_shares(self) -> dict[str, Tensor]:
@@ -106,13 +114,14 @@ class ExitReports(Method):
     def plain_state(self, agent: Any) -> dict[str, Any]:
         """Return the budget, what its teacher has found out, and who has acted."""
         teacher = {name: getattr(self.teacher, name) for name in TEACHER}
-        expected = self.expected_cost()
+        expected, information = self.expected_cost(), self.information()
         return {
             "teacher": teacher,
             "counts": self.exits.counts.tolist(),
             "actor_updates": self.actor_updates,
             "given_budget": agent.given_budget,
             "expected_cost": None if expected is None else float(expected),
+            "information": None if information is None else float(information),
         }
 
     def load_plain_state(self, agent: Any, state: Mapping[str, Any]) -> None:
@@ -121,8 +130,9 @@ class ExitReports(Method):
             setattr(self.teacher, name, state["teacher"][name])
         self.exits.counts[:] = state["counts"]
         self.actor_updates = state["actor_updates"]
-        expected = state.get("expected_cost")  # not in files of earlier versions
+        expected, information = state.get("expected_cost"), state.get("information")  # not in files of earlier versions
         self._logits, self._expected_cost = None, None if expected is None else torch.tensor(expected)
+        self._information = None if information is None else torch.tensor(information)
         self._kept_budget = given = state["given_budget"]
         if given is not None and not isinstance(agent.env, NoEnvironment):
             require_budget_count(agent.env, given)

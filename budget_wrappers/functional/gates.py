@@ -97,6 +97,30 @@ def gate_loss(logits: Tensor, alpha: Tensor, kind: GateLoss = "per_gate") -> Ten
     return gate_losses(logits, alpha, kind).sum()
 
 
+def choice_information(alpha: Tensor) -> Tensor:
+    """Return ``H(mean_B α) − mean_B H(α(s))`` in nats: how much which exit acts tells about the state.
+
+    It is the mutual information between the state and the exit that acts. 0: every state has the same mixture, a coin
+    that does not look at the state. At most ``log K``: each state has one exit, and all exits act equally often.
+
+    Args:
+        alpha: mixture of the exits in each state, ``(B, K)``, each row non-negative and summing to 1.
+
+    Returns:
+        A scalar, 0 or more; rounding never makes it negative.
+
+    Raises:
+        ConfigError: ``alpha`` has another shape, or no state.
+    """
+    if alpha.ndim != 2 or not alpha.numel():
+        raise ConfigError(
+            f"alpha has shape {tuple(alpha.shape)}: expected (B, K), mixtures of at least one state; add the dimension "
+            "that is missing, or leave the call out where there is no batch"
+        )
+    of_the_mean, mean_of_all = torch.special.entr(alpha.mean(0)).sum(), torch.special.entr(alpha).sum(1).mean()
+    return (of_the_mean - mean_of_all).clamp_min(0.0)
+
+
 def one_hot(exit_index: Tensor, exits: int, like: Tensor) -> Tensor:
     """Return α that always uses one exit a state, ``(B, K)``, for ``exit_index`` ``(B,)``."""
     return F.one_hot(exit_index, exits).to(like)
@@ -129,6 +153,7 @@ def softmax_mixture(values: Tensor, temperature: float) -> Tensor:
 
 __all__ = [
     "GateLoss",
+    "choice_information",
     "first_good_enough",
     "gate_loss",
     "gate_losses",

@@ -17,6 +17,7 @@ from budget_wrappers.functional.budget_lp import require_finite_values, solve_ba
 from budget_wrappers.functional.costs import exit_costs
 from budget_wrappers.functional.gates import (
     GateLoss,
+    choice_information,
     first_good_enough,
     gate_losses,
     mixture_weights,
@@ -184,8 +185,23 @@ class GateTeacher:
     @torch.no_grad()
     def expected_cost(self, logits: Tensor) -> Tensor:
         """Return the mean cost of acting with these gates, a scalar to compare with the budget."""
-        last = logits.new_ones(len(logits), 1)
-        return (mixture_weights(torch.cat([torch.sigmoid(logits), last], 1)) @ self._cost_row.to(logits)).mean()
+        return (made_mixture(logits) @ self._cost_row.to(logits)).mean()
+
+
+def made_mixture(logits: Tensor) -> Tensor:
+    """Return α, the mixture of exits that gates of these ``logits`` ``(B, K − 1)`` make, ``(B, K)``."""
+    last = logits.new_ones(len(logits), 1)
+    return mixture_weights(torch.cat([torch.sigmoid(logits), last], 1))
+
+
+@torch.no_grad()
+def gate_information(logits: Tensor) -> Tensor:
+    """Return how much these gates look at the state, a scalar in nats; see ``choice_information``.
+
+    Args:
+        logits: of the gates, ``(B, K − 1)``.
+    """
+    return choice_information(made_mixture(logits))
 
 
 def checked_budget(budget: Any) -> float:
@@ -207,4 +223,4 @@ def checked_budget(budget: Any) -> float:
     return a_number("budget", budget)
 
 
-__all__ = ["GateTeacher", "GateTraining"]
+__all__ = ["GateTeacher", "GateTraining", "gate_information"]

@@ -11,6 +11,7 @@ from benchmarks.budget_lp import problems
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.budget_lp import solve_batch_lp, solve_exit_lp
 from budget_wrappers.functional.gates import (
+    choice_information,
     first_good_enough,
     gate_loss,
     gate_probabilities,
@@ -121,3 +122,45 @@ def test_an_unknown_loss_is_refused() -> None:
 
 def test_reach_is_what_has_not_left_yet() -> None:
     assert reach_of(torch.tensor([[0.5, 0.25, 0.25]])).tolist() == [[1.0, 0.5, 0.25]]
+
+
+# ---- how much a choice looks at the state ---------------------------------------------------------------------------
+
+
+def test_a_coin_that_does_not_look_at_the_state_has_no_information() -> None:
+    assert choice_information(torch.tensor([[0.2, 0.3, 0.5]]).repeat(7, 1)).item() == pytest.approx(0.0, abs=1e-6)
+    assert choice_information(torch.tensor([[0.2, 0.8]])).item() == pytest.approx(0.0, abs=1e-6)  # one state
+
+
+@pytest.mark.parametrize("exits", [2, 3, 5])
+def test_states_that_each_have_one_exit_and_use_all_alike_have_log_k(exits: int) -> None:
+    alpha = torch.eye(exits, dtype=torch.float64).repeat(4, 1)
+    assert choice_information(alpha).item() == pytest.approx(np.log(exits), rel=1e-12)
+
+
+def test_one_exit_for_all_states_tells_nothing() -> None:
+    assert choice_information(torch.tensor([[0.0, 1.0]]).repeat(3, 1)).item() == 0.0
+
+
+def test_information_by_hand() -> None:
+    # mixtures (1, 0) and (½, ½): their mean is (¾, ¼), of entropy −¾ log ¾ − ¼ log ¼ = .562335; theirs are 0 and log 2,
+    # .346574 on average
+    alpha = torch.tensor([[1.0, 0.0], [0.5, 0.5]], dtype=torch.float64)
+    assert choice_information(alpha).item() == pytest.approx(0.562335 - 0.346574, abs=1e-6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(alpha=shares)
+def test_information_matches_oracle(alpha: torch.Tensor) -> None:
+    # mutual information as the mean divergence of each state's mixture from that of all
+    rows, whole = alpha.numpy(), alpha.numpy().mean(0)
+    divergence = np.where(rows > 0, rows * np.log(np.where(rows > 0, rows / whole, 1.0)), 0.0).sum(1).mean()
+    found = choice_information(alpha).item()
+    assert found == pytest.approx(divergence, abs=1e-9)
+    assert 0.0 <= found <= np.log(alpha.shape[1]) + 1e-9
+
+
+@pytest.mark.parametrize("alpha", [torch.ones(3), torch.ones(0, 2), torch.ones(2, 3, 1)], ids=["row", "empty", "deep"])
+def test_information_of_what_is_no_batch_of_mixtures_is_refused(alpha: torch.Tensor) -> None:
+    with pytest.raises(ConfigError, match=r"alpha has shape .*expected \(B, K\)"):
+        choice_information(alpha)

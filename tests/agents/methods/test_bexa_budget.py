@@ -103,6 +103,27 @@ def test_gates_meet_the_budget_that_values_leave_to_them(agent_class: Any) -> No
     assert executed == pytest.approx(0.3, abs=0.02)
 
 
+@pytest.mark.parametrize(
+    # Gates of three exits. A coin; and half of the states at the first exit, half at the last: log 2.
+    ("logits", "nats"),
+    [([[0.3, -1.0]] * 4, 0.0), ([[50.0, 0.0], [-50.0, -50.0]] * 2, np.log(2))],
+    ids=["a coin", "by state"],
+)
+def test_the_log_tells_gates_that_look_at_the_state_from_a_coin(logits: list[list[float]], nats: float) -> None:
+    agent, rows = make(BexaTD3), len(logits)
+    agent.with_gates(torch.zeros(3), torch.tensor(logits), torch.zeros(3, rows), torch.zeros(rows, 3))
+    assert float(agent.logged()["gate/information"]) == pytest.approx(nats, abs=1e-6)
+
+
+def test_information_is_not_computed_where_nobody_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.Tensor] = []
+    monkeypatch.setattr("agents.methods.exit_reports.gate_information", lambda logits: asked.append(logits) or logits)
+    agent = make(BexaTD3, learning_starts=5, batch_size=4).learn(12)
+    assert asked == []
+    agent.logged()
+    assert len(asked) == 1
+
+
 def test_a_batch_s_program_wins_by_what_the_arithmetic_says() -> None:
     # Exits cost 0 and 1, b = ½. In half of the states the cheap one is as good (1, 1), in the other half worthless
     # (0, 1). Each state by itself: the second kind gets ½, so ¾ on average, at a cost of ¼. Over the batch: all of it
@@ -290,6 +311,6 @@ def test_a_resumed_run_logs_what_the_unbroken_one_does(agent_class: Any, name: s
     for _ in range(5):  # what acts is not updated at each step
         rows = [{key: float(value) for key, value in agent.logged().items()} for agent in (unbroken, resumed)]
         assert rows[0] == rows[1]
-        assert "gate/expected_cost" in rows[0]
+        assert {"gate/expected_cost", "gate/information"} <= rows[0].keys()
         for agent in (unbroken, resumed):
             agent.learn(1)
