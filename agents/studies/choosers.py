@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from agents.loop.evaluate import REPORT_SEED, evaluate_policy
@@ -19,8 +20,11 @@ from agents.report.tradeoff import TradeoffPoint
 from agents.studies.measuring import control_extras, label_of, point_of
 from budget_wrappers.core import Choice, Selector
 from budget_wrappers.selection import coin, fixed, mixture_of_cost, shuffled
+from budget_wrappers.selection.gates import gate_information
 from budget_wrappers.wrappers import EarlyExitAction, RecordComputeStatistics, SubPolicyAction
 
+MOST_STATES = 5_000
+"""That are kept to tell what choices say about them."""
 WHAT = {
     "coin": "chooses like a coin, whatever the state, at the same mean cost",
     "shuffled": "makes the method's own choices in another order",
@@ -52,6 +56,8 @@ class Chooser:
         self.flops = np.array([one.flops for one in ordered], dtype=np.int64)
         self.counts: Counter[Choice] = Counter()
         self.episode: list[int] = []
+        self._states: list[np.ndarray] = []
+        self._exits = None if self.masters else agent.exit_policy()
         self._episodes = 0
 
     @classmethod
@@ -74,6 +80,8 @@ class Chooser:
         if made:
             chosen = Choice(index, self._asking(index), 1 if not self.masters else duration)
             self.counts[chosen] += 1
+        if self._exits is not None and len(self._states) < MOST_STATES:
+            self._states.append(self._exits.row_of(observation))
         if self._episodes <= 1:
             self.episode.append(index)
         return action, after if self.masters else (0 if after is None else after)
@@ -98,12 +106,17 @@ class Chooser:
         return steps / steps.sum()
 
     def information(self) -> float:
-        """Return the entropy of what is chosen, in nats: for a master that chooses without chance, what a choice says.
+        """Return what a choice says about the state, in nats: ``H(mean α) − mean H(α(s))`` over the states visited.
 
-        Gates choose by chance; theirs is logged as ``gate/information``.
+        0 is a coin. A master chooses without chance, so that the second term is 0.
         """
-        shares = self.shares[self.shares > 0]
-        return float(-(shares * np.log(shares)).sum()) + 0.0  # not −0
+        if self.masters:
+            shares = self.shares[self.shares > 0]
+            return float(-(shares * np.log(shares)).sum()) + 0.0  # not −0
+        network = self._exits.network
+        like = next(network.parameters())
+        with torch.no_grad(), self.meter.paused():
+            return float(gate_information(network(torch.as_tensor(np.concatenate(self._states)).to(like)).logits))
 
     def facts(self) -> dict[str, Any]:
         """Return extras of the agent's point: shares of the steps, what choices say, and the first episode's."""
@@ -111,11 +124,8 @@ class Chooser:
             "shares": dict(zip(self.names, self.shares.tolist(), strict=True)),
             "timeline": {"names": list(self.names), "choices": list(self.episode)},
         }
-        if self.masters:
-            return found | {"gate_information": self.information(), "share_large": found["shares"]["large"]}
-        logged = self.agent.logged() if hasattr(self.agent, "logged") else {}
-        known = "gate/information" in logged
-        return found | ({"gate_information": float(logged["gate/information"])} if known else {})
+        found["gate_information"] = self.information()
+        return found | ({"share_large": found["shares"]["large"]} if self.masters else {})
 
     # ---- in its place -----------------------------------------------------------------------------------------------
 

@@ -139,7 +139,7 @@ class ExitPolicy:
 
     def action_at(self, observation: Any, exit_index: int) -> Any:
         """Return the action that one exit takes, see ``actions_at``."""
-        return self._act(self._output(self._row(observation), exit_index)[0])
+        return self._act(self._output(self.row_of(observation), exit_index)[0])
 
     def actions_at(self, observations: Sequence[Any], exit_index: int) -> list[Any]:
         """Return the actions that one exit takes.
@@ -152,10 +152,16 @@ class ExitPolicy:
             SpaceError: one is none of the network's inputs.
             NonFiniteError: one is NaN or infinite somewhere.
         """
-        x = np.concatenate([self._row(observation) for observation in observations])
+        x = np.concatenate([self.row_of(observation) for observation in observations])
         return [self._act(output) for output in self._output(x, exit_index)]
 
-    def _row(self, observation: Any) -> np.ndarray:
+    def row_of(self, observation: Any) -> np.ndarray:
+        """Return one observation as a row of the network's input, ``(1, inputs)`` float32.
+
+        Raises:
+            SpaceError: it is none of the network's inputs.
+            NonFiniteError: it is NaN or infinite somewhere.
+        """
         given = observation if self._to_array is None else self._to_array(observation)
         return checked_rows(given, self.network.inputs, batches=False, remedy=_REMEDY)[0]
 
