@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from agents.cli import main
+from agents.report.tradeoff import Comparison
 from agents.runs.workers import Advance
 from agents.studies import ray_tasks, sweep
 from agents.studies.ray_tasks import connected_ray, run_on_ray
 from agents.studies.space import space_of
 from agents.studies.sweep import run_sweep
 from agents.studies.sweep_table import SweepStudy
+from agents.studies.tradeoff import TradeoffConfig, run_tradeoff
 from agents.studies.training import Training, train
 from budget_wrappers.errors import ConfigError
 from tests.agents.studies.test_sweep import SPACE, config
@@ -113,6 +115,26 @@ def test_a_search_whose_worker_is_killed_is_the_search_all_the_same(
     searched(tmp_path, workers=2, on=run_on_ray)
     assert (tmp_path / "died").exists()
     assert rows(tmp_path) == rows(in_processes)
+
+
+def test_a_comparison_on_ray_is_the_comparison_in_processes(ray: ModuleType, tmp_path: Path) -> None:
+    config = TradeoffConfig(
+        env=("Pendulum-v1",),
+        methods=("sac:4", "bexa-sac:4", "coin"),
+        seeds=(0,),
+        budgets=(0.5,),
+        steps=60,
+        batch_size=8,
+        learning_starts=10,
+        episodes=1,
+        eval_every=30,
+    )
+    run_tradeoff(config, tmp_path / "ray", progress=False, on=run_on_ray)
+    run_tradeoff(dataclasses.replace(config, workers=1), tmp_path / "here", progress=False)
+    there, here = (Comparison.read(tmp_path / name).points for name in ("ray", "here"))
+    assert [(point.label, point.episodes, point.curve) for point in there] == [
+        (point.label, point.episodes, point.curve) for point in here
+    ]
 
 
 def test_a_task_whose_process_ends_each_time_is_lost_and_the_others_go_on(ray: ModuleType, tmp_path: Path) -> None:
