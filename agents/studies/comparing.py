@@ -146,10 +146,10 @@ class Field:
                 facts[key] = recipe.get(key)
         plain = recipe.agent == recipe.plain and not recipe.methods
         facts["what"] = spec.word
+        require(bool(self.budgets) or not recipe.conditioned, "budgets", (), f"one at least, as {spec.name} reads one")
         budgets = tuple(self.budgets) if recipe.conditioned else ()
-        return self._entrant(
-            spec.name, ", ".join(words), recipe, seed, facts, plain, budgets, () if plain else self.choosers
-        )
+        choosers = self.choosers if recipe.chooses else ()
+        return self._entrant(spec.name, ", ".join(words), recipe, seed, facts, plain, budgets, choosers)
 
     def _entrant(
         self,

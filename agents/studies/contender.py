@@ -6,7 +6,9 @@ Stable-Baselines3.
 """
 
 import functools
+import hashlib
 import importlib
+import inspect
 import json
 import sys
 import time
@@ -116,15 +118,18 @@ class Contender:
         return inside(self.folder, "runs", self.name)
 
     def record(self) -> dict[str, Any]:
-        """Return what its point was made with."""
-        return {"target": self.target, "budget": self.budget, "run": dict(self.run), "settings": dict(self.settings)}
+        """Return what its point was made with; of its module the text."""
+        source = inspect.getsourcefile(contender_named(self.target))
+        text = hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else None
+        made = {"target": self.target, "source_sha256": text, "budget": self.budget}
+        return json.loads(json.dumps({**made, "run": dict(self.run), "settings": dict(self.settings)}))
 
     def found(self) -> list[TradeoffPoint] | None:
         """Return the point that its folder holds; see ``Entrant``."""
         if not (self.path / FILE_NAME).is_file():
             return None
         stored = Comparison.read(self.path)
-        require_same(self.path, stored.settings, _plain(self.record()))
+        require_same(self.path, stored.settings, self.record())
         points = list(stored.points)
         return points if all(len(point.episodes) == self.episodes for point in points) else None
 
@@ -168,8 +173,7 @@ class Contender:
         }
         point = point_of(self.method, self.label, self.seed, result, (), extras)
         self.path.mkdir(parents=True, exist_ok=True)
-        settings = _plain(self.record())
-        Comparison(setup.env, [point], meter.convention, self.target, versions(), settings).write(self.path)
+        Comparison(setup.env, [point], meter.convention, self.target, versions(), self.record()).write(self.path)
         return [point]
 
 
@@ -192,10 +196,6 @@ def require_charged(policy: Any, env: gym.Env, meter: ComputeMeter, target: str)
             "method is free; call meter.watch(network) in train, or meter.add(flops) in predict for what torch does "
             "not compute"
         )
-
-
-def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(record))
 
 
 __all__ = ["Contender", "contender_named"]

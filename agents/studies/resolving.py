@@ -180,6 +180,11 @@ class Recipe:
         return bool(self.owners("budget")) and bool(self.get("budget_from_observation"))
 
     @property
+    def chooses(self) -> bool:
+        """Whether something chooses while it acts: a master, or the gates of exits."""
+        return self.agent == "asymmetric" or (bool(self.owners("acting")) and self.get("acting") == "early_exit")
+
+    @property
     def plain(self) -> str:
         """Name of the agent without any budget method."""
         return PLAIN.get(self.agent, self.agent)

@@ -1,6 +1,7 @@
 """Policies that were trained elsewhere, in a comparison: as they are, or with exits that are taught each budget."""
 
 import copy
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from agents.runs.workers import Advance
 from agents.studies.choosers import Chooser
 from agents.studies.fit import fitting_widths
 from agents.studies.measuring import control_extras, label_of, microseconds, point_of
-from agents.studies.policies import PolicyOptions, open_policy
+from agents.studies.policies import PolicyOptions, open_policy, setup_of
 from agents.studies.retrofit import trained_actor
 from agents.studies.same import require_same
 from agents.studies.student import taught_student
@@ -71,9 +72,14 @@ class TakenPolicy:
         return inside(self.folder, "runs", self.name)
 
     def record(self) -> dict[str, Any]:
-        """Return what its points were made with."""
-        made = {"policy": self.path_of_policy, "budgets": self.budgets, "run": self.run, "settings": self.settings}
+        """Return what its points were made with; of the policy's file the contents."""
+        file, _ = setup_of(self._options())
+        made = {"policy": self.path_of_policy, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        made |= {"budgets": self.budgets, "run": self.run, "settings": self.settings}
         return json.loads(json.dumps(made | {"student": self.student, "choosers": self.choosers}))
+
+    def _options(self) -> PolicyOptions:
+        return PolicyOptions(Path(self.path_of_policy), env=self.run["env"], trust=self.trust)
 
     def found(self) -> list[TradeoffPoint] | None:
         """Return the points that its folder holds; see ``Entrant``."""
@@ -87,7 +93,7 @@ class TakenPolicy:
     def work(self, advance: Advance) -> list[TradeoffPoint] | None:
         """Add exits, and measure; see ``Entrant``. It does not stop between."""
         setup = RunConfig.of(self.run)
-        policy, env, _ = open_policy(PolicyOptions(Path(self.path_of_policy), env=setup.env, trust=self.trust))
+        policy, env, _ = open_policy(self._options())
         env.close()
         self.path.mkdir(parents=True, exist_ok=True)
         points = []

@@ -16,9 +16,10 @@ from budget_wrappers.errors import ConfigError
 FAST = "@steps=200@rounds=2@updates=50"
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("trained") / "policy.safetensors"
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    path = tmp_path / "trained" / "policy.safetensors"
+    path.parent.mkdir()
     agent = SAC(gym.make("Pendulum-v1"), net_arch=(16, 16), buffer_size=100)
     agent.save(path)
     return path
@@ -31,8 +32,8 @@ def config(*methods: str) -> TradeoffConfig:
 
 
 def test_exits_controls_and_student_are_rows_beside_the_policy_as_trained(trained: Path, tmp_path: Path) -> None:
-    run_tradeoff(config(f"was=retrofit:{trained}{FAST}", "fit", "coin", "dearest"), tmp_path)
-    points = Comparison.read(tmp_path).points
+    run_tradeoff(config(f"was=retrofit:{trained}{FAST}", "fit", "coin", "dearest"), tmp_path / "run")
+    points = Comparison.read(tmp_path / "run").points
     at_budgets = [f"was, b = {b}" for b in ("0", "0.5")]
     beside = [f"{control} of {row}" for control in ("coin", "dearest", "student") for row in at_budgets]
     # The policy as it was trained is one, whatever the seed of imitation.
@@ -43,22 +44,27 @@ def test_exits_controls_and_student_are_rows_beside_the_policy_as_trained(traine
     assert by_label["dearest of was, b = 0.5", 1].flops_per_step == 2 * (3 * 16 + 16 * 16 + 16)
     own, student = by_label["was, b = 0.5", 1], by_label["student of was, b = 0.5", 1]
     assert abs(student.flops_per_step / own.flops_per_step - 1) <= WITHIN
-    saved = BudgetedExitPolicy.load(tmp_path / own.extras["run"] / "budget-0.5.safetensors")
+    saved = BudgetedExitPolicy.load(tmp_path / "run" / own.extras["run"] / "budget-0.5.safetensors")
     assert saved.budget == 0.5
 
 
 def test_a_policy_is_taken_as_it_is_once(trained: Path, tmp_path: Path) -> None:
-    run_tradeoff(config(f"was={trained}", "sac:4@learning_starts=1000"), tmp_path)
-    points = Comparison.read(tmp_path).points
+    run_tradeoff(config(f"was={trained}", "sac:4@learning_starts=1000"), tmp_path / "run")
+    points = Comparison.read(tmp_path / "run").points
     assert [(point.label, point.seed) for point in points] == [("was", 0), ("sac:4", 0), ("sac:4", 1)]
     assert points[0].flops_per_step == 2 * (3 * 16 + 16 * 16 + 16 * 2)
 
 
 def test_what_is_there_is_not_done_again_and_other_settings_are_refused(trained: Path, tmp_path: Path) -> None:
     one = dataclasses.replace(config(f"was=retrofit:{trained}{FAST}"), seeds=(0,))
-    run_tradeoff(one, tmp_path)
-    before = Comparison.read(tmp_path).points
-    run_tradeoff(one, tmp_path)
-    assert Comparison.read(tmp_path).points == before
+    run_tradeoff(one, tmp_path / "run")
+    before = Comparison.read(tmp_path / "run").points
+    run_tradeoff(one, tmp_path / "run")
+    assert Comparison.read(tmp_path / "run").points == before
+    SAC(gym.make("Pendulum-v1"), net_arch=(16, 16), buffer_size=100, seed=1).save(trained)
+    with pytest.raises(ConfigError, match="sha256="):
+        run_tradeoff(one, tmp_path / "run")  # another policy has taken the file's place
     with pytest.raises(ConfigError, match="updates=50: expected 60"):
-        run_tradeoff(dataclasses.replace(one, methods=(f"was=retrofit:{trained}{FAST.replace('50', '60')}",)), tmp_path)
+        run_tradeoff(
+            dataclasses.replace(one, methods=(f"was=retrofit:{trained}{FAST.replace('50', '60')}",)), tmp_path / "run"
+        )

@@ -289,6 +289,16 @@ def test_an_agent_that_reads_its_budget_gives_its_front_from_one_training(tmp_pa
     assert rows == {"sac:8,8", "read, b = 0", "read, b = 1", "coin of read, b = 0", "coin of read, b = 1"}
 
 
+def test_what_has_nothing_to_choose_has_no_coin_and_is_found_again(tmp_path: Path) -> None:
+    methods = ("sac+polyprune:8,8@final=0.5", "backbone=bexa-sac:8,8@acting=backbone", "coin")
+    config = dataclasses.replace(CONFIG, methods=methods, seeds=(0,))
+    run_tradeoff(config, tmp_path)
+    labels = [point.label for point in Comparison.read(tmp_path).points]
+    assert labels == ["sac+polyprune:8,8", "backbone, b = 0.3"]
+    (field,) = config.fields(tmp_path)
+    assert all(entrant.found() for entrant in field.entrants())
+
+
 def test_methods_combine(tmp_path: Path) -> None:
     methods = ("sac:8,8", "sac+exits+polyprune:8,8@polyprune.final=0.5")
     run_tradeoff(dataclasses.replace(CONFIG, methods=methods, seeds=(0,)), tmp_path)
