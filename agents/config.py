@@ -317,3 +317,25 @@ class OffPolicyConfig(Settings):
     def updates_of_round(self, num_envs: int) -> int:
         """Return how many updates follow ``train_freq`` steps of each of ``num_envs`` environments."""
         return self.gradient_steps if self.gradient_steps >= 0 else self.train_freq * num_envs
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig(OffPolicyConfig):
+    """What agents with critics beside the network that acts are told as well.
+
+    Attributes:
+        critic_net_arch: widths of the critics' hidden layers; empty for those of ``net_arch``. With it ``net_arch`` is
+            of the network that acts alone, so that only acting becomes cheaper or more expensive.
+    """
+
+    critic_net_arch: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        widths = self.critic_net_arch
+        require(all(width >= 1 for width in widths), "critic_net_arch", widths, "widths of at least 1, or none")
+
+    @property
+    def critic_widths(self) -> tuple[int, ...]:
+        """Widths of the critics' hidden layers."""
+        return self.critic_net_arch or self.net_arch

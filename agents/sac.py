@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.config import OffPolicyConfig, require
+from agents.config import ActorCriticConfig, OffPolicyConfig, require
 from agents.loop.acting import TorchForward, numpy_forward
 from agents.loop.agent import OffPolicyAgent
 from agents.loop.collect import Step
@@ -35,7 +35,7 @@ from agents.replay.buffers import Batch
 
 
 @dataclass(frozen=True)
-class SACConfig(OffPolicyConfig):
+class SACConfig(ActorCriticConfig):
     """Configuration of SAC. Defaults are Stable-Baselines3's.
 
     Attributes:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.config import OffPolicyConfig, require
+from agents.config import ActorCriticConfig, OffPolicyConfig, require
 from agents.loop.acting import TorchForward, numpy_forward
 from agents.loop.agent import OffPolicyAgent
 from agents.loop.method import ActorPass, Method
@@ -24,7 +24,7 @@ from agents.replay.buffers import Batch
 
 
 @dataclass(frozen=True)
-class TD3Config(OffPolicyConfig):
+class TD3Config(ActorCriticConfig):
     """Configuration of TD3. Learning rate and starts are Stable-Baselines3's, the networks are the authors' 2×256.
 
     Attributes:

@@ -34,7 +34,7 @@ HEADER = "budget_wrappers"
 """Key of a checkpoint's header in the metadata of the file."""
 ASIDE = ("versions", "crc32")
 """Keys of that header that are left out: versions may differ, and checksums follow from the tensors."""
-LATER = ("gate/information", "information")
+LATER = ("gate/information", "information", "critic_net_arch")
 """Ends of entries that later versions add beside all numbers that there were: they are left out."""
 
 Entries = dict[str, str]

@@ -21,8 +21,10 @@ class AsymmetricConfig(SACConfig):
     """Configuration of both sub-policies (SAC's keys) and of the master. Defaults are the published ones.
 
     Attributes:
-        net_arch: widths of the large sub-policy's hidden layers, critics included.
+        net_arch: widths of the large sub-policy's hidden layers, and of its critics' without ``critic_net_arch``.
         small_net_arch: the same of the small one.
+        critic_net_arch: widths of the hidden layers of both sub-policies' critics, so that these differ in what acts
+            alone; empty for each sub-policy's own.
         hold: environment steps that a choice lasts, or the durations that the master picks from, too.
         weight: λ, the reward that one step of the small sub-policy costs; a step of the large one costs more in
             proportion to its FLOPs.

@@ -97,7 +97,7 @@ class Exits(ExitReports):
 
     def _critic_of(self, observation_size: int, action_size: int, config: Any) -> Critic:
         heads = 1 if self.config.exit_training == "imitate" else len(self.depths)
-        return Critic(observation_size, action_size, config.net_arch, config.activation, heads=heads)
+        return Critic(observation_size, action_size, config.critic_widths, config.activation, heads=heads)
 
     def build(self, agent: Any) -> None:
         """Make the gates' teacher, an optimizer for each exit where they step apart, the critics' at its own rate."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.config import Activation, OffPolicyConfig
+from agents.config import Activation, ActorCriticConfig
 from agents.nets.mlp import MLP, smallest_value, squared_error
 from agents.nets.td import twin_critic_losses
 
@@ -226,6 +226,6 @@ class Critic(nn.Module):
         return smallest_value(self.members[:1], observation, action)
 
 
-def textbook_critic(observation_size: int, action_size: int, config: OffPolicyConfig) -> Critic:
+def textbook_critic(observation_size: int, action_size: int, config: ActorCriticConfig) -> Critic:
     """Return the twin critic of one head that ``config`` describes."""
-    return Critic(observation_size, action_size, config.net_arch, config.activation)
+    return Critic(observation_size, action_size, config.critic_widths, config.activation)
