@@ -18,6 +18,7 @@ from agents.replay.buffers import ReplayBuffer
 from agents.replay.hindsight import GoalSlices, HindsightReplay
 from agents.replay.prioritized import PrioritizedReplay
 from agents.runs.monitors import Checkpoint, Evaluate
+from budget_wrappers.core import Choice
 from budget_wrappers.deploy.engines import EnginePolicy
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, Normalisation
 from budget_wrappers.functional.budget_lp import solve_batch_lp, solve_exit_lp
@@ -49,7 +50,7 @@ from budget_wrappers.policies import (
 )
 from budget_wrappers.policies.outputs import ActionMap
 from budget_wrappers.policies.retrofit import TrainedActor
-from budget_wrappers.selection import fixed, greedy_by_cost, random
+from budget_wrappers.selection import coin, fixed, greedy_by_cost, mixture_of_cost, random, shuffled
 from budget_wrappers.selection.gates import GateTeacher
 from budget_wrappers.wrappers import (
     BudgetAwareObservation,
@@ -191,6 +192,9 @@ def policies() -> Iterator[tuple[str, Target]]:
     )
     yield "fixed", (fixed, lambda: {"k": 0, "duration": 1})
     yield "random", (random, lambda: {"count": 2, "generator": np.random.default_rng(0), "duration": 1})
+    yield "coin", (coin, lambda: {"probabilities": [0.5, 0.5], "generator": np.random.default_rng(0), "duration": 1})
+    yield "shuffled", (shuffled, lambda: {"choices": [Choice(0)], "generator": np.random.default_rng(0)})
+    yield "mixture_of_cost", (mixture_of_cost, lambda: {"flops": [1, 2], "shares": [0.5, 0.5], "mean_flops": 1.5})
     yield "greedy_by_cost", (greedy_by_cost, lambda: {"flops": [1, 2], "budget": 1.5, "duration": 1})
     yield (
         "GateTeacher",
