@@ -65,6 +65,7 @@ RULES: tuple[tuple[str, str, set[str], str], ...] = (
     ("*DelayAction", "profile", {"np.zeros((2, 2))"}, "pairs of FLOPs and microseconds, both 0"),
     ("keep_units", "following", {"[]", "()"}, "no layer reads it: an output layer"),
     ("bootstrap_interval", "scores", {"*"}, "numbers of shape (runs,) or (runs, tasks)"),
+    ("*Action", "selector", FUNCTIONS | {"None"}, "whatever can be called, or None; choices are checked when made"),
     ("mixture_of_cost", "mean_flops", NUMBERS, "above all costs: the dearest"),
     ("validate_flops|relative_costs|exit_costs|greedy_by_cost|mixture_of_cost|GateTeacher", "flops",
      {"torch.zeros(2)", "(0, 0)", "np.zeros((2, 2))"}, "two whole numbers"),

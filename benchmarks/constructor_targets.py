@@ -289,7 +289,7 @@ def wrappers() -> Iterator[tuple[str, Target]]:
     """Yield wrappers of single and of vector environments."""
     penalty = {"weight": 0.1, "floor": None}
     limit = {"max_flops": 100, "on_exhausted": "truncate", "horizon": 5}
-    options = {"hold": 1, "weight": 0.0}
+    options = {"hold": 1, "weight": 0.0, "selector": None}
     watched = {"what": "budget", "flatten": True, "scale": None, "draw": None, "dict_key": "budget"}
     delay = {"profile": [(1, 1.0), (2, 2.0)], "period": 1000.0, "percentile": "p50", "initial_action": 0}
     record = {"key": "cost", "stable_info": False}

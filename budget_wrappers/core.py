@@ -65,7 +65,7 @@ class Choice:
     Attributes:
         index: the sub-policy picked, ``0 <= index < K``, cheapest first.
         flops: what picking cost, in FLOPs (0 for a rule).
-        duration: control steps for which the choice holds.
+        duration: control steps for which the choice holds; one of those that the wrapper offers.
     """
 
     index: int
@@ -119,7 +119,11 @@ class RecurrentSubPolicy(SubPolicy, Protocol):
 
 @runtime_checkable
 class Selector(Protocol):
-    """Picks a sub-policy for an observation."""
+    """Picks a sub-policy for an observation: ``SubPolicyAction(…, selector=…)`` asks it at ``step(None)``.
+
+    One whose choices cost FLOPs has an attribute ``flops``, the most that one choice costs, and ``convention`` where
+    that is not ``"matmul"``. One with a memory has ``reset()``, which is called before its first choice in an episode.
+    """
 
     def __call__(self, observation: Any) -> Choice:
         """Return the choice for ``observation``."""
@@ -149,7 +153,7 @@ class Chooser(Protocol):
 
     Attributes:
         choice_flops: shape ``(K,)``, int64: FLOPs of ONE primitive control step of each choice, at most.
-        selector_flops: FLOPs that making one choice costs outside the wrapper, at most.
+        selector_flops: FLOPs that making one choice costs at most, outside the wrapper or by a selector inside.
         durations: control steps that a choice can last at most, ascending; one number where that is not chosen.
     """
 

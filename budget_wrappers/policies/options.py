@@ -143,7 +143,8 @@ def register_sub_policy(name: str, factory: Callable[[], Any]) -> None:
 
     Args:
         name: without a colon.
-        factory: called each time that the name is loaded; what ``EarlyExitAction`` is to load is an ``ExitPolicy``.
+        factory: called each time that the name is loaded; what ``EarlyExitAction`` is to load is an ``ExitPolicy``, and
+            what ``selector=`` is to load a selector.
 
     Raises:
         ConfigError: the name is empty, holds a colon or is taken by another factory.

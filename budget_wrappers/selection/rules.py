@@ -22,13 +22,24 @@ class FixedRule:
 
     choice: Choice
 
+    @property
+    def flops(self) -> int:
+        """FLOPs that picking costs."""
+        return self.choice.flops
+
     def __call__(self, observation: Any) -> Choice:
         """Return the choice."""
         return self.choice
 
 
 class RandomRule:
-    """Every sub-policy equally often, from a seeded generator."""
+    """Every sub-policy equally often, from a seeded generator.
+
+    Attributes:
+        flops: 0, what drawing costs.
+    """
+
+    flops = 0
 
     def __init__(self, count: int, generator: np.random.Generator, duration: int = 1) -> None:
         """Draw from ``generator``, which the caller seeds (``env.np_random``, say)."""
@@ -41,7 +52,13 @@ class RandomRule:
 
 
 class GreedyByCostRule:
-    """The dearest sub-policy whose cost a budget a step allows."""
+    """The dearest sub-policy whose cost a budget a step allows.
+
+    Attributes:
+        flops: 0, what looking it up costs.
+    """
+
+    flops = 0
 
     def __init__(self, flops: ArrayLike, budget: float, duration: int = 1) -> None:
         """Check the costs and set the budget."""

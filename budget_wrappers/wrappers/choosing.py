@@ -7,13 +7,14 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from budget_wrappers.core import Allowance, Fallback
+from budget_wrappers.core import Allowance, Fallback, Selector
 from budget_wrappers.errors import InfeasibleBudgetError, InfoKeyError, SpaceError, WrapperOrderError
-from budget_wrappers.functional.costs import validate_flops
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies.memory import Actors
 from budget_wrappers.policies.options import SubPolicies
 from budget_wrappers.wrappers.account import MeterHandle, RawReturn
+from budget_wrappers.wrappers.exhaustion import reduced
+from budget_wrappers.wrappers.selecting import NAME, InnerSelector
 
 HELD = -1
 """Index in place of a choice where no sub-policy ran and the last primitive action was repeated."""
@@ -26,7 +27,6 @@ class ChooserWrapper(gym.Wrapper):
         choice_flops: ``(K,)`` int64, FLOPs of one primitive step of each sub-policy at most, ascending.
         durations: primitive steps that a choice can last at most, ascending. With several the selector picks one, too:
             action ``d·K + k`` is sub-policy ``k`` for the ``d``-th of them.
-        selector_flops: FLOPs that one choice costs outside at most.
         resets: how often episodes have begun by ``reset``.
         steps_run: primitive steps that have run, in all episodes.
         steps_held: those of them that repeated the last action.
@@ -39,21 +39,27 @@ class ChooserWrapper(gym.Wrapper):
     choice_names: tuple[str, ...]
     choice_flops: NDArray[np.int64]
     durations: tuple[int, ...]
-    selector_flops: int
+    _selector: InnerSelector
     resets = steps_run = steps_held = 0
     ends: tuple[bool, bool] = (False, False)
     expected: Literal["step", "reset"] | None = None
     actors: Actors
 
     def open_choices(
-        self, sub_policies: SubPolicies, durations: tuple[int, ...], meter: str | ComputeMeter, selector: int
+        self,
+        sub_policies: SubPolicies,
+        durations: tuple[int, ...],
+        meter: str | ComputeMeter,
+        selector_flops: int | None,
+        selector: Selector | str | None,
     ) -> None:
         """Set what can be chosen, each sub-policy with a memory for this environment where it has one.
 
         Raises:
             WrapperOrderError: a wrapper inside reads costs or chooses itself.
-            CostError: ``selector`` is negative, NaN or not whole.
-            ConfigError: one declares another convention than the meter counts, or has a ``reset`` that takes arguments.
+            CostError: ``selector_flops`` is negative, NaN, not whole, or less than ``selector`` declares.
+            ConfigError: one declares another convention than the meter counts, or has a ``reset`` that takes arguments;
+                ``selector`` is none.
         """
         _refuse_inside(self)
         self.choice_names, self.choice_flops, self.durations = sub_policies.names, sub_policies.flops, durations
@@ -62,7 +68,8 @@ class ChooserWrapper(gym.Wrapper):
         sub_policies.require_convention(self.meter)
         self.actors = Actors.of(sub_policies)
         self._autoresets = any(isinstance(layer, gym.wrappers.Autoreset) for layer in wrappers_of(self.env))
-        self.set_selector_flops(selector)
+        self._selector = InnerSelector(selector, self.choice_names, durations, flops=selector_flops)
+        self._selector.require_convention(self.meter)
         self.action_space = gym.spaces.Discrete(len(sub_policies) * len(durations))
         self.start_choices()
 
@@ -70,21 +77,36 @@ class ChooserWrapper(gym.Wrapper):
         """Begin memories where a step has ended an episode, and where one after that has only reset the environment."""
         if over or self._stepped_on:
             if over or self._autoresets:
-                self.actors.begin()
+                self._begin_memories()
             self._stepped_on = over
+
+    def _begin_memories(self) -> None:
+        """Tell all that keep a memory that an episode begins."""
+        self.actors.begin()
+        self._selector.begin()
 
     @property
     def meter(self) -> ComputeMeter:
         """The meter that choices are charged to."""
         return self._handle.meter
 
-    def set_selector_flops(self, flops: int) -> None:
-        """Declare what one choice of the outside selector costs at most, once that is known.
+    @property
+    def selector(self) -> Selector | None:
+        """What ``step(None)`` asks, None for nothing."""
+        return self._selector.selector
+
+    @property
+    def selector_flops(self) -> int:
+        """FLOPs that one choice costs at most: of the agent outside, and of the selector that ``step(None)`` asks."""
+        return self._selector.flops
+
+    def set_selector_flops(self, flops: int | None) -> None:
+        """Declare what one choice costs at most, once that is known; None for what the ``selector`` declares.
 
         Raises:
-            CostError: it is negative, NaN or not whole.
+            CostError: it is negative, NaN, not whole, or less than the selector that ``step(None)`` asks declares.
         """
-        self.selector_flops = int(validate_flops([flops], "selector_flops")[0])
+        self._selector.set_flops(flops)
 
     def restrict(self, allowance: Allowance, steps: int | None = None, fallback: Fallback = "cheapest") -> None:
         """Let sub-policies spend at most ``allowance`` until the next call, see ``core.Chooser``."""
@@ -110,7 +132,7 @@ class ChooserWrapper(gym.Wrapper):
             total: FLOPs of the episode; what no sub-policy has spent is the selector's.
         """
         flops = dict(zip(self.choice_names, self.choice_spent, strict=True))
-        flops["selector"] = total - sum(flops.values())
+        flops[NAME] = total - sum(flops.values())
         steps = dict(zip((*self.choice_names, "hold"), self.choice_counts, strict=True))
         return flops, steps, sum(self.choice_counts)
 
@@ -122,7 +144,7 @@ class ChooserWrapper(gym.Wrapper):
         """
         self._require_expected("reset")
         self.resets += 1
-        self.actors.begin()
+        self._begin_memories()
         self._stepped_on = False  # whether the last step has ended an episode
         self._allowance: Allowance | None = None
         self._held = 0
@@ -158,11 +180,15 @@ class ChooserWrapper(gym.Wrapper):
                 f"wrapper inside {self.class_name()}, around the environment, or outside of ComputeLimit."
             )
 
-    def choose(self, action: Any) -> tuple[int, int]:
+    def choose(self, action: Any, observation: Any) -> tuple[int, int]:
         """Return the choice that runs, or ``HELD``, and for how many steps at most.
 
+        Args:
+            action: index of a choice; None for that of the selector, which is charged.
+            observation: that the sub-policies see, for the selector.
+
         Raises:
-            SpaceError: ``action`` is no index of a choice.
+            SpaceError: ``action`` is no index of a choice; see also ``InnerSelector.ask``.
             WrapperOrderError: a wrapper outside acts within the ``reset`` of a limit further out.
         """
         if self.expected == "reset":
@@ -172,12 +198,16 @@ class ChooserWrapper(gym.Wrapper):
         if self._held:
             steps, self._held = self._held, 0
             return HELD, steps
-        wanted, duration = self.choice_of(action)
+        unasked = action is None and not self._can_ask()
+        if unasked:
+            wanted, duration = 0, self.durations[-1]
+        else:
+            wanted, duration = self._selected(observation) if action is None else self.choice_of(action)
         most = self.durations[-1] if self._max_steps is None else max(1, self._max_steps - self._taken)
         steps = min(duration, most)
         if self._allowance is None:
             return wanted, steps
-        candidates = [(wanted, steps)]
+        candidates = [] if unasked else [(wanted, steps)]
         if self._fallback == "cheapest" or self.last_action is None:
             candidates += [(0, min(length, most)) for length in (duration, *reversed(self.durations))]
         for index, length in candidates:
@@ -186,7 +216,7 @@ class ChooserWrapper(gym.Wrapper):
                 self._promised, self._taken = worst, self._taken + length
                 return index, length
         self.hold_last_action(steps)
-        return self.choose(action)
+        return self.choose(action, observation)
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the choices that the present allowance lets run as they are, ``(K·D,)`` booleans: all without a limit.
@@ -212,6 +242,23 @@ class ChooserWrapper(gym.Wrapper):
         lasting = [min(duration, most) for duration in self.durations]
         rows = [promised + length * self.choice_flops <= allowance(taken + length) for length in lasting]
         return np.concatenate(rows)
+
+    def _can_ask(self) -> bool:
+        """Return whether the allowance pays for the selector and for any choice after it; True without a limit."""
+        if self._allowance is None or self.selector is None:
+            return True  # without a selector the question raises
+        left = reduced(self._allowance, self.selector_flops)
+        return bool(self.runnable(left, self._max_steps, (self._promised, self._taken)).any())
+
+    def _selected(self, observation: Any) -> tuple[int, int]:
+        """Return what the selector picks; what asking it has cost is charged, and counts under the allowance."""
+        try:
+            return self._selector.ask(observation, self.meter)
+        finally:
+            if spent := self._selector.spent:
+                self.meter.add(spent, NAME)
+                if self._allowance is not None:
+                    self._allowance = reduced(self._allowance, spent)
 
     def choice_of(self, action: Any) -> tuple[int, int]:
         """Return the sub-policy and the duration that an action asks for.

@@ -1,12 +1,13 @@
 """What an episode under a limit has spent, and what ``ComputeLimit`` asks of the rule that keeps the limit."""
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import gymnasium as gym
 import numpy as np
 
+from budget_wrappers.core import Allowance
 from budget_wrappers.functional.options import affordable_flops
 from budget_wrappers.wrappers.horizon import Horizon
 from budget_wrappers.wrappers.reading import finite_reward, finite_reward_parts
@@ -62,6 +63,29 @@ class Left:
         if self.steps_left is None:
             return self.remaining
         return affordable_flops(self.remaining, self.steps_left, self.hold, self.cheapest, self.selector, steps)
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """Another allowance, of which ``flops`` are spent already; data, as ``Left`` is."""
+
+    allowance: Allowance
+    flops: int
+
+    def __call__(self, steps: int) -> int:
+        """Return the FLOPs that a choice of ``steps`` primitive steps may spend."""
+        return self.allowance(steps) - self.flops
+
+
+def reduced(allowance: Allowance, flops: int) -> Allowance:
+    """Return ``allowance`` after ``flops`` of it were spent: on the selector, when it is asked inside the step.
+
+    What a limit leaves is not linear where the cheapest path is out of reach, so ``Left`` is made anew: then a selector
+    inside leaves as much to its choice as one outside, which has paid before the step.
+    """
+    if isinstance(allowance, Left):
+        return replace(allowance, remaining=allowance.remaining - flops)
+    return Reduced(allowance, flops)
 
 
 class Rule(Protocol):
@@ -147,8 +171,10 @@ __all__ = [
     "EpisodeBudget",
     "Left",
     "OnExhausted",
+    "Reduced",
     "Rule",
     "Transition",
     "checked",
     "merge_infos",
+    "reduced",
 ]

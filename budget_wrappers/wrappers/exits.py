@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import gymnasium as gym
 from gymnasium.utils import RecordConstructorArgs
 
+from budget_wrappers.core import Selector
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies.exits import ExitPolicy
 from budget_wrappers.wrappers.options import SubPolicyAction, durations_of
@@ -17,7 +18,8 @@ class EarlyExitAction(SubPolicyAction):
     It is ``SubPolicyAction`` over the exits of an ``ExitPolicy``, one decision a step by default, and all that is said
     there of rewards, accounts, durations and limits holds. Under a hard ``ComputeLimit`` no exit runs that cannot be
     paid for. The network's own gates are not asked: an exit costs the trunk up to it and its head, by the name
-    ``"exit 1"``, ``"exit 2"``, …; the agent that chooses charges the meter by itself.
+    ``"exit 1"``, ``"exit 2"``, …; the agent that chooses charges the meter by itself. ``step(None)`` lets the
+    ``selector`` choose.
 
     Actions are ordered by cost, cheapest first, which is by depth in all but the narrowest networks;
     ``sub_policies.names`` has the order. A vector version exists: ``budget_wrappers.wrappers.vector.EarlyExitAction``.
@@ -50,7 +52,8 @@ class EarlyExitAction(SubPolicyAction):
         hold: int | Sequence[int] = 1,
         weight: float = 0.0,
         meter: str | ComputeMeter = "policy",
-        selector_flops: int = 0,
+        selector_flops: int | None = None,
+        selector: Selector | str | None = None,
     ) -> None:
         """Wrap ``env``; raises ConfigError, CostError and WrapperOrderError.
 
@@ -61,7 +64,8 @@ class EarlyExitAction(SubPolicyAction):
             hold: primitive steps that one choice lasts, or the durations that can be chosen.
             weight: reward per step and unit of cost relative to the cheapest exit, >= 0.
             meter: name or object of the meter that is charged.
-            selector_flops: FLOPs that one choice of the outside agent costs at most.
+            selector_flops: FLOPs that one choice costs at most; by default what ``selector`` declares, or 0.
+            selector: what ``step(None)`` asks, an object or a name as above; see ``core.Selector``.
         """
         hold, weight, selector_flops = plain(hold), plain(weight), plain(selector_flops)
         self.policy, recorded = ExitPolicy.of(policy)
@@ -72,10 +76,11 @@ class EarlyExitAction(SubPolicyAction):
             weight=weight,
             meter=meter,
             selector_flops=selector_flops,
+            selector=selector,
             _disable_deepcopy=True,
         )
         # It records, too, and does not overwrite what is recorded.
-        SubPolicyAction.__init__(self, env, self.policy.exits, hold, weight, meter, selector_flops)
+        SubPolicyAction.__init__(self, env, self.policy.exits, hold, weight, meter, selector_flops, selector)
 
 
 __all__ = ["EarlyExitAction"]

@@ -27,7 +27,8 @@ class ComputeLimit(EpisodeLimit, RecordConstructorArgs):
 
     An outside selector runs before each ``step``, so control does not come back to it when its next call and the
     cheapest choice can't be paid: ``cheapest`` and ``hold`` then repeat the last action to the end of the episode
-    **inside this step**, which returns the summed reward and the whole ``info["duration"]``. That needs a horizon.
+    **inside this step**, which returns the summed reward and the whole ``info["duration"]``. That needs a horizon. A
+    selector inside (``step(None)``) is bounded alike; it is not asked where its call and a choice can't be paid.
 
     **Around an opaque policy** the action was computed before ``step``: an episode passes the limit by at most what one
     step costs, and ``overshoot`` says by how much. ``truncate`` and ``terminate`` end it at the step that exhausts the

@@ -9,7 +9,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
 
 from budget_wrappers.arguments import MOST_STEPS
-from budget_wrappers.core import SubPolicy
+from budget_wrappers.core import Selector, SubPolicy
 from budget_wrappers.errors import ConfigError, CostError, NonFiniteError, SpaceError
 from budget_wrappers.functional.costs import whole
 from budget_wrappers.functional.options import option_reward
@@ -63,10 +63,11 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
     where a limit made it repeat the last action; a reset has 0 and −1.
 
     Sub-policies run with the meter paused and are charged here, by name, the FLOPs they declare: a watched module is
-    not charged twice. Whoever chooses (a DQN on this environment) charges the meter by itself; a hard ``ComputeLimit``
-    has to know beforehand how much: ``selector_flops``. Wrappers that read costs go outside, as the costs of an option
-    are summed; a penalty on top of a nonzero ``weight`` raises. ``subscribe`` hands out every primitive transition: the
-    sub-policies' shared replay buffer. A vector version exists: ``budget_wrappers.wrappers.vector.SubPolicyAction``.
+    not charged twice. An agent that chooses (a DQN on this environment) charges the meter by itself. ``step(None)``
+    asks the ``selector``, which sees what the sub-policies see; its ``Choice`` lasts one of ``hold`` and is charged as
+    ``"selector"``. ``selector_flops`` tells a hard ``ComputeLimit`` what a choice costs. Wrappers that read costs go
+    outside, as an option's costs are summed; a penalty beside a nonzero ``weight`` raises. ``subscribe`` hands out each
+    primitive transition: a shared replay. A vector version exists: ``budget_wrappers.wrappers.vector.SubPolicyAction``.
 
     Example:
         >>> import gymnasium as gym
@@ -93,7 +94,8 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         hold: int | Sequence[int] = 5,
         weight: float = 0.0,
         meter: str | ComputeMeter = "policy",
-        selector_flops: int = 0,
+        selector_flops: int | None = None,
+        selector: Selector | str | None = None,
     ) -> None:
         """Wrap ``env``; raises ConfigError, CostError and WrapperOrderError.
 
@@ -103,7 +105,8 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
             hold: primitive steps that one choice lasts, or the durations that can be chosen.
             weight: reward per step and unit of relative cost, >= 0.
             meter: name or object of the meter that is charged.
-            selector_flops: FLOPs that one choice of the outside selector costs at most.
+            selector_flops: FLOPs that one choice costs at most; by default what ``selector`` declares, or 0.
+            selector: what ``step(None)`` asks, an object or a name as above; see ``core.Selector``.
         """
         hold, weight, selector_flops = plain(hold), plain(weight), plain(selector_flops)
         durations = durations_of(hold)
@@ -115,11 +118,12 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
             weight=weight,
             meter=meter,
             selector_flops=selector_flops,
+            selector=selector,
             _disable_deepcopy=True,
         )
         ChooserWrapper.__init__(self, env)
         refuse_vector_reward(self)
-        self.open_choices(self.sub_policies, durations, meter, selector_flops)
+        self.open_choices(self.sub_policies, durations, meter, selector_flops, selector)
         self.set_weight(weight)
         self._subscribers: list[Subscriber] = []
         self._observation, self._started = None, False
@@ -145,17 +149,14 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
         """Run one option; after an exception in it the next ``step`` begins a new one, after an end a new episode."""
         if not self._started:
             raise ResetNeeded("Call reset() before step().")
-        index, steps = self.choose(action)
-        total, taken, terminated, truncated, spent = 0.0, 0, False, False, sum(self.choice_spent)
+        index, steps = self.choose(action, self._observation)
+        total, taken, terminated, truncated, before = 0.0, 0, False, False, sum(self.choice_spent)
         while taken < steps and not (terminated or truncated):
             reward, terminated, truncated, info = self._primitive_step(index)
             total += reward
             taken += 1
         self.raw_return.value += total
-        cost = 0.0 if index == HELD else float(self.costs[index])
-        unspent = 0 if index == HELD else taken * int(self.choice_flops[index]) - sum(self.choice_spent) + spent
-        if self.weight and unspent:
-            cost -= unspent / (taken * int(self.choice_flops[0]))
+        cost = cost_of_option(self, index, taken, sum(self.choice_spent) - before)
         reward = option_reward(total, taken, cost, self.weight)
         return self._observation, reward, terminated, truncated, self.write_choice(info, taken, index)
 
@@ -180,6 +181,23 @@ class SubPolicyAction(ChooserWrapper, RecordConstructorArgs):
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without subscribers, which belong to this process."""
         return {**self.__dict__, "_subscribers": []}
+
+
+def cost_of_option(wrapper: Any, index: int, taken: int, spent: int) -> float:
+    """Return what one step of an option of a ``SubPolicyAction`` has cost, relative to the cheapest sub-policy.
+
+    Args:
+        wrapper: that ran it.
+        index: of the sub-policy, or ``HELD``.
+        taken: primitive steps.
+        spent: FLOPs of the sub-policy in them, fewer than it declares where calls said so.
+    """
+    if index == HELD:
+        return 0.0
+    cost, unspent = float(wrapper.costs[index]), taken * int(wrapper.choice_flops[index]) - spent
+    if wrapper.weight and unspent:
+        cost -= unspent / (taken * int(wrapper.choice_flops[0]))
+    return cost
 
 
 def charged_action(wrapper: Any, index: int, observation: Any) -> Any:

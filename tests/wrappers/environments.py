@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from budget_wrappers.core import Choice
 from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.policies import ExitPolicy, FunctionPolicy, register_sub_policy
 
@@ -100,6 +101,22 @@ def dear(kind: str) -> FunctionPolicy:
 for kind in KINDS:
     register_sub_policy(f"cheap-{kind}", lambda kind=kind: cheap(kind))
     register_sub_policy(f"dear-{kind}", lambda kind=kind: dear(kind))
+
+
+class Alternating:
+    """A selector that picks the first and the last of two sub-policies in turn, at 70 FLOPs a choice."""
+
+    flops = 70
+
+    def __init__(self, duration: int = 1) -> None:
+        self._duration, self._asked = duration, 0
+
+    def __call__(self, observation: Any) -> Choice:
+        self._asked += 1
+        return Choice(self._asked % 2, self.flops, self._duration)
+
+
+register_sub_policy("alternating", Alternating)
 
 
 class Flat:

@@ -39,6 +39,7 @@ class TestContract(WrapperContract):
         "weight": ({"weight": 0.0}, {"weight": 0.5}),
         "meter": ({"meter": "policy"}, {"meter": "tests.another"}),
         "selector_flops": ({"selector_flops": 64}, {"selector_flops": 70}),
+        "selector": ({"selector": None}, {"selector": "alternating"}),
     }
 
     def arguments(self, kind: str) -> dict[str, Any]:
@@ -175,7 +176,8 @@ def test_objects_are_not_copied_and_names_stay_names(meter: ComputeMeter) -> Non
         "hold": [1, 3],
         "weight": 0.0,
         "meter": "policy",
-        "selector_flops": 0,
+        "selector_flops": None,
+        "selector": None,
     }
 
 

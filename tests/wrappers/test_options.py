@@ -36,6 +36,7 @@ class TestContract(WrapperContract):
         "weight": ({"weight": 0.0}, {"weight": 0.5}),
         "meter": ({"meter": "policy"}, {"meter": "tests.another"}),
         "selector_flops": ({"selector_flops": 64}, {"selector_flops": 70}),
+        "selector": ({"selector": None}, {"selector": "alternating"}),
     }
 
     def arguments(self, kind: str) -> dict[str, Any]:

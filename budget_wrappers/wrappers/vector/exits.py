@@ -3,6 +3,7 @@
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv
 
+from budget_wrappers.core import Selector
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies.exits import ExitPolicy
 from budget_wrappers.wrappers.reading import plain
@@ -42,6 +43,7 @@ class EarlyExitAction(SubPolicyAction):
         hold: int = 1,
         weight: float = 0.0,
         meter: str | ComputeMeter = "policy",
+        selector: Selector | str | None = None,
     ) -> None:
         """Wrap ``env``; raises ConfigError, CostError, SpaceError and WrapperOrderError.
 
@@ -52,14 +54,21 @@ class EarlyExitAction(SubPolicyAction):
             hold: 1, as a choice lasts one step.
             weight: reward per step and unit of cost relative to the cheapest exit, >= 0.
             meter: name or object of the meter that is charged.
+            selector: what ``step(None)`` asks about each row, an object or a name as above; see ``core.Selector``.
         """
         hold, weight = plain(hold), plain(weight)
         self.policy, recorded = ExitPolicy.of(policy)
         RecordConstructorArgs.__init__(
-            self, policy=recorded, hold=hold, weight=weight, meter=meter, _disable_deepcopy=True
+            self,
+            policy=recorded,
+            hold=hold,
+            weight=weight,
+            meter=meter,
+            selector=selector,
+            _disable_deepcopy=True,
         )
         # It records, too, and does not overwrite what is recorded.
-        SubPolicyAction.__init__(self, env, self.policy.exits, hold, weight, meter)
+        SubPolicyAction.__init__(self, env, self.policy.exits, hold, weight, meter, selector)
 
 
 __all__ = ["EarlyExitAction"]

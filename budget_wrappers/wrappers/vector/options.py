@@ -10,7 +10,7 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import iterate
 
-from budget_wrappers.core import SubPolicy
+from budget_wrappers.core import Selector, SubPolicy
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.options import option_reward
 from budget_wrappers.metering import ComputeMeter
@@ -42,6 +42,9 @@ class SubPolicyAction(VectorChooser, RecordConstructorArgs):
     that only resets a row (``NEXT_STEP`` mode) none runs for it. Wrappers that read costs go outside; a
     ``ComputeLimit`` there ends an episode at the step that exhausts its limit, as around an opaque policy.
 
+    ``step(None)`` asks the ``selector`` once for each row in which a sub-policy will run, and charges each row its
+    ``Choice`` as ``"selector"``. A selector that keeps a memory (it has ``reset()``) is refused for several rows.
+
     Example:
         >>> import gymnasium as gym
         >>> from budget_wrappers.policies import FunctionPolicy
@@ -67,6 +70,7 @@ class SubPolicyAction(VectorChooser, RecordConstructorArgs):
         hold: int = 1,
         weight: float = 0.0,
         meter: str | ComputeMeter = "policy",
+        selector: Selector | str | None = None,
     ) -> None:
         """Wrap ``env``; raises ConfigError, CostError, SpaceError and WrapperOrderError.
 
@@ -76,16 +80,23 @@ class SubPolicyAction(VectorChooser, RecordConstructorArgs):
             hold: 1, as a choice lasts one step.
             weight: reward per step and unit of relative cost, >= 0.
             meter: name or object of the meter that is charged.
+            selector: what ``step(None)`` asks about each row, an object or a name as above; see ``core.Selector``.
         """
         hold, weight = plain(hold), plain(weight)
         self.sub_policies, recorded = SubPolicies.of(sub_policies)
         RecordConstructorArgs.__init__(
-            self, sub_policies=recorded, hold=hold, weight=weight, meter=meter, _disable_deepcopy=True
+            self,
+            sub_policies=recorded,
+            hold=hold,
+            weight=weight,
+            meter=meter,
+            selector=selector,
+            _disable_deepcopy=True,
         )
         VectorChooser.__init__(self, env)
         require_one_step(hold, type(self).__name__)
         refuse_vector_reward(self)
-        self.open_choices(self.sub_policies.names, self.sub_policies.flops, meter)
+        self.open_choices(self.sub_policies.names, self.sub_policies.flops, meter, selector)
         self.set_weight(weight)
         self.raw_return = RawReturn()
         self.raw_return.value = np.zeros(self._n)
@@ -112,7 +123,7 @@ class SubPolicyAction(VectorChooser, RecordConstructorArgs):
         return self._observations, self.start_choices(infos, mask)
 
     def step(self, actions: Any) -> Transition:
-        """Run each row's sub-policy and step.
+        """Run each row's sub-policy, ``actions`` ``(n,)`` or those that the selector picks for None, and step.
 
         Raises:
             SpaceError: an action is no index, or a sub-policy returned none of the environment's actions.
@@ -121,7 +132,7 @@ class SubPolicyAction(VectorChooser, RecordConstructorArgs):
         """
         if not self._started:
             raise ResetNeeded("Call reset() before step().")
-        choices = self.choices_of(actions)
+        choices = self.choices_of(actions, self._observations)
         self._account.collect()  # whoever chose may have charged its rows in an order of its own
         before = copy.deepcopy(self._observations) if self._subscribers else None
         with self.noting_failure(self._acting):
@@ -133,32 +144,43 @@ class SubPolicyAction(VectorChooser, RecordConstructorArgs):
         raw = handed_out.astype(np.float64, copy=False)
         self._account.add(self.raw_return.value, raw)
         if self._subscribers:
-            self._tell(before, choices, raw, (self._observations, terminations, truncations, infos))
+            tell_rows(self, before, choices, raw, (self._observations, terminations, truncations, infos))
         rewards = option_reward(raw, 1, np.where(choices == HELD, 0.0, self.costs[choices]), self.weight)
         rewards = as_handed_out(rewards, handed_out)
         return self._observations, rewards, terminations, truncations, self.write_choices(infos, choices)
 
-    def _tell(self, before: Any, choices: np.ndarray, rewards: np.ndarray, after: tuple[Any, ...]) -> None:
-        """Tell subscribers what each row did, as its environment would have told it singly."""
-        observations, terminations, truncations, infos = after
-        over = np.logical_or(terminations, truncations) & (self._mode == SAME_STEP)
-        rows = (list(iterate(self.env.observation_space, batch)) for batch in (before, observations))
-        for row, (seen, seen_next) in enumerate(zip(*rows, strict=True)):
-            if choices[row] == HELD:
-                continue
-            step = PrimitiveTransition(
-                seen,
-                self._acting.last[row],
-                float(rewards[row]),
-                infos[FINAL_OBS][row] if over[row] else seen_next,
-                bool(terminations[row]),
-                bool(truncations[row]),
-                int(choices[row]),
-                reported(infos[FINAL_INFO] if over[row] else infos, row),
-                row,
-            )
-            for tell in tuple(self._subscribers):
-                tell(step)
+
+def tell_rows(
+    wrapper: SubPolicyAction, before: Any, choices: np.ndarray, rewards: np.ndarray, after: tuple[Any, ...]
+) -> None:
+    """Tell subscribers what each row did, as its environment would have told it singly.
+
+    Args:
+        wrapper: whose step it was.
+        before: observations of the rows before it.
+        choices: the sub-policies that ran, ``(n,)``; rows with ``HELD`` are left out.
+        rewards: of the environments, ``(n,)``.
+        after: observations, terminations, truncations and infos of the step.
+    """
+    observations, terminations, truncations, infos = after
+    over = np.logical_or(terminations, truncations) & (wrapper._mode == SAME_STEP)
+    rows = (list(iterate(wrapper.env.observation_space, batch)) for batch in (before, observations))
+    for row, (seen, seen_next) in enumerate(zip(*rows, strict=True)):
+        if choices[row] == HELD:
+            continue
+        step = PrimitiveTransition(
+            seen,
+            wrapper._acting.last[row],
+            float(rewards[row]),
+            infos[FINAL_OBS][row] if over[row] else seen_next,
+            bool(terminations[row]),
+            bool(truncations[row]),
+            int(choices[row]),
+            reported(infos[FINAL_INFO] if over[row] else infos, row),
+            row,
+        )
+        for tell in tuple(wrapper._subscribers):
+            tell(step)
 
 
 def require_one_step(hold: Any, name: str) -> None:
