@@ -199,7 +199,10 @@ class ChooserWrapper(gym.Wrapper):
             steps, self._held = self._held, 0
             return HELD, steps
         unasked = action is None and not self._can_ask()
-        wanted, duration = (0, self.durations[-1]) if unasked else self.choice_of(action, observation)
+        if unasked:
+            wanted, duration = 0, self.durations[-1]
+        else:
+            wanted, duration = self._selected(observation) if action is None else self.choice_of(action)
         most = self.durations[-1] if self._max_steps is None else max(1, self._max_steps - self._taken)
         steps = min(duration, most)
         if self._allowance is None:
@@ -257,8 +260,8 @@ class ChooserWrapper(gym.Wrapper):
                 if self._allowance is not None:
                     self._allowance = reduced(self._allowance, spent)
 
-    def choice_of(self, action: Any, observation: Any) -> tuple[int, int]:
-        """Return the sub-policy and the duration that an action asks for, or that the selector picks for None.
+    def choice_of(self, action: Any) -> tuple[int, int]:
+        """Return the sub-policy and the duration that an action asks for.
 
         Raises:
             SpaceError: ``action`` is no index of a choice; see also ``InnerSelector.ask``.

@@ -32,7 +32,9 @@ COMMON = {
 }
 # Hindsight needs goals: tests/agents/test_hindsight.py runs it.
 NO_GOALS = {"hindsight": 0}
+CRITIC_KEYS = {"critic_net_arch": (6, 5)}
 SAC_KEYS = {
+    **CRITIC_KEYS,
     "tau": 0.1,
     "ent_coef": 0.2,
     "ent_coef_init": 0.5,
@@ -117,6 +119,7 @@ class TestTD3(OnlineContract):
     flips: ClassVar = {
         **COMMON,
         **NO_GOALS,
+        **CRITIC_KEYS,
         "tau": 0.1,
         "policy_delay": 1,
         "exploration_noise": 0.5,
