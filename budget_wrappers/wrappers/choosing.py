@@ -264,10 +264,8 @@ class ChooserWrapper(gym.Wrapper):
         """Return the sub-policy and the duration that an action asks for.
 
         Raises:
-            SpaceError: ``action`` is no index of a choice; see also ``InnerSelector.ask``.
+            SpaceError: ``action`` is no index of a choice.
         """
-        if action is None:
-            return self._selected(observation)
         duration, index = divmod(index_of(action, self.action_space), len(self.choice_names))
         return index, self.durations[duration]
 
