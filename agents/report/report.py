@@ -15,9 +15,10 @@ from rich.text import Text
 from agents.report.cloud import plot_cloud
 from agents.report.finding import finding
 from agents.report.pictures import plot_curves, plot_tradeoff
-from agents.report.spread import spread_name
-from agents.report.texts import compact, number, row_label, saved_cell
-from agents.report.tradeoff import Comparison, Row, interval_note, summarise
+from agents.report.rows import Row, interval_note, summarise
+from agents.report.tables import cells, headings
+from agents.report.texts import compact, number, row_label
+from agents.report.tradeoff import Comparison
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.files import write_text
 
@@ -64,12 +65,12 @@ def write_report(folders: Sequence[Path], out: Path | None = None, labels: Seque
         raise ConfigError(f"{twice} is named twice: expected each run once; leave one out")
     comparison = Comparison.merged([Comparison.read(folder) for folder in folders], labels)
     out = folders[0] if out is None else out
-    rows = summarise(comparison.points)
+    random, cloud = comparison.settings.get("random_return"), None
+    rows = summarise(comparison.points, random)
     picture = plot_tradeoff(
         rows, out / "tradeoff.png", f"What compute buys on {comparison.env_id}", comparison.convention
     )
     curves = plot_curves(rows, out / "curves.png", f"Returns while training on {comparison.env_id}")
-    random, cloud = comparison.settings.get("random_return"), None
     if random is not None and all(point.episodes for point in comparison.points):
         cloud = plot_cloud(rows, random, out / "cloud.png", f"Every episode on {comparison.env_id}")
     page = out / "report.html"
@@ -90,25 +91,6 @@ def terminal_table(rows: Sequence[Row], env_id: str, convention: str = "matmul")
     for row in rows:
         table.add_row(*map(Text, cells(row)), style="dim" if row.baseline else None)
     return table
-
-
-def headings(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Return the headings of the table of ``rows``."""
-    spread = spread_name([len(row.points) for row in rows])
-    return ("method", "seeds", "mean return", spread, "FLOPs / step", "compute saved", "on large")
-
-
-def cells(row: Row) -> tuple[str, ...]:
-    """Return the texts of one table row, in the order of ``headings``."""
-    return (
-        row_label(row) + (" *" if row.efficient else ""),
-        str(len(row.points)),
-        number(row.mean_return),
-        "–" if row.interval_over == "nothing" else f"{number(row.low)} … {number(row.high)}",
-        f"{row.flops_per_step:,.0f}",
-        saved_cell(row),
-        "–" if row.share_large is None else f"{100 * row.share_large:.1f} %",
-    )
 
 
 def render_page(

@@ -199,10 +199,11 @@ def test_one_seed_has_a_dash_whatever_its_episodes() -> None:
     assert "95" not in text
 
 
-def test_five_seeds_have_an_interval_narrower_than_their_range() -> None:
+def test_five_seeds_have_students_interval() -> None:
+    # 0 … 4: mean 2, s² = 2.5, and 2.7764 · √(2.5/5) = 1.9632.
     (row,) = seeds_of(5)
-    assert 0.0 < row.low < 2.0 < row.high < 4.0
-    assert "95 % bootstrap interval" in table_of([row])
+    assert (row.low, row.high) == pytest.approx((0.0368, 3.9632), abs=1e-4)
+    assert "95 % interval" in table_of([row])
 
 
 def test_seeds_of_a_sweep_are_a_range_and_one_seed_is_a_dash() -> None:
