@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from agents.report.markup import Markup, element, joined, text
 
-RIGHT, TOP, BOTTOM = 14.0, 14.0, 46.0
-"""Pixels around the frame, for ticks and the names of the axes; on the left the longest tick takes its own."""
+TOP, BOTTOM = 14.0, 46.0
+"""Pixels above and below the frame, for ticks and the name of the axis."""
 
 LETTER = 7.2
 """Pixels that a digit of a tick takes at most."""
@@ -25,7 +25,8 @@ class Axes:
         height: of the whole chart.
         x_limits: values at the left and right end.
         y_limits: values at the lower and upper end.
-        left: pixels left of the frame.
+        left: pixels left of the frame; see ``room_for``.
+        right: pixels right of it.
         logarithmic: whether x is.
     """
 
@@ -34,12 +35,13 @@ class Axes:
     x_limits: tuple[float, float]
     y_limits: tuple[float, float]
     left: float = 66.0
+    right: float = 14.0
     logarithmic: bool = False
 
     @property
     def frame(self) -> tuple[float, float, float, float]:
         """Left, top, right and bottom of the frame."""
-        return self.left, TOP, self.width - RIGHT, self.height - BOTTOM
+        return self.left, TOP, self.width - self.right, self.height - BOTTOM
 
     def x(self, value: float) -> float:
         """Return the pixel of a value."""
@@ -76,6 +78,11 @@ class Axes:
             text(y_name, cls="name", transform=f"translate(13 {middle:.1f}) rotate(-90)", text_anchor="middle")
         )
         return joined(*parts)
+
+
+def room_for(low: float, high: float) -> float:
+    """Return the pixels that the ticks and the name of a y axis from ``low`` to ``high`` take."""
+    return 30 + LETTER * max(len(tick_text(value, low, high)) for value in round_ticks(low, high, TICKS))
 
 
 def round_ticks(low: float, high: float, count: int) -> list[float]:

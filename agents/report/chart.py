@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from agents.report.axes import LETTER, TICKS, Axes, padded, round_ticks, tick_text
+from agents.report.axes import Axes, padded, room_for, tick_text
 from agents.report.labels import place_labels
 from agents.report.markup import Markup, element, joined, text
 from agents.report.pictures import LOG_FROM, label_anchor
@@ -22,7 +22,7 @@ NAMED = 12
 """Rows up to which a wide chart has their names; beyond it has their numbers."""
 
 LONGEST = 30
-"""Characters of a name in the chart."""
+"""Characters of a name in a chart."""
 
 
 def charts(rows: Sequence[Row], convention: str) -> Markup:
@@ -78,8 +78,7 @@ def _axes(rows: Sequence[Row], width: int, height: int) -> Axes:
     logarithmic = high / low >= LOG_FROM
     limits = (low / (high / low) ** 0.1, high * (high / low) ** 0.1) if logarithmic else padded(flops, 0.12)
     y_limits = padded(returns, 0.1)
-    longest = max(len(tick_text(value, *y_limits)) for value in round_ticks(*y_limits, TICKS))
-    return Axes(width, height, limits, y_limits, 30 + LETTER * longest, logarithmic)
+    return Axes(width, height, limits, y_limits, left=room_for(*y_limits), logarithmic=logarithmic)
 
 
 def _front(rows: Sequence[Row], axes: Axes) -> list[tuple[float, float]]:
@@ -162,7 +161,7 @@ def _labels(
     texts = [_label(index, row, named) for index, row in enumerate(rows, 1)]
     anchors = np.array([_anchor(row, axes) for row in rows])
     # An average letter of the page's sans-serif is 0.55 of its size wide; numbers and bold ones more.
-    sizes = np.array([(max(7.4 * len(name), 6.3 * len(note)) + 6, 30.0 if note else 16.0) for name, note in texts])
+    sizes = np.array([(max(8.0 * len(name), 6.6 * len(note)) + 6, 30.0 if note else 16.0) for name, note in texts])
     centres = place_labels(anchors, sizes, _obstacles(rows, axes, front), axes.frame)
     drawn = []
     for (name, note), (x, y), cls, anchor, size in zip(texts, centres, classes, anchors, sizes, strict=True):
@@ -182,9 +181,14 @@ def _labels(
 def _label(index: int, row: Row, named: bool) -> tuple[str, str]:
     if not named:
         return str(index), ""
-    name = row_label(row)
     note = "two groups of seeds" if groups_words(row) else saving(row)
-    return f"{index} {name if len(name) <= LONGEST else name[: LONGEST - 1] + '…'}", note.removesuffix(" (by seed)")
+    return f"{index} {short_name(row)}", note.removesuffix(" (by seed)")
+
+
+def short_name(row: Row) -> str:
+    """Return the label of ``row``, cut where it is too long for a chart."""
+    name = row_label(row)
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def _anchor(row: Row, axes: Axes) -> tuple[float, float]:
@@ -200,6 +204,9 @@ def _obstacles(rows: Sequence[Row], axes: Axes, front: Sequence[tuple[float, flo
     for row in rows:
         if not row.split:
             found += [(axes.x(row.flops_per_step), axes.y(value)) for value in np.linspace(row.low, row.high, 9)]
-    for one, two in pairwise(front):
+    lines = [
+        sorted((axes.x(one.flops_per_step), axes.y(one.mean_return)) for one in row.points) for row in rows if row.split
+    ]
+    for one, two in (pair for line in (front, *lines) for pair in pairwise(line)):
         found += list(zip(np.linspace(one[0], two[0], 24), np.linspace(one[1], two[1], 24), strict=True))
     return np.array(found)

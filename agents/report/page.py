@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agents.report.chart import charts, mark, row_classes
+from agents.report.curve_chart import curve_charts
 from agents.report.episode import episodes
 from agents.report.finding import findings
 from agents.report.markup import Markup, element, joined
@@ -38,8 +39,8 @@ def render_page(
     Args:
         comparison: that was made; its films may have been read by ``with_films``.
         rows: of ``summarise``.
-        picture: of the trade-off. The page draws its own, so this one is named only.
-        curves: returns while training, embedded; ``None`` for none.
+        picture: of the trade-off. The page draws its own, and names this file.
+        curves: returns while training; drawn by the page, too.
         cloud: every episode, embedded; ``None`` for none.
     """
     title = f"What compute buys on {comparison.env_id}"
@@ -57,12 +58,13 @@ def render_page(
     ]
     if shown := episodes(rows):
         parts += [element("h2", "One episode: who acted when"), shown]
-    if curves is not None:
-        parts += [element("h2", "While training"), _image(curves, "Evaluation return against environment steps")]
+    if drawn := curve_charts(rows):
+        parts += [element("h2", "While training"), element("figure", drawn, _notes([CURVES_NOTE]), cls="main")]
     if cloud is not None:
         parts += [element("h2", "Every episode"), _image(cloud, "Return of each episode against its FLOPs per step")]
     parts += [element("h2", "Every run"), _runs_table(rows)]
-    parts += [element("h2", "How it was made"), _provenance(comparison, rows, picture)]
+    files = [path.name for path in (picture, curves, cloud) if path is not None]
+    parts += [element("h2", "How it was made"), _provenance(comparison, rows, files)]
     return _document(
         title, joined(element("main", *parts), element("div", cls="tip", id="tip", role="tooltip", hidden=True))
     )
@@ -200,6 +202,11 @@ def _result_notes(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
     return notes
 
 
+CURVES_NOTE = (
+    "Mean over seeds and, as a band, lowest to highest; rows whose returns fall into two groups are a line for each "
+    "seed. Baselines are dashed."
+)
+
 COST_NOTES = (
     "µs / action: median time of one action, measured on the machine named below, batch 1, one thread.",
     "Learning FLOPs are relative to the reference row; training FLOPs are acting and learning in one training.",
@@ -217,7 +224,7 @@ def _image(path: Path, alternative: str) -> Markup:
     return element("img", cls="picture", alt=alternative, src=f"data:image/png;base64,{data}")
 
 
-def _provenance(comparison: Comparison, rows: Sequence[Row], picture: Path | None) -> Markup:
+def _provenance(comparison: Comparison, rows: Sequence[Row], files: Sequence[str]) -> Markup:
     points = [point for row in rows for point in row.points]
     machines = list(dict.fromkeys(str(point.extras["machine"]) for point in points if point.extras.get("machine")))
     dates = sorted({str(point.extras["date"]) for point in points if point.extras.get("date")})
@@ -230,6 +237,6 @@ def _provenance(comparison: Comparison, rows: Sequence[Row], picture: Path | Non
         ("versions", ", ".join(f"{name} {version}" for name, version in comparison.versions.items()) or "not recorded"),
         *((key, str(value)) for key, value in comparison.settings.items()),
     ]
-    if picture is not None:
-        facts.append(("picture", picture.name))
+    if files:
+        facts.append(("pictures", ", ".join(files)))
     return element("dl", *(part for name, value in facts for part in (element("dt", name), element("dd", value))))

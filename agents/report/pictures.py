@@ -69,7 +69,10 @@ def plot_tradeoff(rows: Sequence[Row], path: Path, title: str, convention: str =
 
 @matplotlib.rc_context(PLAIN_TEXT)
 def plot_curves(rows: Sequence[Row], path: Path, title: str) -> Path | None:
-    """Draw evaluation returns while training, mean and range over seeds, and return ``path``; None without curves."""
+    """Draw evaluation returns while training, and return ``path``; None without curves.
+
+    Rows are means and ranges over seeds; those whose returns fall into two groups are a thin line for each seed.
+    """
     drawn = [row for row in rows if all(point.curve for point in row.points)]
     if not drawn:
         return None
@@ -77,9 +80,15 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> Path | None:
     figure, axes = _figure(title, "mean over seeds; band: lowest to highest seed" if several else "one seed")
     ends = []
     for row, colour in zip(drawn, _shades(drawn), strict=True):
+        style = {"color": colour, "linestyle": "--" if row.baseline else "-"}
+        if row.return_groups:
+            for point in row.points:
+                axes.plot(*np.array(sorted(point.curve)).T, **style, linewidth=1.0, alpha=0.85, zorder=3)
+            ends.append(max(row.return_groups[0][0].curve))
+            continue
         steps, values = common_grid([point.curve for point in row.points])
         average = values.mean(axis=0)
-        axes.plot(steps, average, color=colour, linestyle="--" if row.baseline else "-", linewidth=2.2, zorder=3)
+        axes.plot(steps, average, **style, linewidth=2.2, zorder=3)
         axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.13, linewidth=0)
         ends.append((steps[-1], average[-1]))
     axes.set_xlabel("environment steps")
@@ -226,7 +235,9 @@ def _obstacles(axes: Axes, rows: Sequence[Row], front: NDArray[np.float64]) -> N
     seeds = [(point.flops_per_step, point.mean_return) for row in rows for point in row.points]
     bars = [(row.flops_per_step, y) for row in rows if not row.split for y in np.linspace(row.low, row.high, 9)]
     corners = axes.transData.transform(front) if len(front) else front
-    along = [np.linspace(a, b, 24) for a, b in pairwise(corners)]
+    lines = [sorted((one.flops_per_step, one.mean_return) for one in row.points) for row in rows if row.split]
+    lines = [corners, *(axes.transData.transform(np.array(line)) for line in lines)]
+    along = [np.linspace(a, b, 24) for line in lines for a, b in pairwise(line)]
     return np.concatenate([axes.transData.transform(np.array(means + seeds + bars)), *along])
 
 

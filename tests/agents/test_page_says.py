@@ -1,11 +1,12 @@
 """The sentences on a page agree with its table, for every kind of row that needs care."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agents.report.report import write_report
-from agents.report.tradeoff import Comparison
+from agents.report.tradeoff import Comparison, TradeoffPoint
 from tests.agents.pages import Page, page_of, seeds, undrawn  # noqa: F401 (a fixture)
 
 LARGE = seeds("large", 1000.0, [220.0, 221.0, 222.0, 223.0, 224.0], baseline=True)
@@ -149,3 +150,20 @@ def test_controls_follow_their_method_s_new_label(tmp_path: Path) -> None:
     Comparison("Car-v0", points).write(tmp_path)
     page = Page(write_report([tmp_path], labels=["mine"]).page.read_text(encoding="utf-8"))
     assert "dominated by its control mine: coin" in page.sentences
+
+
+def test_curves_of_two_groups_are_a_line_for_each_seed(tmp_path: Path) -> None:
+    def trained(label: str, flops: float, ends: list[float], **extras: object) -> list[TradeoffPoint]:
+        curves = [[(0.0, -1200.0), (10.0, end)] for end in ends]
+        return [
+            replace(point, curve=curve)
+            for point, curve in zip(seeds(label, flops, ends, **extras), curves, strict=True)
+        ]
+
+    points = [*trained("large", 1000.0, [-140.0, -142.0], baseline=True), *trained("ours", 500.0, [-150.0, -1190.0])]
+    page = page_of(points, tmp_path, random_return=-1200.0)
+    drawn = [value for name, value in page.attributes if name == "class" and value.startswith("curve")]
+    # In each of two charts a mean of the one row, and two seeds of the other.
+    assert sorted(drawn) == ["curve"] * 2 + ["curve single"] * 4 + ["curves narrow", "curves wide"]
+    bands = [value for name, value in page.attributes if (name, value) == ("class", "band")]
+    assert len(bands) == 2

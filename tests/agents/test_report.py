@@ -106,9 +106,9 @@ def test_page_is_well_formed(page: Page) -> None:
 
 
 def test_page_needs_no_other_file_and_runs_its_own_script_alone(page: Page, report: Report) -> None:
-    # The curves and the cloud; the trade-off is drawn by the page.
+    # The cloud; the trade-off and the curves are drawn by the page.
     sources = [value for name, value in page.attributes if name in ("src", "href")]
-    assert len(sources) == 2
+    assert len(sources) == 1
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert page.tags.count("script") == page.tags.count("style") == 1
     text = report.page.read_text(encoding="utf-8")

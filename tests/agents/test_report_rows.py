@@ -254,6 +254,25 @@ def test_the_last_evaluation_stays_where_seeds_evaluate_a_few_steps_apart(
     assert means == [0.0, 0.0, 150.0]
 
 
+def test_seeds_of_two_groups_have_a_curve_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = TradeoffPoint("l", "l", 0, 100.0, 2.0, curve=[(0, 0.0), (10, 100.0)], extras={"baseline": True})
+    own = [
+        TradeoffPoint("m", "m", seed, value, 1.0, curve=[(0, 0.0), (10, value)])
+        for seed, value in enumerate((100.0, 0.0))
+    ]
+    lines = []
+    plot = Axes.plot
+
+    def remembered(self: Axes, *args: Any, **settings: Any) -> Any:
+        lines.append(list(map(float, args[1])))
+        return plot(self, *args, **settings)
+
+    monkeypatch.setattr(Axes, "plot", remembered)
+    plot_curves(summarise([large, *own], 0.0), tmp_path / "curves.png", "Car")
+    # Seeds of 100 and 0, and no mean of 50.
+    assert lines == [[0.0, 100.0], [0.0, 0.0], [0.0, 100.0]]
+
+
 def test_a_run_s_curve_ends_at_its_steps_with_the_number_of_its_table(tmp_path: Path) -> None:
     words = [
         "train",
