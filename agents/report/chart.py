@@ -62,6 +62,7 @@ def _chart(rows: Sequence[Row], convention: str, width: int, height: int, cls: s
     front = _front(rows, axes)
     if front:
         guides.append(element("polyline", cls="front", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in front)))
+    guides += [_apart(row, axes, style) for row, style in zip(rows, classes, strict=True) if row.split]
     drawn = [_row(row, axes, style) for row, style in zip(rows, classes, strict=True)]
     labels = _labels(rows, classes, axes, front, named)
     # A name for the figure, and one stop for the keyboard: arrows go from point to point.
@@ -97,8 +98,6 @@ def _row(row: Row, axes: Axes, cls: str) -> Markup:
     at = [(axes.x(point.flops_per_step), axes.y(point.mean_return)) for point in row.points]
     parts = []
     if row.split:
-        ordered = sorted(at)
-        parts.append(element("polyline", cls="apart", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in ordered)))
         parts += [_seed(row, point, cls, *where, 6.0) for point, where in zip(row.points, at, strict=True)]
     elif len(row.points) == 1:
         parts.append(_seed(row, row.points[0], cls, *at[0], 7.0))
@@ -108,6 +107,13 @@ def _row(row: Row, axes: Axes, cls: str) -> Markup:
         parts.append(_pointed(row_tip(row), f"mean {cls}", mark(cls, x, y, 7.0)))
         parts += [_seed(row, point, cls, *where, 3.6) for point, where in zip(row.points, at, strict=True)]
     return element("g", *parts, cls=f"row {cls}")
+
+
+def _apart(row: Row, axes: Axes, cls: str) -> Markup:
+    """Return the line that joins the seeds of a row without a mean; names lie above it."""
+    at = sorted((axes.x(point.flops_per_step), axes.y(point.mean_return)) for point in row.points)
+    line = element("polyline", cls="apart", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in at))
+    return element("g", line, cls=f"row {cls}")
 
 
 def _seed(row: Row, point: TradeoffPoint, cls: str, x: float, y: float, size: float) -> Markup:
@@ -173,7 +179,7 @@ def _labels(
             )
         drawn.append(text(name, cls="label", x=float(x), y=float(y) + (-2 if note else 5), text_anchor="middle"))
         if note:
-            drawn.append(text(note, cls="note", x=float(x), y=float(y) + 12, text_anchor="middle"))
+            drawn.append(text(note, cls="saved", x=float(x), y=float(y) + 12, text_anchor="middle"))
         drawn[-1 - bool(note)] = element("g", drawn[-1 - bool(note)], cls=f"row {cls}")
     return element("g", *drawn, aria_hidden="true")
 

@@ -34,13 +34,13 @@ def us_per_action(points: Points) -> float | None:
 
 def learning_times(points: Points, reference: Row) -> float | None:
     """Return the FLOPs of learning beside those of the reference, a ratio."""
-    own, whole = _mean(points, "train_learn_flops"), _mean(reference.points, "train_learn_flops")
+    own, whole = mean_of(points, "train_learn_flops"), mean_of(reference.points, "train_learn_flops")
     return None if own is None or not whole else own / whole
 
 
 def training_flops(points: Points) -> float | None:
     """Return the mean over seeds of all FLOPs of training, acting and learning."""
-    acting, learning = _mean(points, "train_act_flops"), _mean(points, "train_learn_flops")
+    acting, learning = mean_of(points, "train_act_flops"), mean_of(points, "train_learn_flops")
     return None if acting is None or learning is None else acting + learning
 
 
@@ -59,6 +59,7 @@ def break_even(points: Points, reference: Row) -> float | None:
     return max(own - whole, 0.0) / saved
 
 
-def _mean(points: Points, key: str) -> float | None:
+def mean_of(points: Points, key: str) -> float | None:
+    """Return the mean over seeds of a number in the extras; ``None`` where a seed has none."""
     values = [point.extras.get(key) for point in points]
     return None if None in values else fmean(values)

@@ -38,6 +38,7 @@ class Row:
         interval_over: what ``low`` and ``high`` are over: ``"seeds"``, or with one seed ``"nothing"``.
         flops_per_step: mean over seeds.
         saved: share of the reference's FLOPs that this row saves; below 0 when it spends more. 0 for the reference.
+        reference_flops: the reference's FLOPs per step.
         share_large: mean share of steps on the dearest sub-policy, where it was recorded.
         weight: λ, where there is one.
         baseline: whether it is there to be compared with.
@@ -63,6 +64,7 @@ class Row:
     interval_over: str
     flops_per_step: float
     saved: float
+    reference_flops: float
     share_large: float | None
     weight: float | None
     baseline: bool
@@ -79,11 +81,6 @@ class Row:
     def split(self) -> bool:
         """Whether its seeds fall into two groups, so that no policy lies near its mean."""
         return bool(self.return_groups or self.flops_groups)
-
-    def mean_of(self, key: str) -> float | None:
-        """Return the mean over seeds of a number in the extras; ``None`` unless every seed has it."""
-        values = [point.extras.get(key) for point in self.points]
-        return None if any(value is None for value in values) else _mean(values)
 
 
 @dataclass(frozen=True)
@@ -162,6 +159,7 @@ def _row(key: Key, own: _Means, reference: _Means, is_reference: bool, random: f
         interval_over="nothing" if spread.kind == "nothing" else "seeds",
         flops_per_step=own.flops,
         saved=1 - own.flops / reference.flops,
+        reference_flops=reference.flops,
         share_large=_mean(shares) if shares else None,
         weight=first.get("weight"),
         baseline=own.baseline,

@@ -73,7 +73,7 @@ COST_HEADINGS = (
 
 def cost_line(row: Row, reference: Row) -> Line:
     """Return the cells of ``row``, in the order of ``COST_HEADINGS``."""
-    gate = row.mean_of("gate_information")
+    gate = costs.mean_of(row.points, "gate_information")
     paid = _by_group(row, row.flops_groups, lambda points: costs.break_even(points, reference), break_even_text)
     return (
         _number(costs.us_per_action(row.points), number),

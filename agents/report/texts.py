@@ -45,8 +45,7 @@ def saved_by_seed(row: Row) -> list[float]:
 
 
 def _saved(row: Row, points: Sequence[TradeoffPoint]) -> float:
-    reference = row.flops_per_step / (1 - row.saved)
-    return 1 - fmean(point.flops_per_step for point in points) / reference
+    return 1 - fmean(point.flops_per_step for point in points) / row.reference_flops
 
 
 def mean_return(points: Sequence[TradeoffPoint]) -> float:

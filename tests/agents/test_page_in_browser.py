@@ -9,7 +9,7 @@ import pytest
 
 from agents.report.report import write_report
 from agents.report.tradeoff import Comparison
-from tests.agents.browser import NAMES, Browser, browser, find_browser
+from benchmarks.browser import NAMES, Browser, browser, find_browser
 from tests.agents.pages import seeds
 
 PROGRAM = find_browser()
@@ -95,7 +95,7 @@ CONTRAST = """(selector) => {
 def test_every_kind_of_text_has_the_contrast_of_wcag_aa(scheme: str, tab: Browser, page: Path) -> None:
     tab.open(page, 1280, scheme)
     kinds = (".finding", ".findings li", "p.note", "td", "tr.failed td", "thead button", ".what", ".badge.failed")
-    kinds += (".badge.front", ".badge.groups", ".index", ".legend span", "dt", "dd", ".chart .tick", ".chart .note")
+    kinds += (".badge.front", ".badge.groups", ".index", ".legend span", "dt", "dd", ".chart .tick", ".chart .saved")
     low = {kind: tab.evaluate(f"({CONTRAST})({json.dumps(kind)})") for kind in kinds}
     assert {kind: ratio for kind, ratio in low.items() if ratio < 4.5} == {}
     dark = tab.evaluate("getComputedStyle(document.body).backgroundColor")

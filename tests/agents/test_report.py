@@ -1,4 +1,5 @@
 import base64
+import configparser
 import hashlib
 import io
 import re
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from agents.report import page as page_module
 from agents.report.pictures import METHOD_COLOURS, method_colours, plot_curves, plot_tradeoff
-from agents.report.report import Report, finding, terminal_table, write_report
+from agents.report.report import Report, finding, render_page, terminal_table, write_report
 from agents.report.tradeoff import Comparison, Row, TradeoffPoint, summarise
 from budget_wrappers.errors import ConfigError
 from tests.agents.pages import Page
@@ -75,6 +77,40 @@ def test_every_number_of_seeds_can_be_drawn(seeds: int, tmp_path: Path) -> None:
 
 def test_one_policy_alone_can_be_drawn(tmp_path: Path) -> None:
     assert plot_tradeoff(summarise([TradeoffPoint("m", "m", 0, -3.0, 10.0)]), tmp_path / "t.png", "Car").is_file()
+
+
+def test_rows_without_a_mean_alone_can_be_drawn(tmp_path: Path) -> None:
+    # Random 0 and the reference 50: half of that is 25, and each row's seeds are 100 apart.
+    points = [
+        TradeoffPoint(name, name, seed, 100.0 * seed, cost)
+        for name, cost in (("m", 5.0), ("n", 9.0))
+        for seed in (0, 1)
+    ]
+    Comparison("Car", points, settings={"random_return": 0.0}).write(tmp_path)
+    made = write_report([tmp_path])
+    assert all(row.split and not row.efficient for row in made.rows)
+    assert made.picture.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, 1e99, 1e-99])
+@pytest.mark.parametrize("flops", [1e-9, 1.0, 1e99])
+def test_a_page_of_one_run_of_any_size_can_be_drawn(value: float, flops: float) -> None:
+    alone = Comparison("Car", [TradeoffPoint("m", "m", 0, value, flops, curve=[(0, value)])])
+    assert "nan" not in render_page(alone, summarise(alone.points), None, None, None).split("<main>")[1]
+
+
+def test_a_page_of_many_rows_can_be_drawn() -> None:
+    points = [TradeoffPoint("m", f"m{i}", 0, float(i % 7), 10.0**i) for i in range(40)]
+    page = Page(render_page(Comparison("Car", points), summarise(points), None, None, None))
+    assert [len(table.lines) for table in page.tables] == [40, 40, 40]
+
+
+def test_the_wheel_holds_the_page_s_style_and_script() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(Path(__file__).resolve().parents[2] / "setup.cfg", encoding="utf-8")
+    patterns = setup["options.package_data"]["agents.report"].split(", ")
+    folder = Path(page_module.__file__).parent
+    assert {path.name for pattern in patterns for path in folder.glob(pattern)} == {"page.css", "page.js"}
 
 
 def test_no_curves_no_picture(tmp_path: Path) -> None:

@@ -26,6 +26,10 @@ def find_browser() -> str | None:
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
+class BrowserError(RuntimeError):
+    """The browser failed, ended or was silent."""
+
+
 class Browser:
     """One tab of a running browser.
 
@@ -54,16 +58,18 @@ class Browser:
         while True:
             answer = self._read()
             if answer.get("id") == self._number:
-                assert "error" not in answer, (method, answer["error"])
+                if "error" in answer:
+                    raise BrowserError(f"{method} failed ({answer['error']}): expected a result; see its parameters")
                 return answer["result"]
 
     def _read(self) -> dict[str, Any]:
         deadline = time.monotonic() + LONGEST
         while b"\0" not in self._rest:
             ready, _, _ = select.select([self.back], [], [], max(deadline - time.monotonic(), 0))
-            assert ready, f"the browser has not answered for {LONGEST:.0f} s"
-            read = os.read(self.back, 1 << 16)
-            assert read, "the browser has ended"
+            read = os.read(self.back, 1 << 16) if ready else b""
+            if not read:
+                happened = "has ended" if ready else f"has not answered for {LONGEST:.0f} s"
+                raise BrowserError(f"the browser {happened}: expected an answer; start it by hand to see why")
             self._rest += read
         text, self._rest = self._rest.split(b"\0", 1)
         message = json.loads(text)
@@ -83,9 +89,9 @@ class Browser:
             address = parameters["request"]["url"]
             self.requests += [address] if not address.startswith("data:") else []
 
-    def open(self, page: Path, width: int, scheme: str) -> None:
-        """Load ``page`` at a width of the window, in ``light`` or ``dark``."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+    def open(self, page: Path, width: int, scheme: str, height: int = 900) -> None:
+        """Load ``page`` in a window of a size, in ``light`` or ``dark``."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self._loaded = False
         self.call("Page.navigate", url=page.resolve().as_uri())
@@ -95,7 +101,8 @@ class Browser:
     def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in answer, answer
+        if "exceptionDetails" in answer:
+            raise BrowserError(f"{expression} raised {answer['exceptionDetails']}: expected a value")
         return answer["result"].get("value")
 
     def click(self, selector: str) -> None:
@@ -141,7 +148,7 @@ def browser(program: str, profile: Path) -> Iterator[Browser]:
     (its_in, out), (back, its_out) = os.pipe(), os.pipe()
     options = [
         *("--headless", "--remote-debugging-pipe", f"--user-data-dir={profile}", "--no-first-run", "--disable-gpu"),
-        # As root, as in containers, its sandbox does not start; the page is this test's own.
+        # As root, as in containers, its sandbox does not start; the pages are our own.
         *("--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars", "about:blank"),
     ]
     # A browser listens to descriptor 3 and answers on descriptor 4.
