@@ -126,9 +126,9 @@ def _rank(row: Row) -> tuple[float, float]:
 
 
 def _earns(row: Row, reference: Row) -> str:
+    own = f"earns {number(reference.mean_return)}" if not reference.split else f"has {groups_words(reference)}"
     return (
-        f"{row_label(row)} earns {number(row.mean_return)} with {saving(row)} than {row_label(reference)}, which earns "
-        f"{number(reference.mean_return)}"
+        f"{row_label(row)} earns {number(row.mean_return)} with {saving(row)} than {row_label(reference)}, which {own}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from agents.report.report import write_report
 from agents.report.tradeoff import Comparison
-from benchmarks.browser import NAMES, Browser, browser, find_browser
+from benchmarks.browser import NAMES, Browser, BrowserError, browser, find_browser
 from tests.agents.pages import seeds
 
 PROGRAM = find_browser()
@@ -45,7 +46,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     assert PROGRAM is not None
-    with browser(PROGRAM, tmp_path_factory.mktemp("profile")) as one:
+    with ExitStack() as stack:
+        try:
+            one = stack.enter_context(browser(PROGRAM, tmp_path_factory.mktemp("profile")))
+        except (BrowserError, OSError) as error:
+            # Some systems have a program of this name that installs a browser when it is run.
+            pytest.skip(f"{PROGRAM} does not start as a browser: {error}")
         yield one
 
 

@@ -88,6 +88,17 @@ def test_two_groups_of_seeds_have_no_mean_in_sentence_table_or_chart(what: str, 
     assert not any("mean of" in tip for tip in tips)
 
 
+def test_a_reference_of_two_groups_is_said_by_its_groups(tmp_path: Path) -> None:
+    # Its mean −670 is 530 above random actions; its seeds are 1,040 apart.
+    large = seeds("large", 1000.0, [-150.0, -1190.0], baseline=True)
+    page = page_of([*large, *seeds("ours", 500.0, [-200.0, -202.0])], tmp_path, random_return=-1200.0)
+    earned = (
+        "ours earns −201.0 with 50 % less compute than large, which has two groups of seeds: 1 at −150.0, 1 at −1,190"
+    )
+    assert page.findings[0].startswith(earned)
+    assert "−670" not in "".join(page.text)
+
+
 def test_a_row_that_has_not_learnt_is_marked_and_never_named_best(tmp_path: Path) -> None:
     # Random 20, the reference 222: a row has to earn 20 + 20.2 = 40.2.
     points = [*LARGE, *seeds("idle", 100.0, [40.0, 40.2]), *seeds("ours", 500.0, [40.4, 40.4])]
