@@ -19,7 +19,7 @@ PLAIN = (
     "(n³/3 for a Cholesky factor)",
     "for which that counter reports 0",
     "counts 0 and is named",
-    "Five seeds or more get a 95 % bootstrap interval",
+    "Five seeds or more get a 95 % interval",
     'latency at batch 1, "fits at 50 Hz or not"',
 )
 """What is no measurement."""

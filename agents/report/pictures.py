@@ -41,8 +41,9 @@ LOG_FROM = 6.0
 def plot_tradeoff(rows: Sequence[Row], path: Path, title: str, convention: str = "matmul") -> Path:
     """Draw return against acting FLOPs per control step, and return ``path``.
 
-    Means with their intervals, single seeds faintly, the Pareto front as a staircase (the best return to be had for at
-    most that compute), baselines as squares, the reference's return as a dotted line.
+    Means with their intervals, single seeds faintly; rows whose seeds fall into two groups as their seeds, without a
+    mean; the Pareto front as a staircase (the best return to be had for at most that compute), baselines as squares,
+    the reference's return as a dotted line.
 
     Args:
         rows: of ``summarise``.
@@ -58,7 +59,8 @@ def plot_tradeoff(rows: Sequence[Row], path: Path, title: str, convention: str =
         _draw_row(axes, row, method_colours(rows)[row.method, row.baseline])
     axes.set_ylim(axes.get_ylim())
     front = _front(rows, axes.get_xlim()[1])
-    axes.plot(*front.T, color=FRONT_COLOUR, linewidth=1.8, zorder=1)
+    if len(front):
+        axes.plot(*front.T, color=FRONT_COLOUR, linewidth=1.8, zorder=1)
     reference = next(row for row in rows if row.reference)
     axes.axhline(reference.mean_return, color=FAINT_INK, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
     _draw_labels(figure, axes, rows, front)
@@ -67,7 +69,10 @@ def plot_tradeoff(rows: Sequence[Row], path: Path, title: str, convention: str =
 
 @matplotlib.rc_context(PLAIN_TEXT)
 def plot_curves(rows: Sequence[Row], path: Path, title: str) -> Path | None:
-    """Draw evaluation returns while training, mean and range over seeds, and return ``path``; None without curves."""
+    """Draw evaluation returns while training, and return ``path``; None without curves.
+
+    Rows are means and ranges over seeds; those whose returns fall into two groups are a thin line for each seed.
+    """
     drawn = [row for row in rows if all(point.curve for point in row.points)]
     if not drawn:
         return None
@@ -75,9 +80,15 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> Path | None:
     figure, axes = _figure(title, "mean over seeds; band: lowest to highest seed" if several else "one seed")
     ends = []
     for row, colour in zip(drawn, _shades(drawn), strict=True):
+        style = {"color": colour, "linestyle": "--" if row.baseline else "-"}
+        if row.return_groups:
+            for point in row.points:
+                axes.plot(*np.array(sorted(point.curve)).T, **style, linewidth=1.0, alpha=0.85, zorder=3)
+            ends.append(max(row.return_groups[0][0].curve))
+            continue
         steps, values = common_grid([point.curve for point in row.points])
         average = values.mean(axis=0)
-        axes.plot(steps, average, color=colour, linestyle="--" if row.baseline else "-", linewidth=2.2, zorder=3)
+        axes.plot(steps, average, **style, linewidth=2.2, zorder=3)
         axes.fill_between(steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.13, linewidth=0)
         ends.append((steps[-1], average[-1]))
     axes.set_xlabel("environment steps")
@@ -130,9 +141,19 @@ def _flops_axis(axes: Axes, rows: Sequence[Row], convention: str) -> None:
     axes.set_xlabel(f"acting FLOPs per control step ({convention} convention{', log scale' if logarithmic else ''})")
 
 
+def label_anchor(row: Row) -> tuple[float, float]:
+    """Return where the name of ``row`` stands: at its mean, or where its seeds do not agree at the cheapest of them."""
+    if not row.split:
+        return row.flops_per_step, row.mean_return
+    cheapest = min(row.points, key=lambda point: point.flops_per_step)
+    return cheapest.flops_per_step, cheapest.mean_return
+
+
 def _front(rows: Sequence[Row], right: float) -> NDArray[np.float64]:
     """Return the corners of the Pareto staircase, ``(N, 2)``: each return holds until the next efficient row."""
     efficient = sorted((row.flops_per_step, row.mean_return) for row in rows if row.efficient)
+    if not efficient:
+        return np.empty((0, 2))
     corners = [efficient[0]]
     for flops, value in efficient[1:]:
         corners += [(flops, corners[-1][1]), (flops, value)]
@@ -141,18 +162,23 @@ def _front(rows: Sequence[Row], right: float) -> NDArray[np.float64]:
 
 def _draw_row(axes: Axes, row: Row, colour: str) -> None:
     marker = "s" if row.baseline else "o"
+    seeds = np.array([(point.flops_per_step, point.mean_return) for point in row.points])
+    face, edge = ("white", colour) if row.baseline else (colour, "white")
+    if row.split:
+        ordered = seeds[np.argsort(seeds[:, 0])]
+        axes.plot(*ordered.T, color=colour, alpha=0.6, linewidth=1.0, linestyle=(0, (4, 4)), zorder=2)
+        axes.scatter(*seeds.T, s=70, marker=marker, facecolor=face, edgecolor=edge, linewidths=1.6, zorder=4)
+        return
     if len(row.points) > 1:
-        seeds = np.array([(point.flops_per_step, point.mean_return) for point in row.points])
         axes.scatter(*seeds.T, s=26, color=colour, alpha=0.28, marker=marker, linewidths=0, zorder=2)
     if row.interval_over != "nothing":
         axes.plot([row.flops_per_step] * 2, [row.low, row.high], color=colour, linewidth=2.2, zorder=3)
-    face, edge = ("white", colour) if row.baseline else (colour, "white")
     size, width = (80, 2.2) if row.baseline else (105, 1.2)
     where = (row.flops_per_step, row.mean_return)
     axes.scatter(*where, s=size, marker=marker, facecolor=face, edgecolor=edge, linewidths=width, zorder=4)
 
 
-def _label_box(axes: Axes, where: NDArray[np.float64], name: str, caption: str, colour: str) -> AnnotationBbox:
+def _label_box(axes: Axes, where: Sequence[float], name: str, caption: str, colour: str) -> AnnotationBbox:
     """Return a label of one bold line and one plain line, centred on ``where`` until it is placed."""
     bold, plain = {"color": colour, "fontsize": 10, "fontweight": "bold"}, {"color": FAINT_INK, "fontsize": 9}
     styles = ((name, bold), (caption, plain))
@@ -176,11 +202,13 @@ def _draw_labels(figure: Figure, axes: Axes, rows: Sequence[Row], front: NDArray
     """Write each row's name and caption beside its mean, and the front's along it, where nothing else is."""
     colours = method_colours(rows)
     # The front's name goes first: it means something only right at the line.
-    boxes = [_label_box(axes, _middle_of_longest_step(axes, front), "", "Pareto front", FRONT_COLOUR)]
+    boxes = []
+    if len(front):
+        boxes.append(_label_box(axes, _middle_of_longest_step(axes, front), "", "Pareto front", FRONT_COLOUR))
     for row in rows:
         share = f"large on {100 * row.share_large:.0f} %" if row.share_large is not None and not row.baseline else ""
-        caption = ", ".join(part for part in (saving(row), share) if part)
-        where = np.array([row.flops_per_step, row.mean_return])
+        caption = "two groups of seeds" if row.split else ", ".join(part for part in (saving(row), share) if part)
+        where = label_anchor(row)
         boxes.append(_label_box(axes, where, row_label(row), caption, colours[row.method, row.baseline]))
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
@@ -203,11 +231,13 @@ def _middle_of_longest_step(axes: Axes, front: NDArray[np.float64]) -> NDArray[n
 
 def _obstacles(axes: Axes, rows: Sequence[Row], front: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return pixels that labels should leave free: means (three times as dear), seeds, intervals, the front."""
-    means = [(row.flops_per_step, row.mean_return) for row in rows] * 3
+    means = [label_anchor(row) for row in rows] * 3
     seeds = [(point.flops_per_step, point.mean_return) for row in rows for point in row.points]
-    bars = [(row.flops_per_step, y) for row in rows for y in np.linspace(row.low, row.high, 9)]
-    corners = axes.transData.transform(front)
-    along = [np.linspace(a, b, 24) for a, b in pairwise(corners)]
+    bars = [(row.flops_per_step, y) for row in rows if not row.split for y in np.linspace(row.low, row.high, 9)]
+    corners = axes.transData.transform(front) if len(front) else front
+    lines = [sorted((one.flops_per_step, one.mean_return) for one in row.points) for row in rows if row.split]
+    lines = [corners, *(axes.transData.transform(np.array(line)) for line in lines)]
+    along = [np.linspace(a, b, 24) for line in lines for a, b in pairwise(line)]
     return np.concatenate([axes.transData.transform(np.array(means + seeds + bars)), *along])
 
 

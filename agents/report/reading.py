@@ -8,6 +8,15 @@ from budget_wrappers import files
 
 CONVENTIONS = ("matmul", "all")
 
+NUMBERS = (
+    *("weight", "share_large", "budget", "us_per_action", "train_act_flops", "train_learn_flops", "duration_s"),
+    "gate_information",
+)
+"""Numbers among a point's extras."""
+
+TEXTS = ("control", "of", "what", "run", "date", "machine", "film")
+"""Texts among a point's extras."""
+
 LARGEST = 1e100
 """Of a number in a comparison: sums and squares of such numbers are finite."""
 
@@ -62,9 +71,27 @@ def checked_point(point: Any) -> dict[str, Any]:
         _require(sound, "a point of the curve", pair, "two numbers")
     _require(isinstance(extras, dict), "extras", extras, "an object")
     _require(isinstance(extras.get("baseline", False), bool), "baseline", extras.get("baseline"), "true or false")
-    for key in ("weight", "share_large", "budget"):
+    for key in NUMBERS:
         _require(extras.get(key) is None or is_number(extras[key]), key, extras.get(key), "a finite number")
+    for key in TEXTS:
+        _require(isinstance(extras.get(key), str | None), key, extras.get(key), "a text")
+    shares, timeline = extras.get("shares"), extras.get("timeline")
+    sound = shares is None or (isinstance(shares, dict) and all(map(is_number, shares.values())))
+    _require(sound, "shares", shares, "numbers by name")
+    _require(
+        timeline is None or _is_timeline(timeline), "timeline", timeline, "names, and a choice and a reward a step"
+    )
     return point
+
+
+def _is_timeline(timeline: Any) -> bool:
+    if not isinstance(timeline, dict):
+        return False
+    choices, names, rewards = (timeline.get(key) for key in ("choices", "names", "rewards"))
+    if not all(isinstance(one, list) for one in (choices, names, rewards)):
+        return False
+    texts = all(isinstance(name, str) for name in (*choices, *names))
+    return texts and all(map(is_number, rewards)) and len(choices) == len(rewards)
 
 
 def is_number(value: Any) -> bool:

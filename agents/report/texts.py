@@ -1,6 +1,10 @@
 """Numbers and rows as words, the same in tables, pictures and sentences."""
 
-from agents.report.tradeoff import Row
+from collections.abc import Sequence
+from statistics import fmean
+
+from agents.report.point import TradeoffPoint
+from agents.report.rows import Groups, Row
 
 
 def number(value: float) -> str:
@@ -32,19 +36,29 @@ def row_label(row: Row) -> str:
 
 
 APART = 0.1
-"""Shares of the reference's FLOPs between a row's seeds from which on their mean describes none of them."""
+"""Shares of the reference's FLOPs between a row's seeds from which on their mean is given beside their range."""
 
 
 def saved_by_seed(row: Row) -> list[float]:
     """Return the share of the reference's FLOPs that each seed of ``row`` saves, ascending."""
-    reference = row.flops_per_step / (1 - row.saved)
-    return sorted(1 - point.flops_per_step / reference for point in row.points)
+    return sorted(_saved(row, [point]) for point in row.points)
+
+
+def _saved(row: Row, points: Sequence[TradeoffPoint]) -> float:
+    return 1 - fmean(point.flops_per_step for point in points) / row.reference_flops
+
+
+def mean_return(points: Sequence[TradeoffPoint]) -> float:
+    """Return the mean over ``points``."""
+    return fmean(point.mean_return for point in points)
 
 
 def saving(row: Row) -> str:
-    """Return what ``row`` saves in words, its seeds' range where they lie far apart; empty for the reference."""
+    """Return what ``row`` saves in words, by group or as a range where seeds lie apart; empty for the reference."""
     if row.reference:
         return ""
+    if row.flops_groups:
+        return " and ".join(f"{_less(_saved(row, group))} ({seeds(group)})" for group in row.flops_groups) + " compute"
     least, most = saved_by_seed(row)[0], saved_by_seed(row)[-1]
     if most - least > APART:
         return f"{_less(least)} to {_less(most)} compute (by seed)"
@@ -55,10 +69,63 @@ def _less(saved: float) -> str:
     return f"{abs(100 * saved):.0f} % {'less' if saved >= 0 else 'more'}"
 
 
+def seeds(points: Sequence[TradeoffPoint]) -> str:
+    """Return how many seeds there are, in words."""
+    return "1 seed" if len(points) == 1 else f"{len(points)} seeds"
+
+
+def groups_words(row: Row) -> str:
+    """Return in words that the seeds of ``row`` fall into two groups, and which; empty where they agree."""
+    parts = []
+    if row.return_groups:
+        parts.append(_listed(row.return_groups, [number(mean_return(group)) for group in row.return_groups]))
+    if row.flops_groups:
+        flops = [fmean(point.flops_per_step for point in group) for group in row.flops_groups]
+        saved = [_less(_saved(row, group)) for group in row.flops_groups]
+        texts = [f"{compact(cost)} FLOPs ({less})" for cost, less in zip(flops, saved, strict=True)]
+        parts.append(_listed(row.flops_groups, texts))
+    return f"two groups of seeds: {'; '.join(parts)}" if parts else ""
+
+
+def _listed(groups: Groups, texts: Sequence[str]) -> str:
+    return ", ".join(f"{len(group)} at {text}" for group, text in zip(groups, texts, strict=True))
+
+
+def by_group(groups: Groups, texts: Sequence[str]) -> str:
+    """Return a line for each of two groups, with its number of seeds, short enough for a cell."""
+    return "\n".join(f"{len(group)} × {text}" for group, text in zip(groups, texts, strict=True))
+
+
+def return_cell(row: Row) -> str:
+    """Return the mean return for a table, or what each group of seeds returns."""
+    if row.return_groups:
+        return by_group(row.return_groups, [number(mean_return(group)) for group in row.return_groups])
+    return number(row.mean_return)
+
+
+def flops_cell(row: Row) -> str:
+    """Return the FLOPs per step for a table, or those of each group of seeds."""
+    if row.flops_groups:
+        means = [fmean(point.flops_per_step for point in group) for group in row.flops_groups]
+        return by_group(row.flops_groups, [f"{flops:,.0f}" for flops in means])
+    return f"{row.flops_per_step:,.0f}"
+
+
 def saved_cell(row: Row) -> str:
-    """Return what ``row`` saves for a table, with its seeds' range where they lie far apart."""
+    """Return what ``row`` saves for a table, by group or with its seeds' range where they lie apart."""
     if row.reference:
         return "reference"
+    if row.flops_groups:
+        return by_group(row.flops_groups, [percent(_saved(row, group), 0) for group in row.flops_groups])
     low, high = saved_by_seed(row)[0], saved_by_seed(row)[-1]
-    beside = f" ({100 * low:.0f} … {100 * high:.0f} %)" if high - low > APART else ""
-    return f"{100 * row.saved:.1f} %{beside}".replace("-", "−")
+    beside = f" ({percent(low, 0).removesuffix(' %')} … {percent(high, 0)})" if high - low > APART else ""
+    return percent(row.saved) + beside
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share in per cent.
+
+    >>> percent(0.8125), percent(-0.05, 0)
+    ('81.2 %', '−5 %')
+    """
+    return f"{100 * share:.{digits}f} %".replace("-", "−")

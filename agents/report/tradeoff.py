@@ -1,15 +1,16 @@
-"""What a comparison measured: a point for each method and seed, a row for each method, the file that keeps them."""
+"""What a comparison measured: a point for each method and seed, and the file that keeps them."""
 
-import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 from agents.report.differences import facts_of, labels_apart
+from agents.report.point import TradeoffPoint
 from agents.report.reading import checked_record
-from agents.report.spread import spread_note, spread_of
+from agents.report.rows import Row, interval_note, summarise
 from budget_wrappers.core import Convention
 from budget_wrappers.errors import CheckpointError, ConfigError, NonFiniteError
 from budget_wrappers.files import inside, is_text, read_text, sealed, unsealed, write_text
@@ -17,69 +18,8 @@ from budget_wrappers.files import inside, is_text, read_text, sealed, unsealed, 
 FILE_NAME, RUN_CONFIG = "tradeoff.json", "config.json"
 FORMAT = 1
 
-
-@dataclass(frozen=True)
-class TradeoffPoint:
-    """One trained policy: what it earned, and what acting cost.
-
-    Attributes:
-        method: what was trained; points of one method share a colour.
-        label: what the row is called. Points of equal method and label are seeds of one row.
-        seed: of the training.
-        mean_return: mean undiscounted return of the evaluation episodes.
-        flops_per_step: acting FLOPs per control step, everything that runs to choose an action included.
-        episodes: evaluation episodes, each with ``return``, ``flops`` and ``length`` (control steps).
-        curve: ``(environment steps, evaluation return)`` while training.
-        extras: further facts. Read here: ``baseline`` (bool), ``weight`` (λ, the price of compute) and ``share_large``
-            (share of control steps that the dearest sub-policy acted on).
-    """
-
-    method: str
-    label: str
-    seed: int
-    mean_return: float
-    flops_per_step: float
-    episodes: Sequence[Mapping[str, float]] = ()
-    curve: Sequence[tuple[float, float]] = ()
-    extras: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "episodes", tuple(dict(episode) for episode in self.episodes))
-        object.__setattr__(self, "curve", tuple((float(step), float(value)) for step, value in self.curve))
-        object.__setattr__(self, "extras", dict(self.extras))
-        returns = [self.mean_return, *(episode["return"] for episode in self.episodes), *(y for _, y in self.curve)]
-        if not all(math.isfinite(value) for value in returns):
-            raise NonFiniteError(
-                f"{self.label!r}, seed {self.seed}: a return is NaN or infinite; expected finite returns: "
-                "look at this run's metrics for the step where it diverged"
-            )
-        if not math.isfinite(self.flops_per_step) or self.flops_per_step <= 0:
-            raise ConfigError(
-                f"{self.label!r}, seed {self.seed}: flops_per_step={self.flops_per_step!r}; expected a finite number "
-                "above 0: nothing that acts is free, so watch the module that acts"
-            )
-
-    @classmethod
-    def from_episodes(
-        cls,
-        method: str,
-        label: str,
-        seed: int,
-        episodes: Sequence[Mapping[str, float]],
-        curve: Sequence[tuple[float, float]] = (),
-        extras: Mapping[str, Any] | None = None,
-    ) -> Self:
-        """Return the point of ``episodes``: the mean of their returns, and all their FLOPs over all their steps.
-
-        Raises:
-            ConfigError: for no episodes, or episodes of no steps.
-        """
-        steps = sum(episode["length"] for episode in episodes)
-        if steps <= 0:
-            raise ConfigError(f"{label!r}, seed {seed}: {len(episodes)} episodes of {steps} steps; expected at least 1")
-        mean_return = sum(episode["return"] for episode in episodes) / len(episodes)
-        flops = sum(episode["flops"] for episode in episodes) / steps
-        return cls(method, label, seed, mean_return, flops, episodes, curve, extras or {})
+# Points and rows have modules of their own and are found here, too, as a comparison is worked with by all three.
+__all__ = ["FILE_NAME", "FORMAT", "Comparison", "Row", "TradeoffPoint", "interval_note", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +32,8 @@ class Comparison:
         convention: what the FLOPs count.
         command: the command line that made it.
         versions: package -> version; mujoco's too, as returns depend on it.
-        settings: the resolved configuration, and anything else worth keeping (JSON-able).
+        settings: the resolved configuration, and anything else worth keeping (JSON-able). ``random_return`` is the
+            mean return of random actions, from which learning is measured.
     """
 
     env_id: str
@@ -187,136 +128,47 @@ class Comparison:
             first.convention,
             "\n".join(dict.fromkeys(one.command for one in comparisons if one.command)),
             versions,
-            first.settings if len(comparisons) == 1 else {},
+            first.settings if len(comparisons) == 1 else _shared_settings(comparisons),
         )
+
+
+def _shared_settings(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """Return what several comparisons say about their environment: the mean of what random actions returned in it."""
+    found = [one.settings["random_return"] for one in comparisons if one.settings.get("random_return") is not None]
+    return {"random_return": statistics.fmean(found)} if found else {}
 
 
 def _told_apart(comparisons: Sequence[Comparison], labels: Sequence[str]) -> list[TradeoffPoint]:
     """Return the points of all ``comparisons`` under labels that differ wherever settings do."""
-    points, facts = [], []
-    for one, label in zip(comparisons, labels or [""] * len(comparisons), strict=True):
+    points, facts, owners = [], [], []
+    for number, (one, label) in enumerate(zip(comparisons, labels or [""] * len(comparisons), strict=True)):
         names = {point.label for point in one.points}
         own = facts_of(one.settings)
         for point in one.points:
             named = point.label if not label else label if len(names) == 1 else f"{label}: {point.label}"
             points.append(replace(point, label=named))
             facts.append(own)
+            owners.append((number, point.label))
     texts = labels_apart([(point.method, point.label) for point in points], facts)
-    return [replace(point, label=text) for point, text in zip(points, texts, strict=True)]
+    return _renamed(points, texts, owners)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One method over its seeds.
-
-    Attributes:
-        method: as in its points.
-        label: as in its points.
-        points: its points, by seed.
-        mean_return: mean over seeds.
-        low: lower end of the 95 % bootstrap interval of that mean from five seeds on, else the lowest seed's return.
-        high: upper end, or the highest seed's return.
-        interval_over: what ``low`` and ``high`` are over: ``"seeds"``, or with one seed ``"nothing"``.
-        flops_per_step: mean over seeds.
-        saved: share of the reference's FLOPs that this row saves; below 0 when it spends more. 0 for the reference.
-        share_large: mean share of steps on the dearest sub-policy, where it was recorded.
-        weight: λ, where there is one.
-        baseline: whether it is there to be compared with.
-        reference: whether savings are measured against it: the dearest baseline, or without any the dearest row.
-        efficient: whether no other row earns as much for less: it is on the Pareto front.
-    """
-
-    method: str
-    label: str
-    points: tuple[TradeoffPoint, ...]
-    mean_return: float
-    low: float
-    high: float
-    interval_over: str
-    flops_per_step: float
-    saved: float
-    share_large: float | None
-    weight: float | None
-    baseline: bool
-    reference: bool
-    efficient: bool
-
-
-def summarise(points: Iterable[TradeoffPoint], seed: int = 0) -> list[Row]:
-    """Return one row a (method, label), cheapest first.
+def _renamed(
+    points: Sequence[TradeoffPoint], labels: Sequence[str], owners: Sequence[tuple[int, str]]
+) -> list[TradeoffPoint]:
+    """Return ``points`` under new labels, with controls following the label of their method's row.
 
     Args:
-        points: of one environment.
-        seed: of the bootstrap.
-
-    Raises:
-        ConfigError: for no points, or one seed twice in a row.
+        points: of all comparisons.
+        labels: new, one for each.
+        owners: number of the comparison of each, and its label there.
     """
-    groups: dict[tuple[str, str], list[TradeoffPoint]] = {}
-    for point in _priced_apart(list(points)):
-        groups.setdefault((point.method, point.label), []).append(point)
-    if not groups:
-        raise ConfigError("points is empty; expected at least one method: train one before you report")
-    flops = {key: _mean(point.flops_per_step for point in group) for key, group in groups.items()}
-    returns = {key: _mean(point.mean_return for point in group) for key, group in groups.items()}
-    baselines = {key for key, group in groups.items() if any(point.extras.get("baseline") for point in group)}
-    reference = max(baselines or groups, key=flops.__getitem__)
-    rows = []
-    for key in sorted(groups, key=lambda key: (flops[key], key)):
-        group = sorted(groups[key], key=lambda point: point.seed)
-        seeds = [point.seed for point in group]
-        if len(set(seeds)) < len(seeds):
-            raise ConfigError(
-                f"{key[1]!r} has seeds {seeds}; expected each once, as these runs have equal settings: leave the "
-                "repeated run out, or give each folder a name (`budget report FOLDER FOLDER --label NAME NAME`)"
-            )
-        spread = spread_of([point.mean_return for point in group], seed=seed)
-        shares = [point.extras["share_large"] for point in group if point.extras.get("share_large") is not None]
-        rows.append(
-            Row(
-                *key,
-                points=tuple(group),
-                mean_return=returns[key],
-                low=spread.low,
-                high=spread.high,
-                interval_over="nothing" if spread.kind == "nothing" else "seeds",
-                flops_per_step=flops[key],
-                saved=1 - flops[key] / flops[reference],
-                share_large=_mean(shares) if shares else None,
-                weight=group[0].extras.get("weight"),
-                baseline=key in baselines,
-                reference=key == reference,
-                efficient=not any(
-                    flops[other] <= flops[key]
-                    and returns[other] >= returns[key]
-                    and (flops[other], returns[other]) != (flops[key], returns[key])
-                    for other in groups
-                ),
-            )
-        )
-    return rows
-
-
-def _mean(values: Iterable[float]) -> float:
-    numbers = list(values)
-    return math.fsum(numbers) / len(numbers)
-
-
-def _priced_apart(points: Sequence[TradeoffPoint]) -> list[TradeoffPoint]:
-    """Return ``points``, those of one method and label and several prices or budgets under labels that say which."""
-    named = []
-    for point in points:
-        alike = [other.extras for other in points if (other.method, other.label) == (point.method, point.label)]
-        names = [key for key in ("weight", "budget") if len({repr(extras.get(key)) for extras in alike}) > 1]
-        words = [f"{'λ' if key == 'weight' else 'b'} = {_said(point.extras.get(key))}" for key in names]
-        named.append(replace(point, label=", ".join([point.label, *words])))
-    return named
-
-
-def _said(value: Any) -> str:
-    return "none" if value is None else f"{value:g}" if isinstance(value, int | float) else str(value)
-
-
-def interval_note(rows: Sequence[Row]) -> str:
-    """Return the sentence that says what the intervals of ``rows`` are."""
-    return spread_note([len(row.points) for row in rows])
+    new: dict[tuple[int, str], set[str]] = {}
+    for owner, label in zip(owners, labels, strict=True):
+        new.setdefault(owner, set()).add(label)
+    renamed = []
+    for point, label, (number, _) in zip(points, labels, owners, strict=True):
+        of = new.get((number, point.extras.get("of")), set())
+        extras = {**point.extras, "of": next(iter(of))} if len(of) == 1 else point.extras
+        renamed.append(replace(point, label=label, extras=extras))
+    return renamed

@@ -3,7 +3,7 @@
     python -m benchmarks.bexa.comparisons
 
 Writes ``results/bexa/comparisons.md`` and ``.json``. Differences are between runs of the same seed; beside their mean
-stands their range, or from five seeds on the 95 % bootstrap interval of the mean.
+stands their range, or from five seeds on the 95 % interval of the mean (Student).
 """
 
 from collections.abc import Iterable, Sequence
@@ -280,8 +280,8 @@ def compared() -> tuple[str, dict[str, Any]]:
         "Means ± standard deviations over seeds (number of seeds). Returns over training are means of all evaluations; "
         "final ones are of 20 episodes. Executed costs are of the final evaluation, in the unit of b. Acting FLOPs, in "
         "the `matmul` convention, are of all steps that the policy drove while training; speed-up is the plain agent's "
-        "over the method's. Differences: mean [lowest, highest seed's]; of five seeds or more, mean [95 % bootstrap "
-        "interval].",
+        "over the method's. Differences: mean [lowest, highest seed's]; of five seeds or more, mean [95 % interval "
+        "(Student)].",
         "",
     ]
     record: dict[str, Any] = {"budgets": BUDGETS, "variants": VARIANTS, "tasks": {}}

@@ -112,6 +112,18 @@ def test_seeds_that_save_much_and_nothing_are_not_said_by_their_mean() -> None:
     rows = summarise(points)
     text = finding(rows)
     assert "38 %" not in text
-    assert "5 % more to 81 % less compute (by seed) than large" in text
+    assert "two groups of seeds: 1 at 19 FLOPs (81 % less), 1 at 105 FLOPs (5 % more)" in text
     (cell,) = (one for row in rows if row.label == "ours" for one in cells(row) if "%" in one)
-    assert cell == "38.0 % (−5 … 81 %)"
+    assert cell == "1 × 81 %\n1 × −5 %"
+
+
+def test_seeds_that_save_rather_different_shares_are_said_by_their_range() -> None:
+    # 20 and 50 of 100 FLOPs: further apart than 10 % of the reference's, not half of them.
+    points = [
+        *LARGE,
+        *(TradeoffPoint("ours", "ours", seed, 221.0 - seed, flops) for seed, flops in enumerate((20.0, 50.0))),
+    ]
+    rows = summarise(points)
+    assert "50 % less to 80 % less compute (by seed) than large" in finding(rows)
+    (cell,) = (one for row in rows if row.label == "ours" for one in cells(row) if "%" in one)
+    assert cell == "65.0 % (50 … 80 %)"

@@ -197,10 +197,11 @@ def test_one_seed_has_a_dash_whatever_its_episodes() -> None:
     assert "95" not in text
 
 
-def test_five_seeds_have_an_interval_narrower_than_their_range() -> None:
+def test_five_seeds_have_students_interval() -> None:
+    # 0 … 4: mean 2, s² = 2.5, and 2.7764 · √(2.5/5) = 1.9632.
     (row,) = seeds_of(5)
-    assert 0.0 < row.low < 2.0 < row.high < 4.0
-    assert "95 % bootstrap interval" in table_of([row])
+    assert (row.low, row.high) == pytest.approx((0.0368, 3.9632), abs=1e-4)
+    assert "95 % interval" in table_of([row])
 
 
 def test_seeds_of_a_sweep_are_a_range_and_one_seed_is_a_dash() -> None:
@@ -249,6 +250,25 @@ def test_the_last_evaluation_stays_where_seeds_evaluate_a_few_steps_apart(
     assert steps[-1] == min(ends)
     # 100 and 200 are the last evaluations: neither is dropped, nor mixed with the one before.
     assert means == [0.0, 0.0, 150.0]
+
+
+def test_seeds_of_two_groups_have_a_curve_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = TradeoffPoint("l", "l", 0, 100.0, 2.0, curve=[(0, 0.0), (10, 100.0)], extras={"baseline": True})
+    own = [
+        TradeoffPoint("m", "m", seed, value, 1.0, curve=[(0, 0.0), (10, value)])
+        for seed, value in enumerate((100.0, 0.0))
+    ]
+    lines = []
+    plot = Axes.plot
+
+    def remembered(self: Axes, *args: Any, **settings: Any) -> Any:
+        lines.append(list(map(float, args[1])))
+        return plot(self, *args, **settings)
+
+    monkeypatch.setattr(Axes, "plot", remembered)
+    plot_curves(summarise([large, *own], 0.0), tmp_path / "curves.png", "Car")
+    # Seeds of 100 and 0, and no mean of 50.
+    assert lines == [[0.0, 100.0], [0.0, 0.0], [0.0, 100.0]]
 
 
 def test_a_run_s_curve_ends_at_its_steps_with_the_number_of_its_table(tmp_path: Path) -> None:

@@ -145,6 +145,16 @@ def test_merging_joins_points_and_commands() -> None:
     assert merged.versions == {"torch": "2.13.0", "mujoco": "3.11.0"}
 
 
+def test_merging_keeps_what_random_actions_return() -> None:
+    # Estimates of one number: (−10 − 14)/2; a run that recorded none leaves the others'.
+    parts = [
+        Comparison("A", [point(name, 1.0, 2.0)], settings=settings)
+        for name, settings in (("m", {"random_return": -10.0}), ("n", {"random_return": -14.0}), ("o", {}))
+    ]
+    assert Comparison.merged(parts).settings == {"random_return": -12.0}
+    assert Comparison.merged(parts[2:] * 2, ["a", "b"]).settings == {}
+
+
 def test_environments_are_not_merged() -> None:
     with pytest.raises(ConfigError, match="cannot compare B"):
         Comparison.merged([Comparison("A", [point("m", 1.0, 2.0)]), Comparison("B", [point("m", 1.0, 2.0)])])
