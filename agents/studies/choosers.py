@@ -6,7 +6,7 @@ them has not learnt to choose by the state.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -118,11 +118,16 @@ class Chooser:
         with torch.no_grad(), self.meter.paused():
             return float(gate_information(network(torch.as_tensor(np.concatenate(self._states)).to(like)).logits))
 
-    def facts(self) -> dict[str, Any]:
-        """Return extras of the agent's point: shares of the steps, what choices say, and the first episode's."""
-        found = {
+    def facts(self, rewards: Sequence[float]) -> dict[str, Any]:
+        """Return extras of the agent's point: shares of the steps, what choices say, and the first episode.
+
+        Args:
+            rewards: of each step of the first episode.
+        """
+        choices = [self.names[index] for index in self.episode]
+        found: dict[str, Any] = {
             "shares": dict(zip(self.names, self.shares.tolist(), strict=True)),
-            "timeline": {"names": list(self.names), "choices": list(self.episode)},
+            "timeline": {"names": list(self.names), "choices": choices, "rewards": list(rewards)},
         }
         found["gate_information"] = self.information()
         return found | ({"share_large": found["shares"]["large"]} if self.masters else {})
@@ -177,6 +182,34 @@ class Chooser:
             wrapped.close()
         extras = control_extras(control, own) | {"what": f"{WHAT[control]}: {own.label}"}
         return point_of(control, label_of(control, own.label), own.seed, result, (), extras)
+
+
+class FirstEpisode(gym.Wrapper):
+    """Notes the rewards of an evaluation's first episode.
+
+    Args:
+        env: of the evaluation.
+
+    Attributes:
+        rewards: one a step.
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self.rewards: list[float] = []
+        self._episodes = 0
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        self._episodes += 1
+        return self.env.reset(**options)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Take a step."""
+        result = self.env.step(action)
+        if self._episodes == 1:
+            self.rewards.append(float(result[1]))
+        return result
 
 
 class Asking:

@@ -16,7 +16,7 @@ from agents.loop.versions import machine, versions
 from agents.report.tradeoff import FILE_NAME, Comparison, TradeoffPoint
 from agents.runs.run_config import RunConfig
 from agents.runs.workers import Advance
-from agents.studies.choosers import Chooser
+from agents.studies.choosers import Chooser, FirstEpisode
 from agents.studies.fit import fitting_widths
 from agents.studies.measuring import control_extras, label_of, microseconds, point_of
 from agents.studies.policies import PolicyOptions, open_policy, setup_of
@@ -137,8 +137,9 @@ class TakenPolicy:
     ) -> list[TradeoffPoint]:
         """Return the point of one budget, and of the controls that choose in place of its gates."""
         chooser = Chooser(made)
-        point = self._measured(chooser, setup, label, made, **extras)
-        point.extras.update(chooser.facts())
+        rewards: list[float] = []
+        point = self._measured(chooser, setup, label, made, rewards, **extras)
+        point.extras.update(chooser.facts(rewards))
         return [point, *(chooser.replaced(one, setup.make_env(), point, self.episodes) for one in self.choosers)]
 
     def _student(
@@ -154,13 +155,26 @@ class TakenPolicy:
         }
         return self._measured(student, setup, label_of("student", label), student, **extras)
 
-    def _measured(self, policy: Any, setup: RunConfig, label: str, timed: Any = None, **extras: Any) -> TradeoffPoint:
-        """Return an evaluation of ``policy`` as a point, with how long an action of ``timed`` takes."""
-        env = setup.make_env(policy.meter)
+    def _measured(
+        self,
+        policy: Any,
+        setup: RunConfig,
+        label: str,
+        timed: Any = None,
+        rewards: list[float] | None = None,
+        **extras: Any,
+    ) -> TradeoffPoint:
+        """Return an evaluation of ``policy`` as a point, with how long an action of ``timed`` takes.
+
+        ``rewards`` gets those of the first episode.
+        """
+        env = FirstEpisode(setup.make_env(policy.meter))
         try:
             result = evaluate_policy(policy, env, self.episodes, REPORT_SEED)
         finally:
             env.close()
+        if rewards is not None:
+            rewards += env.rewards
         known = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
         known["us_per_action"] = microseconds(timed or policy, setup, REPORT_SEED)
         method = extras.get("control", self.method)

@@ -9,7 +9,7 @@ from agents.loop.versions import machine
 from agents.methods.budget_input import budget_wrapper
 from agents.report.tradeoff import TradeoffPoint
 from agents.runs.run import Run
-from agents.studies.choosers import Chooser
+from agents.studies.choosers import Chooser, FirstEpisode
 from agents.studies.measuring import microseconds, point_of
 
 
@@ -44,9 +44,10 @@ def _at_budget(run: Run, entrant: Any, budget: float | None, extras: dict[str, A
         budget_wrapper(env).set_budget(budget)
         label, extras = f"{label}, b = {budget:g}", {**extras, "budget": budget}
     chooser = Chooser.of(agent)
-    result = evaluate_policy(chooser or agent, env, entrant.episodes, REPORT_SEED)
+    noting = FirstEpisode(env)
+    result = evaluate_policy(chooser or agent, noting, entrant.episodes, REPORT_SEED)
     curve, over_training = run.curve(result.summary()["raw_return"])
-    own = extras | over_training | (chooser.facts() if chooser else {})
+    own = extras | over_training | (chooser.facts(noting.rewards) if chooser else {})
     point = point_of(entrant.method, label, agent.config.seed, result, curve, own)
     points = [point]
     for control in entrant.choosers if chooser else ():
