@@ -13,7 +13,7 @@ Facts = Mapping[str, Any]
 _BOOKKEEPING = frozenset(
     [
         # Which seeds and prices a study went through; each point has its own.
-        *("seed", "seeds", "weights", "budgets"),
+        *("seed", "seeds", "weights", "budgets", "methods", "failed"),
         # Measured, not set.
         *("random_return", "seconds", "p50_us"),
         # How a run was watched and where it ran: its weights and its final evaluation do not follow from these.

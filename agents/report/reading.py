@@ -75,6 +75,8 @@ def checked_point(point: Any) -> dict[str, Any]:
         _require(extras.get(key) is None or is_number(extras[key]), key, extras.get(key), "a finite number")
     for key in TEXTS:
         _require(isinstance(extras.get(key), str | None), key, extras.get(key), "a text")
+    settings = extras.get("settings")
+    _require(isinstance(settings, dict | None), "settings", settings, "an object")
     shares, timeline = extras.get("shares"), extras.get("timeline")
     sound = shares is None or (isinstance(shares, dict) and all(map(is_number, shares.values())))
     _require(sound, "shares", shares, "numbers by name")

@@ -143,12 +143,16 @@ def _told_apart(comparisons: Sequence[Comparison], labels: Sequence[str]) -> lis
     points, facts, owners = [], [], []
     for number, (one, label) in enumerate(zip(comparisons, labels or [""] * len(comparisons), strict=True)):
         names = {point.label for point in one.points}
-        own = facts_of(one.settings)
+        together = facts_of(one.settings)
         for point in one.points:
+            # A point of a study of several methods has settings of its own.
+            own = facts_of(point.extras["settings"]) if point.extras.get("settings") else together
             named = point.label if not label else label if len(names) == 1 else f"{label}: {point.label}"
             points.append(replace(point, label=named))
             facts.append(own)
             owners.append((number, point.label))
+    if len(comparisons) == 1:
+        return points
     texts = labels_apart([(point.method, point.label) for point in points], facts)
     return _renamed(points, texts, owners)
 

@@ -132,6 +132,17 @@ def test_each_training_is_a_run_folder_that_other_commands_take(finished: Path) 
     assert agent.num_timesteps == 60
 
 
+def test_two_studies_pool_what_was_made_alike_and_nothing_else(finished: Path, tmp_path: Path) -> None:
+    other = dataclasses.replace(FEW, seeds=(2,), methods=("sac:8,8", "dense:4"))
+    run_tradeoff(other, tmp_path / "more")
+    run_tradeoff(dataclasses.replace(other, learning_rate=0.01), tmp_path / "else")
+    folders = (finished, tmp_path / "more", tmp_path / "else")
+    merged = Comparison.merged([Comparison.read(folder) for folder in folders])
+    rows = {(row.label, tuple(point.seed for point in row.points)) for row in summarise(merged.points)}
+    assert {("sac:8,8, learning_rate = 0.0003", (0, 1, 2)), ("sac:8,8, learning_rate = 0.01", (2,))} <= rows
+    assert (BEXA, (0, 1)) in rows
+
+
 def test_second_run_trains_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tradeoff, "work", None)
     before = Comparison.read(finished)
