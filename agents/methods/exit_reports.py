@@ -11,6 +11,7 @@ from agents.loop.method import Method, answer
 from agents.loop.spaces import NoEnvironment
 from agents.methods.budget_input import budget_wrapper, require_budget_count
 from agents.methods.exits_config import ExitsConfig
+from budget_wrappers.arguments import a_number
 from budget_wrappers.deploy.exit_acting import ExitForward
 from budget_wrappers.selection.gates import GateTeacher, gate_information
 
@@ -130,9 +131,10 @@ class ExitReports(Method):
             setattr(self.teacher, name, state["teacher"][name])
         self.exits.counts[:] = state["counts"]
         self.actor_updates = state["actor_updates"]
-        expected, information = state.get("expected_cost"), state.get("information")  # not in files of earlier versions
-        self._logits, self._expected_cost = None, None if expected is None else torch.tensor(expected)
-        self._information = None if information is None else torch.tensor(information)
+        # Neither is in files of earlier versions, and both are none before the first update.
+        known = {key: state[key] for key in ("expected_cost", "information") if state.get(key) is not None}
+        known = {key: torch.tensor(a_number(key, value)) for key, value in known.items()}
+        self._logits, self._expected_cost, self._information = None, known.get("expected_cost"), known.get("information")
         self._kept_budget = given = state["given_budget"]
         if given is not None and not isinstance(agent.env, NoEnvironment):
             require_budget_count(agent.env, given)
