@@ -134,7 +134,11 @@ class ExitReports(Method):
         # Neither is in files of earlier versions, and both are none before the first update.
         known = {key: state[key] for key in ("expected_cost", "information") if state.get(key) is not None}
         known = {key: torch.tensor(a_number(key, value)) for key, value in known.items()}
-        self._logits, self._expected_cost, self._information = None, known.get("expected_cost"), known.get("information")
+        self._logits, self._expected_cost, self._information = (
+            None,
+            known.get("expected_cost"),
+            known.get("information"),
+        )
         self._kept_budget = given = state["given_budget"]
         if given is not None and not isinstance(agent.env, NoEnvironment):
             require_budget_count(agent.env, given)

@@ -28,6 +28,7 @@ from budget_wrappers.errors import NonFiniteError
 
 COMMON = ("net_arch", "activation", "learning_rate", "batch_size", "gamma", "learning_starts")
 """Fields of ``TradeoffConfig`` that every agent takes which has the key."""
+LEARNING_STARTS = 1_000
 BOX, DISCRETE, BESIDE = ("sac", "bexa-sac", "asymmetric"), ("dqn", "bexa-dqn"), ("dense:16", "fit", "coin")
 """Methods that are compared where none are named, by the kind of action, and the controls beside them."""
 
@@ -52,7 +53,8 @@ class TradeoffConfig:
         learning_rate: step size, by default each agent's own.
         batch_size: transitions of one update, by default each agent's own.
         gamma: discount, by default each agent's own.
-        learning_starts: environment steps before the first update, by default each agent's own.
+        learning_starts: environment steps before the first update, the same for all, as agents' own differ; by default
+            1,000, or a tenth of the steps where that is less.
         episodes: of the final evaluation, seeded, the same for all.
         eval_every: environment steps between two points of a learning curve, and between two checkpoints.
         eval_episodes: of each of those points.
@@ -125,6 +127,7 @@ class TradeoffConfig:
             trust: whether files may run code when they are loaded.
         """
         common = {key: getattr(self, key) for key in COMMON if getattr(self, key) is not None}
+        common.setdefault("learning_starts", min(LEARNING_STARTS, self.steps // 10))
         return [
             Field(
                 self.specs(env_id),

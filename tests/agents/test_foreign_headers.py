@@ -12,6 +12,7 @@ from torch import Tensor
 
 from agents import SAC, TD3, DiscreteCQL
 from agents.loop.checkpoint import restore_agent, save_agent
+from agents.methods.exits import Exits
 from budget_wrappers.errors import BudgetError, CheckpointError
 from tests.agents.small import make_agent, make_env
 from tests.agents.test_damaged_checkpoint import crafted
@@ -223,3 +224,12 @@ def test_a_replay_that_went_round_is_restored(tmp_path: Path) -> None:
     agent = make_agent("td3", buffer_size=50, learning_starts=1_000).learn(70)
     path = save_agent(agent, tmp_path / "agent", replay=True)
     assert same(everything(TD3.load(path, make_env("Pendulum-v1")))["replay"], everything(agent)["replay"])
+
+
+@pytest.mark.parametrize("key", ["expected_cost", "information"])
+@pytest.mark.parametrize("value", [[], [0.5], "0.5", True], ids=repr)
+def test_what_gates_have_found_out_is_a_number(key: str, value: Any, tmp_path: Path) -> None:
+    path = save_agent(make_agent("sac", methods=[Exits(budget=0.3)]).learn(60), tmp_path / "agent")
+    changed = crafted(path, tmp_path / "changed.safetensors", entry("plain", key, to=value))
+    with pytest.raises(BudgetError, match=key):
+        restore_agent(make_agent("sac", methods=[Exits(budget=0.3)]), changed)

@@ -317,6 +317,15 @@ def test_methods_combine(tmp_path: Path) -> None:
     assert [one["name"] for one in record["methods"]["methods"]] == ["exits", "polyprune"]
 
 
+def test_all_begin_to_learn_at_the_same_step() -> None:
+    # SAC's own is 100 and that of BEXA 5,000: such a comparison would be one of unlike trainings.
+    for steps, expected in ((60_000, 1_000), (500, 50)):
+        config = TradeoffConfig(("Pendulum-v1",), ("sac", "bexa-sac", "own=sac@learning_starts=7"), steps=steps)
+        (field,) = config.fields(Path())
+        starts = {spec.name: recipe.get("learning_starts") for spec, recipe in field.trained()}
+        assert starts == {"sac": expected, "bexa-sac": expected, "own": 7}
+
+
 def test_folders_have_names_that_any_file_system_takes() -> None:
     assert slug("asymmetric/swimmer, λ = 0.01") == "asymmetric-swimmer-w0.01"
     assert slug("../x") == "x"
