@@ -31,7 +31,7 @@ def contender(here: Path, text: str = "", **changes: Any) -> Contender:
 
 
 def test_the_page_s_class_is_a_row_of_the_page_s_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    python, command = re.findall(r"```(?:python|bash)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    python, command = re.findall(r"```(?:python|console)\n(.*?)```", PAGE.read_text(), re.DOTALL)
     (here / "mine.py").write_text(python)
     words = command.split()[1:]
     shorter = ["--steps", "400", "--batch-size", "8", "--episodes", "1", "--eval-every", "400", "--seeds", "0"]
