@@ -30,6 +30,8 @@ COMMON = ("net_arch", "activation", "learning_rate", "batch_size", "gamma", "lea
 """Fields of ``TradeoffConfig`` that every agent takes which has the key."""
 BOX, DISCRETE, BESIDE = ("sac", "bexa-sac", "asymmetric"), ("dqn", "bexa-dqn"), ("dense:16", "fit", "coin")
 """Methods that are compared where none are named, by the kind of action, and the controls beside them."""
+LOG_EVERY = 1_000
+"""Environment steps between two rows of a training's metrics; a shorter training has one row, by which it is timed."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class TradeoffConfig:
             "eval_every": every,
             "eval_episodes": self.eval_episodes,
             "checkpoint_every": every,
+            "log_every": min(LOG_EVERY, self.steps),
             "max_episode_steps": self.max_episode_steps,
         }
 
