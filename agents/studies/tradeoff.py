@@ -88,6 +88,10 @@ class TradeoffConfig:
         for name in ("env", "methods", "budgets", "weights"):
             values = getattr(self, name)
             require(len(set(values)) == len(values), name, values, "each once")
+        for name in ("budgets", "weights"):
+            values = getattr(self, name)
+            told = {f"{value:g}" for value in values}
+            require(len(told) == len(values), name, values, "numbers that differ in their first six digits, as rows do")
         require(len(self.env) > 0, "env", self.env, "one environment at least")
         for name in ("steps", "episodes", "eval_every", "eval_episodes", "workers"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")

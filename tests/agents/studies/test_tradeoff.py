@@ -269,7 +269,15 @@ def test_bad_input_is_refused_before_anything_is_trained(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("seeds", ()), ("seeds", (1, 1)), ("weights", (0.1, 0.1)), ("steps", 0), ("workers", 0), ("env", ())],
+    [
+        ("seeds", ()),
+        ("seeds", (1, 1)),
+        ("weights", (0.1, 0.1)),
+        ("budgets", (0.2, 0.20000001)),  # rows and folders of one name
+        ("steps", 0),
+        ("workers", 0),
+        ("env", ()),
+    ],
 )
 def test_bounds(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=key):
