@@ -1,5 +1,6 @@
 """Who takes part in a comparison: each does its work in a folder of its own, and leaves points there."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -66,8 +67,15 @@ class TrainedEntrant(Training):
         points = list(Comparison.read(path).points)
         if any(len(point.episodes) != self.episodes for point in points):
             return None
-        labels = {point.label for point in points}
-        return points if self.labels() <= labels else None
+        # What was measured for other budgets or controls than those asked for now stays there.
+        wanted = self.labels()
+        if not wanted <= {point.label for point in points}:
+            return None
+        return [dataclasses.replace(one, extras=one.extras | self._told(one)) for one in points if one.label in wanted]
+
+    def _told(self, point: TradeoffPoint) -> dict[str, Any]:
+        """Return what a stored point says of itself by the options of now: a fit of more seeds has another target."""
+        return {"what": self.facts["what"]} if self.facts.get("control") == "fit" else {}
 
     def labels(self) -> set[str]:
         """Return what the rows of its points are called."""

@@ -1,5 +1,6 @@
 """A comparison counts what ran, has its controls beside it, keeps what is finished, and refuses to mix settings."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -228,6 +229,28 @@ def test_seeds_can_be_added(tmp_path: Path, finished: Path, monkeypatch: pytest.
     assert {entrant.name[-1] for entrant in field.entrants() if entrant.found() is None} == {"2"}
 
 
+def test_a_seed_that_moves_what_is_fitted_to_takes_other_widths_in_another_folder(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, methods=("bexa-sac:8,8", "fit"), seeds=(0,))
+    run_tradeoff(config, tmp_path)
+    (before,) = points(tmp_path, f"fit of {BEXA}")
+    (field,) = dataclasses.replace(config, seeds=(0, 1)).fields(tmp_path)
+    (own,) = points(tmp_path, BEXA)
+    more = [own, dataclasses.replace(own, seed=1, flops_per_step=2 * own.flops_per_step)]  # as seed 1 might have cost
+    with contextlib.closing(gym.make("Pendulum-v1")) as env:
+        fits = field.fitted(env, {BEXA: more})
+        again = field.fitted(env, {BEXA: [own]})
+    assert [fit.found() for fit in fits] == [None, None]
+    assert again[0].found() == [
+        dataclasses.replace(before, extras={k: v for k, v in before.extras.items() if k != "run"})
+    ]
+
+
+def test_methods_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
+    methods = ("sac:8,8", "sac-8-8=sac:16,16")
+    with pytest.raises(ConfigError, match=r"runs/sac-8-8-seed0.*NAME="):
+        run_tradeoff(dataclasses.replace(FEW, methods=methods), tmp_path)
+
+
 def test_other_settings_in_the_same_folder_are_refused(finished: Path) -> None:
     with pytest.raises(ConfigError, match=r"batch_size=8: expected 16.*choose another folder"):
         run_tradeoff(dataclasses.replace(CONFIG, batch_size=16), finished)
@@ -306,6 +329,9 @@ def test_an_agent_that_reads_its_budget_gives_its_front_from_one_training(tmp_pa
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"sac-8-8-seed0", "read-seed0"}
     rows = {point.label for point in Comparison.read(tmp_path).points}
     assert rows == {"sac:8,8", "read, b = 0", "read, b = 1", "coin of read, b = 0", "coin of read, b = 1"}
+    # Fewer rows are asked for later: none of the others is taken from the folder.
+    run_tradeoff(dataclasses.replace(config, methods=methods[:2], budgets=(1.0,)), tmp_path)
+    assert {point.label for point in Comparison.read(tmp_path).points} == {"sac:8,8", "read, b = 1"}
 
 
 def test_what_has_nothing_to_choose_has_no_coin_and_is_found_again(tmp_path: Path) -> None:
@@ -328,3 +354,4 @@ def test_methods_combine(tmp_path: Path) -> None:
 def test_folders_have_names_that_any_file_system_takes() -> None:
     assert slug("asymmetric/swimmer, λ = 0.01") == "asymmetric-swimmer-w0.01"
     assert slug("../x") == "x"
+    assert slug("..") == "policy"
