@@ -60,6 +60,11 @@ class Field:
             )
         if unknown := sorted(self.own.keys() - set(names)):
             raise ConfigError(f"settings of {', '.join(unknown)}: expected names of methods, {', '.join(names)}")
+        if of_controls := sorted(spec.name for spec in self.specs if spec.control and self.own.get(spec.name)):
+            raise ConfigError(
+                f"settings of {', '.join(of_controls)}: expected none, as controls have those of the methods beside "
+                "them; put them under a method's name"
+            )
         require(any(not spec.control for spec in self.specs), "methods", tuple(names), "a method besides the controls")
 
     # ---- what is trained --------------------------------------------------------------------------------------------
@@ -206,6 +211,7 @@ class Field:
 
     def _taken(self, spec: MethodSpec) -> Iterator[Entrant]:
         retrofits = spec.kind == "retrofit"
+        require(bool(self.budgets) or not retrofits, "budgets", (), f"one at least, as {spec.name} is taught each")
         for number, seed in enumerate(self.seeds if retrofits else self.seeds[:1]):
             yield TakenPolicy(
                 spec.target,

@@ -22,6 +22,7 @@ from agents.runs.workers import Lost, progress_bar, require_none_lost, run_jobs
 from agents.studies.comparing import Field, folder_of
 from agents.studies.contender import Contender, contender_named
 from agents.studies.entrants import Entrant, TrainedEntrant, work
+from agents.studies.retrofitted import TakenPolicy
 from agents.studies.spec import MethodSpec
 from agents.studies.training import Diverged
 from budget_wrappers.errors import NonFiniteError
@@ -291,7 +292,7 @@ def _try_out(studies: Iterable[Study]) -> None:
         for entrant in entrants:
             if isinstance(entrant, Contender):
                 contender_named(entrant.target)
-            if isinstance(entrant, TrainedEntrant) and entrant.method not in tried:
+            if isinstance(entrant, TrainedEntrant | TakenPolicy) and entrant.method not in tried:
                 tried.add(entrant.method)
                 entrant.try_out()
 

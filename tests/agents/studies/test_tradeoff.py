@@ -245,6 +245,11 @@ def test_a_seed_that_moves_what_is_fitted_to_takes_other_widths_in_another_folde
     ]
 
 
+def test_settings_of_a_control_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="settings of dense:4: expected none"):
+        run_tradeoff(FEW, tmp_path, settings={"dense:4": {"gamma": 0.5}})
+
+
 def test_methods_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
     methods = ("sac:8,8", "sac-8-8=sac:16,16")
     with pytest.raises(ConfigError, match=r"runs/sac-8-8-seed0.*NAME="):
