@@ -20,7 +20,7 @@ from agents.runs.log import provenance
 from agents.runs.run_config import MOST_WORKERS, RunConfig
 from agents.runs.workers import Lost, progress_bar, require_none_lost, run_jobs
 from agents.studies.comparing import Field, folder_of
-from agents.studies.contender import Contender, contender_named
+from agents.studies.contender import Contender
 from agents.studies.entrants import Entrant, TrainedEntrant, work
 from agents.studies.retrofitted import TakenPolicy
 from agents.studies.spec import MethodSpec
@@ -291,7 +291,7 @@ def _try_out(studies: Iterable[Study]) -> None:
             pass  # raises for an environment that cannot be made
         for entrant in entrants:
             if isinstance(entrant, Contender):
-                contender_named(entrant.target)
+                entrant.instance()
             if isinstance(entrant, TrainedEntrant | TakenPolicy) and entrant.method not in tried:
                 tried.add(entrant.method)
                 entrant.try_out()
