@@ -1,6 +1,7 @@
 """Who takes part in a comparison: each does its work in a folder of its own, and leaves points there."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -64,7 +65,11 @@ class TrainedEntrant(Training):
             return read_divergence(path)
         if not (path / FILE_NAME).is_file():
             return None
-        points = list(Comparison.read(path).points)
+        stored = Comparison.read(path)
+        run = stored.settings.get("run")
+        if not isinstance(run, Mapping) or run.get("steps") != self.run["steps"]:
+            return None  # of a run that was trained for longer since
+        points = list(stored.points)
         if any(len(point.episodes) != self.episodes for point in points):
             return None
         # What was measured for other budgets or controls than those asked for now stays there.

@@ -12,6 +12,7 @@ import gymnasium as gym
 import pytest
 
 from agents import BexaSAC
+from agents.cli import main
 from agents.report.tradeoff import Comparison, TradeoffPoint, summarise
 from agents.runs import workers
 from agents.runs.log import CHECKPOINT
@@ -243,6 +244,18 @@ def test_a_seed_that_moves_what_is_fitted_to_takes_other_widths_in_another_folde
     assert again[0].found() == [
         dataclasses.replace(before, extras={k: v for k, v in before.extras.items() if k != "run"})
     ]
+
+
+@pytest.mark.parametrize("name", ["", "SAC="])  # what the run calls itself, too
+def test_a_run_that_was_trained_for_longer_since_is_not_taken_for_one_of_fewer_steps(tmp_path: Path, name: str) -> None:
+    config = dataclasses.replace(FEW, methods=(f"{name}sac:8,8",), seeds=(0,))
+    run_tradeoff(config, tmp_path)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert main(["train", "--resume", str(run)]) == 0  # which has ended: nothing is trained
+    run_tradeoff(config, tmp_path)
+    assert main(["train", "--resume", str(run), "--steps", "90"]) == 0
+    with pytest.raises(ConfigError, match=r"was trained for 90 steps: expected 60.*choose another"):
+        run_tradeoff(config, tmp_path)
 
 
 def test_settings_of_a_control_are_refused(tmp_path: Path) -> None:
