@@ -1,5 +1,6 @@
 """``budget eval``: what a trained policy earns and spends."""
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -12,7 +13,7 @@ from agents.cli.arguments import parse, say
 from agents.cli.paths import require_folder
 from agents.config import require
 from agents.loop.agent import OffPolicyAgent
-from agents.loop.evaluate import Evaluation, evaluate_policy, meters_of
+from agents.loop.evaluate import Evaluation, evaluate_policy, meters_of, undisturbed
 from agents.loop.known_methods import title_of
 from agents.methods.budget_input import budget_wrapper
 from agents.report.tradeoff import Comparison, TradeoffPoint
@@ -88,9 +89,12 @@ def require_reading(policy: Any, env: Any, budgets: Sequence[float]) -> None:
 
 
 def _evaluated(policy: Any, env: Any, options: EvalOptions, budget: float | None) -> Evaluation:
-    if budget is not None:
-        budget_wrapper(env).set_budget(budget)
-    return evaluate_policy(policy, env, options.episodes, options.seed, deterministic=not options.stochastic)
+    deterministic = not options.stochastic
+    if budget is None:
+        return evaluate_policy(policy, env, options.episodes, options.seed, deterministic)
+    budget_wrapper(env).set_budget(budget)
+    with undisturbed(policy, env):  # each budget draws what it would draw if it were the only one
+        return evaluate_policy(policy, env, options.episodes, options.seed, deterministic)
 
 
 def draw_front(policy: Any, options: EvalOptions, results: Sequence[Evaluation], convention: Any) -> int:
@@ -108,7 +112,9 @@ def draw_front(policy: Any, options: EvalOptions, results: Sequence[Evaluation],
     ]
     record = provenance(None)
     Comparison(setup.env, points, convention, record["command"], record["versions"]).write(folder)
-    return report([folder])
+    # With --json standard output holds nothing else.
+    with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
+        return report([folder])
 
 
 def evaluation_lines(result: Evaluation, name: str, spending: Mapping[str, float]) -> list[str]:

@@ -31,6 +31,10 @@ WHAT = {
     "cheapest": "always the cheapest choice of the method",
     "dearest": "always the dearest choice of the method",
 }
+BELOW = "always the dearest choice, {below:.0%} cheaper than the method, whose choosing costs more than all choices"
+"""What a coin is where no mixture costs as much as the method."""
+NEAR = 0.001
+"""Share that rounding to whole FLOPs may miss."""
 
 
 class Chooser:
@@ -42,8 +46,10 @@ class Chooser:
     Attributes:
         meter: the agent's.
         names: of what is chosen among, cheapest first, ``K`` of them.
-        flops: of one step of each, what choosing costs not among it, ``(K,)``.
+        flops: of one step of each, what choosing costs not among it, ``(K,)``: as declared, for the dearest exit.
         counts: how often each choice was made.
+        acted: steps that each choice acted in, ``(K,)``; the last choice of an episode may be cut short.
+        spent: FLOPs of these steps, what choosing cost not among it, ``(K,)``.
         episode: indices of the choices of each step of the first episode.
     """
 
@@ -55,6 +61,7 @@ class Chooser:
         self.names = tuple(one.name for one in ordered)
         self.flops = np.array([one.flops for one in ordered], dtype=np.int64)
         self.counts: Counter[Choice] = Counter()
+        self.acted, self.spent = np.zeros((2, len(self.names)), dtype=np.int64)
         self.episode: list[int] = []
         self._states: list[np.ndarray] = []
         self._exits = None if self.masters else agent.exit_policy()
@@ -80,6 +87,8 @@ class Chooser:
         if made:
             chosen = Choice(index, self._asking(index), 1 if not self.masters else duration)
             self.counts[chosen] += 1
+        self.acted[index] += 1
+        self.spent[index] += self._step(index)
         if self._exits is not None and len(self._states) < MOST_STATES:
             self._states.append(self._exits.row_of(observation))
         if self._episodes <= 1:
@@ -97,13 +106,19 @@ class Chooser:
         exits = self.agent.exits
         return int(exits.flops[exits.names.index(self.names[index])] - self.flops[index])
 
+    def _step(self, index: int) -> int:
+        """Return what the last step of choice ``index`` cost, which a sub-policy with exits says anew each time."""
+        return int(self.agent.parts[self.names[index]].flops_spent() if self.masters else self.flops[index])
+
     @property
     def shares(self) -> NDArray[np.float64]:
-        """Share of the steps that each choice was to act in, ``(K,)``."""
-        steps = np.zeros(len(self.names))
-        for choice, count in self.counts.items():
-            steps[choice.index] += count * choice.duration
-        return steps / steps.sum()
+        """Share of the steps that each choice acted in, ``(K,)``."""
+        return self.acted / self.acted.sum()
+
+    @property
+    def mean_flops(self) -> NDArray[np.int64]:
+        """What a step of each choice cost in the mean, ``(K,)``, in whole FLOPs; as declared where none acted."""
+        return np.where(self.acted > 0, np.rint(self.spent / np.maximum(self.acted, 1)), self.flops).astype(np.int64)
 
     def information(self) -> float:
         """Return what a choice says about the state, in nats: ``H(mean α) − mean H(α(s))`` over the states visited.
@@ -144,12 +159,16 @@ class Chooser:
         """
         rng, duration = np.random.default_rng(seed), self.durations[0]
         made: Mapping[str, Callable[[], Selector]] = {
-            "coin": lambda: coin(mixture_of_cost(self.flops, self.shares, mean_flops), rng, duration=duration),
+            "coin": lambda: coin(self.mixture(mean_flops), rng, duration=duration),
             "shuffled": lambda: shuffled(list(self.counts.elements()), rng),
             "cheapest": lambda: fixed(0, duration),
             "dearest": lambda: fixed(len(self.names) - 1, duration),
         }
         return made[control]()
+
+    def mixture(self, mean_flops: float) -> NDArray[np.float64]:
+        """Return the probabilities of the coin that costs ``mean_flops`` a step, or the dearest where all cost less."""
+        return mixture_of_cost(self.mean_flops, self.shares, mean_flops)
 
     @property
     def durations(self) -> tuple[int, ...]:
@@ -180,7 +199,11 @@ class Chooser:
             result = evaluate_policy(Asking(self.meter), wrapped, episodes, REPORT_SEED)
         finally:
             wrapped.close()
-        extras = control_extras(control, own) | {"what": f"{WHAT[control]}: {own.label}"}
+        what = WHAT[control]
+        if control == "coin":
+            below = 1 - float(self.mixture(own.flops_per_step) @ self.mean_flops) / own.flops_per_step
+            what = BELOW.format(below=below) if below > NEAR else what
+        extras = control_extras(control, own) | {"what": f"{what}: {own.label}"}
         return point_of(control, label_of(control, own.label), own.seed, result, (), extras)
 
 

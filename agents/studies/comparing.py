@@ -60,6 +60,11 @@ class Field:
             )
         if unknown := sorted(self.own.keys() - set(names)):
             raise ConfigError(f"settings of {', '.join(unknown)}: expected names of methods, {', '.join(names)}")
+        if of_controls := sorted(spec.name for spec in self.specs if spec.control and self.own.get(spec.name)):
+            raise ConfigError(
+                f"settings of {', '.join(of_controls)}: expected none, as controls have those of the methods beside "
+                "them; put them under a method's name"
+            )
         require(any(not spec.control for spec in self.specs), "methods", tuple(names), "a method besides the controls")
 
     # ---- what is trained --------------------------------------------------------------------------------------------
@@ -100,6 +105,10 @@ class Field:
         found: list[Entrant] = []
         for spec in self.specs:
             found += self._of(spec)
+        names = [one.name for one in found]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"methods: two would train in runs/{twice}: expected names that differ; write NAME=…")
         return found
 
     def _of(self, spec: MethodSpec) -> Iterator[Entrant]:
@@ -161,11 +170,12 @@ class Field:
         baseline: bool = False,
         budgets: tuple[float, ...] = (),
         choosers: tuple[str, ...] = (),
+        folder: str = "",
     ) -> TrainedEntrant:
         run = {**self.run, "env": self.env} | ({"budget_input": True} if recipe.conditioned else {})
         return TrainedEntrant(
             agent=recipe.agent_class.__name__,
-            name=f"{slug(label)}-seed{seed}",
+            name=f"{slug(folder or label)}-seed{seed}",
             folder=self.folder,
             run=run,
             settings={**recipe.settings, "seed": seed},
@@ -201,6 +211,7 @@ class Field:
 
     def _taken(self, spec: MethodSpec) -> Iterator[Entrant]:
         retrofits = spec.kind == "retrofit"
+        require(bool(self.budgets) or not retrofits, "budgets", (), f"one at least, as {spec.name} is taught each")
         for number, seed in enumerate(self.seeds if retrofits else self.seeds[:1]):
             yield TakenPolicy(
                 spec.target,
@@ -268,8 +279,11 @@ class Field:
         facts = control_extras(STUDENTS, own) | {"what": what}
         for key in ("train_act_flops", "train_learn_flops", "duration_s", "date", "machine", "settings"):
             facts.pop(key, None)
+        # More seeds move the mean that is fitted: the folder is that of the widths, so that no other ones stand there.
+        label = label_of("fit", own.label)
+        folder = f"{label}-{'x'.join(map(str, recipe.settings['net_arch'])) or 'linear'}"
         for seed in self.seeds:
-            yield self._entrant("fit", label_of("fit", own.label), recipe, seed, facts, baseline=True)
+            yield self._entrant("fit", label, recipe, seed, facts, baseline=True, folder=folder)
 
     def _cost(self, env: gym.Env, recipe: Recipe) -> int:
         """Return the FLOPs of an action of a plain agent."""
@@ -289,7 +303,7 @@ def slug(text: str) -> str:
     ('bexa-sac-b0.2', 'sac-64-64')
     """
     short = text.replace("λ", "w").replace(" = ", "")
-    return re.sub(r"[^A-Za-z0-9._+]+", "-", short).strip("-.")
+    return re.sub(r"[^A-Za-z0-9._+]+", "-", short).strip("-.") or "policy"
 
 
 def folder_of(base: Path, env_id: str, alone: bool) -> Path:

@@ -5,6 +5,7 @@ arguments, and its ``train(make_env, budget, steps, seed, meter)`` returns a pol
 Stable-Baselines3.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -12,13 +13,14 @@ import inspect
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import torch
 
 from agents.loop.evaluate import REPORT_SEED, evaluate_policy, handed_back
 from agents.loop.versions import machine, versions
@@ -135,16 +137,37 @@ class Contender:
 
     def work(self, advance: Advance) -> list[TradeoffPoint] | None:
         """Train, check that what acts is charged, and measure; see ``Entrant``."""
+        with torch_as_it_was():
+            return self._work(advance)
+
+    def instance(self) -> Any:
+        """Return a new instance with its settings.
+
+        Raises:
+            ConfigError: a class that needs arguments, or a setting that it has no attribute for.
+        """
+        kind = contender_named(self.target)
+        try:
+            inspect.signature(kind).bind()
+        except TypeError as error:
+            raise ConfigError(
+                f"methods: {self.target} cannot be made ({error}): expected a class that takes no arguments; give "
+                "each a default"
+            ) from error
+        one = kind()
+        for key, value in self.settings.items():
+            if not hasattr(one, key):
+                raise ConfigError(f"methods: {self.target} has no {key}: expected an attribute that it has already")
+            setattr(one, key, value)
+        return one
+
+    def _work(self, advance: Advance) -> list[TradeoffPoint] | None:
         setup, meter, count = RunConfig.of(self.run), ComputeMeter(), [0]
 
         def make_env(**settings: Any) -> gym.Env:
             return CountedSteps(setup.make_env(meter, **settings), count, setup.steps, advance)
 
-        one = contender_named(self.target)()
-        for key, value in self.settings.items():
-            if not hasattr(one, key):
-                raise ConfigError(f"methods: {self.target} has no {key}: expected an attribute that it has already")
-            setattr(one, key, value)
+        one = self.instance()
         begun = time.perf_counter()
         try:
             policy = one.train(make_env, self.budget, setup.steps, self.seed, meter)
@@ -177,6 +200,18 @@ class Contender:
         return [point]
 
 
+@contextlib.contextmanager
+def torch_as_it_was() -> Iterator[None]:
+    """Put back what a contender may set for all of torch, which trainings after it in this process would go by."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    try:
+        with torch.set_grad_enabled(torch.is_grad_enabled()):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
+
+
 def require_charged(policy: Any, env: gym.Env, meter: ComputeMeter, target: str) -> None:
     """Raise unless the first action charges to ``meter`` what it runs.
 
@@ -187,7 +222,13 @@ def require_charged(policy: Any, env: gym.Env, meter: ComputeMeter, target: str)
     call = functools.partial(policy.predict, observation, deterministic=True)
     runs = count_flops(call, convention=meter.convention)
     before = meter.totals["act"]
-    _, state = call()
+    answer = call()
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise ConfigError(
+            f"predict of {target} returned {type(answer).__name__}: expected an action and a state, which may be None; "
+            "return action, state"
+        )
+    _, state = answer
     charged = meter.totals["act"] - before
     _ = handed_back(state)
     if charged < runs:

@@ -1,5 +1,7 @@
 """Who takes part in a comparison: each does its work in a folder of its own, and leaves points there."""
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -63,11 +65,22 @@ class TrainedEntrant(Training):
             return read_divergence(path)
         if not (path / FILE_NAME).is_file():
             return None
-        points = list(Comparison.read(path).points)
+        stored = Comparison.read(path)
+        run = stored.settings.get("run")
+        if not isinstance(run, Mapping) or run.get("steps") != self.run["steps"]:
+            return None  # of a run that was trained for longer since
+        points = list(stored.points)
         if any(len(point.episodes) != self.episodes for point in points):
             return None
-        labels = {point.label for point in points}
-        return points if self.labels() <= labels else None
+        # What was measured for other budgets or controls than those asked for now stays there.
+        wanted = self.labels()
+        if not wanted <= {point.label for point in points}:
+            return None
+        return [dataclasses.replace(one, extras=one.extras | self._told(one)) for one in points if one.label in wanted]
+
+    def _told(self, point: TradeoffPoint) -> dict[str, Any]:
+        """Return what a stored point says of itself by the options of now: a fit of more seeds has another target."""
+        return {"what": self.facts["what"]} if self.facts.get("control") == "fit" else {}
 
     def labels(self) -> set[str]:
         """Return what the rows of its points are called."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from agents.loop.evaluate import Evaluation, handed_back
+from agents.methods.budget_input import budget_wrapper
 from agents.report.tradeoff import TradeoffPoint
 from agents.runs.run_config import RunConfig
 
@@ -34,12 +35,20 @@ def point_of(
     return TradeoffPoint.from_episodes(method, label, seed, result.by_episode(), curve, extras)
 
 
-def microseconds(policy: Any, setup: RunConfig, seed: int) -> float:
+def microseconds(policy: Any, setup: RunConfig, seed: int, budget: float | None = None) -> float:
     """Return how long an action takes in the mean, on the states that the policy visits, one at a time.
 
     The slowest 5 % are left out: other work of the machine. Torch runs on one thread.
+
+    Args:
+        policy: that acts.
+        setup: of the environment.
+        seed: of the first episode.
+        budget: that its observations hold, where they hold one.
     """
     env, threads = setup.make_env(), torch.get_num_threads()
+    if budget is not None:
+        budget_wrapper(env).set_budget(budget)
     torch.set_num_threads(1)
     times, over, state = [], True, None
     try:

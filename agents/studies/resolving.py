@@ -22,6 +22,16 @@ PLAIN = {
 """The agent without its budget method, where the name of the agent does not say it."""
 
 
+def require_own_key(word: str, key: str) -> None:
+    """Raise for the seed: a study goes through ``--seeds``.
+
+    Raises:
+        ConfigError: with the remedy.
+    """
+    if key.rpartition(".")[2] == "seed":
+        raise ConfigError(f"methods: {word!r} sets {key}: expected settings besides the seed; pass --seeds")
+
+
 @dataclass
 class Recipe:
     """An agent and what it is told.
@@ -45,7 +55,8 @@ class Recipe:
             common: settings of all agents that have the key; its preset overrides them, then its widths, then ``own``,
                 then the settings in its word.
             own: further settings of this method.
-            steps: of its training: no replay holds more, and a master begins to learn within its first tenth.
+            steps: of its training: no replay holds more, and a master that is not told when begins to learn within its
+                first tenth.
 
         Raises:
             ConfigError: an unknown key, a key that several have, a value out of bounds, an agent that learns from data,
@@ -76,12 +87,16 @@ class Recipe:
                     f"methods: {spec.agent} takes no {word}: expected {takes}; write {spec.agent}+{takes}"
                 )
             recipe.methods.setdefault(argument, {})[name] = {}
-        for key, value in {**own, **spec.settings}.items():
+        given = {**own, **spec.settings}
+        for key, value in given.items():
+            require_own_key(spec.word, key)
             recipe.set(key, value)
         recipe.check()
         config = recipe.config
         recipe.settings["buffer_size"] = min(config.buffer_size, steps)
-        if "master_learning_starts" in known:
+        if "master_learning_starts" in known and not {"master_learning_starts", "agent.master_learning_starts"} & {
+            *given
+        }:
             recipe.settings["master_learning_starts"] = min(config.master_learning_starts, steps // 10)
         return recipe
 

@@ -1,8 +1,10 @@
 """Policies that were trained elsewhere, in a comparison: as they are, or with exits that are taught each budget."""
 
 import copy
+import dataclasses
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from agents.config import check_types, require, unknown_key
 from agents.loop.agent import OffPolicyAgent
 from agents.loop.evaluate import REPORT_SEED, evaluate_policy
 from agents.loop.versions import machine, versions
@@ -20,14 +23,24 @@ from agents.studies.choosers import Chooser, FirstEpisode
 from agents.studies.fit import fitting_widths
 from agents.studies.measuring import control_extras, label_of, microseconds, point_of
 from agents.studies.policies import PolicyOptions, open_policy, setup_of
+from agents.studies.resolving import require_own_key
 from agents.studies.retrofit import trained_actor
 from agents.studies.same import require_same
 from agents.studies.student import taught_student
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, Normalisation
+from budget_wrappers.errors import ConfigError
 from budget_wrappers.files import inside
 from budget_wrappers.integrations import sb3_retrofit
-from budget_wrappers.policies.retrofit import Retrofit, RetrofitConfig
+from budget_wrappers.policies.retrofit import Retrofit, RetrofitConfig, TrainedActor
 from budget_wrappers.policies.rows import Concatenation
+
+NUMBERS = "expected numbers, as `budget retrofit --help` lists them"
+
+
+def actor_of(policy: Any) -> TrainedActor:
+    """Return what retrofitting has to know of a policy: of ours, or of Stable-Baselines3."""
+    ours = isinstance(policy, OffPolicyAgent)
+    return trained_actor(policy) if ours else sb3_retrofit.trained_actor(getattr(policy, "model", policy))
 
 
 @dataclass(frozen=True)
@@ -88,7 +101,53 @@ class TakenPolicy:
         stored = Comparison.read(self.path)
         require_same(self.path, stored.settings, self.record())
         points = list(stored.points)
-        return points if all(len(point.episodes) == self.episodes for point in points) else None
+        if any(len(point.episodes) != self.episodes for point in points):
+            return None
+        if not self.budgets:
+            return points
+        # The first seed asked for measures the policy itself, which is one, not a row of seeds.
+        own = [point for point in points if point.label == self._as_trained]
+        rest = [point for point in points if point.label != self._as_trained]
+        return None if self.as_trained and not own else own + rest if self.as_trained else rest
+
+    @property
+    def _as_trained(self) -> str:
+        """What the row of the policy itself is called."""
+        return f"{self.label}, as trained" if self.budgets else self.label
+
+    def try_out(self) -> None:
+        """Open the policy once; raises for what cannot be opened, or given these exits."""
+        require(bool(self.budgets) or not self.settings, "methods", self.label, "no settings for a policy as it is")
+        within = all(0 <= budget < math.inf for budget in self.budgets)
+        require(within, "budgets", self.budgets, "numbers of 0 or more")
+        config = self._config()
+        policy, env, _ = open_policy(self._options())
+        env.close()
+        if self.budgets:
+            Retrofit(actor_of(policy), config)
+
+    def _config(self) -> RetrofitConfig:
+        """Return how exits are fitted.
+
+        Raises:
+            ConfigError: an unknown setting, or a value of another type or out of bounds.
+        """
+        known = [one.name for one in dataclasses.fields(RetrofitConfig) if one.name != "seed"]
+        for key in self.settings:
+            require_own_key(self.label, key)
+            if key not in known:
+                raise unknown_key(key, known, f"the retrofit {self.label}")
+        given = {key: tuple(value) if isinstance(value, list) else value for key, value in self.settings.items()}
+        if isinstance(given.get("exit_after"), int):  # one value stands for a list of one
+            given["exit_after"] = (given["exit_after"],)
+        try:
+            config = RetrofitConfig(**given, seed=self.seed)
+        except TypeError as error:
+            raise ConfigError(
+                f"methods: {self.label} has the settings {dict(self.settings)} ({error}): {NUMBERS}"
+            ) from error
+        check_types(config)
+        return config
 
     def work(self, advance: Advance) -> list[TradeoffPoint] | None:
         """Add exits, and measure; see ``Entrant``. It does not stop between."""
@@ -98,7 +157,7 @@ class TakenPolicy:
         self.path.mkdir(parents=True, exist_ok=True)
         points = []
         if self.as_trained:
-            points.append(self._measured(policy, setup, f"{self.label}, as trained" if self.budgets else self.label))
+            points.append(self._measured(policy, setup, self._as_trained))
         if self.budgets:
             points += self._with_exits(policy, setup)
         advance(setup.steps)
@@ -106,11 +165,10 @@ class TakenPolicy:
         return points
 
     def _with_exits(self, policy: Any, setup: RunConfig) -> list[TradeoffPoint]:
-        ours = isinstance(policy, OffPolicyAgent)
-        actor = trained_actor(policy) if ours else sb3_retrofit.trained_actor(getattr(policy, "model", policy))
+        actor = actor_of(policy)
         normalisation = actor.to_array if isinstance(actor.to_array, Normalisation) else None
         concatenation = actor.to_array if isinstance(actor.to_array, Concatenation) else None
-        retrofit = Retrofit(actor, RetrofitConfig(**{**self.settings, "seed": self.seed}))
+        retrofit = Retrofit(actor, self._config())
         begun = time.perf_counter()
         env = setup.make_env()
         try:

@@ -20,8 +20,9 @@ from agents.runs.log import provenance
 from agents.runs.run_config import MOST_WORKERS, RunConfig
 from agents.runs.workers import Lost, progress_bar, require_none_lost, run_jobs
 from agents.studies.comparing import Field, folder_of
-from agents.studies.contender import Contender, contender_named
+from agents.studies.contender import Contender
 from agents.studies.entrants import Entrant, TrainedEntrant, work
+from agents.studies.retrofitted import TakenPolicy
 from agents.studies.spec import MethodSpec
 from agents.studies.training import Diverged
 from budget_wrappers.errors import NonFiniteError
@@ -31,6 +32,8 @@ COMMON = ("net_arch", "activation", "learning_rate", "batch_size", "gamma", "lea
 LEARNING_STARTS = 1_000
 BOX, DISCRETE, BESIDE = ("sac", "bexa-sac", "asymmetric"), ("dqn", "bexa-dqn"), ("dense:16", "fit", "coin")
 """Methods that are compared where none are named, by the kind of action, and the controls beside them."""
+LOG_EVERY = 1_000
+"""Environment steps between two rows of a training's metrics; a shorter training has one row, by which it is timed."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,10 @@ class TradeoffConfig:
         for name in ("env", "methods", "budgets", "weights"):
             values = getattr(self, name)
             require(len(set(values)) == len(values), name, values, "each once")
+        for name in ("budgets", "weights"):
+            values = getattr(self, name)
+            told = {f"{value:g}" for value in values}
+            require(len(told) == len(values), name, values, "numbers that differ in their first six digits, as rows do")
         require(len(self.env) > 0, "env", self.env, "one environment at least")
         for name in ("steps", "episodes", "eval_every", "eval_episodes", "workers"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
@@ -113,6 +120,7 @@ class TradeoffConfig:
             "eval_every": every,
             "eval_episodes": self.eval_episodes,
             "checkpoint_every": every,
+            "log_every": min(LOG_EVERY, self.steps),
             "max_episode_steps": self.max_episode_steps,
         }
 
@@ -286,8 +294,8 @@ def _try_out(studies: Iterable[Study]) -> None:
             pass  # raises for an environment that cannot be made
         for entrant in entrants:
             if isinstance(entrant, Contender):
-                contender_named(entrant.target)
-            if isinstance(entrant, TrainedEntrant) and entrant.method not in tried:
+                entrant.instance()
+            if isinstance(entrant, TrainedEntrant | TakenPolicy) and entrant.method not in tried:
                 tried.add(entrant.method)
                 entrant.try_out()
 

@@ -32,9 +32,12 @@ def measured_run(run: Run, entrant: Any) -> list[TradeoffPoint]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
     }
-    with undisturbed(agent, run.evaluation_env):
-        extras["us_per_action"] = microseconds(agent, run.config, REPORT_SEED)
-        return [point for budget in entrant.budgets or (None,) for point in _at_budget(run, entrant, budget, extras)]
+    found: list[TradeoffPoint] = []
+    for budget in entrant.budgets or (None,):
+        # Each begins with the generators as training left them, so that `budget eval` of the run measures the same.
+        with undisturbed(agent, run.evaluation_env):
+            found += _at_budget(run, entrant, budget, extras)
+    return found
 
 
 def _at_budget(run: Run, entrant: Any, budget: float | None, extras: dict[str, Any]) -> list[TradeoffPoint]:
@@ -48,6 +51,7 @@ def _at_budget(run: Run, entrant: Any, budget: float | None, extras: dict[str, A
     result = evaluate_policy(chooser or agent, noting, entrant.episodes, REPORT_SEED)
     curve, over_training = run.curve(result.summary()["raw_return"])
     own = extras | over_training | (chooser.facts(noting.rewards) if chooser else {})
+    own["us_per_action"] = microseconds(agent, run.config, REPORT_SEED, budget)
     point = point_of(entrant.method, label, agent.config.seed, result, curve, own)
     points = [point]
     for control in entrant.choosers if chooser else ():
@@ -67,8 +71,23 @@ def settings_of(run: Run) -> dict[str, Any]:
 
 
 def seconds_of(run: Run) -> float:
-    """Return how long training took, by the clock of its metrics, evaluations included."""
-    return float(sum(row["clock"].get("seconds", 0.0) for row in run.folder.rows()))
+    """Return how long training took, by the clock of its metrics, evaluations included.
+
+    A row of training has the seconds since the row before, evaluations among them; steps after the last row are taken
+    to have been as fast.
+    """
+    told: list[tuple[int, float]] = _seconds(run, "training")
+    evaluations = _seconds(run, "evaluation")
+    last = max((step for step, _ in told), default=0)
+    evaluated = sum(seconds for step, seconds in evaluations if step < last)
+    training = sum(seconds for _, seconds in told) - evaluated
+    pace = run.agent.num_timesteps / last if last else 1.0
+    return float(max(training, 0.0) * pace + sum(seconds for _, seconds in evaluations))
+
+
+def _seconds(run: Run, kind: str) -> list[tuple[int, float]]:
+    """Return step and seconds of the rows of one kind."""
+    return [(int(row["step"]), float(row["clock"].get("seconds", 0.0))) for row in run.folder.rows(kind)]
 
 
 __all__ = ["measured_run"]

@@ -16,7 +16,7 @@ from agents.runs.run import Run
 from agents.runs.run_config import RunConfig
 from agents.runs.workers import Advance, Told
 from agents.studies.same import require_same
-from budget_wrappers.errors import CheckpointError, NonFiniteError
+from budget_wrappers.errors import CheckpointError, ConfigError, NonFiniteError
 from budget_wrappers.files import inside
 
 DIVERGED = "diverged.json"
@@ -111,6 +111,7 @@ def trained_run(training: Training, advance: Advance) -> Iterator[Run | None]:
     methods = methods_from(training.agent_class, training.methods, training.name)
     run_config = RunConfig.of(training.run)
     with Run.open(training.agent_class, training.config.to_dict(), run_config, training.path, **methods) as run:
+        require_not_beyond(run)
 
         def going_on(steps: int) -> bool:
             if not advance(steps):
@@ -119,6 +120,22 @@ def trained_run(training: Training, advance: Advance) -> Iterator[Run | None]:
 
         run.alongside.append(Told(going_on))
         yield run if run.train() else None
+
+
+def require_not_beyond(run: Run) -> None:
+    """Raise for a run that somebody has trained for longer since: what it earns now is not what its steps give.
+
+    Raises:
+        ConfigError: with the steps.
+    """
+    taken, steps = run.agent.num_timesteps, run.config.steps
+    options = getattr(run.agent, "options", None)
+    last = run.config.n_envs * max(options.durations if options is not None else (1,))  # may begin before the end
+    if taken >= steps + last:
+        raise ConfigError(
+            f"{run.folder.path} was trained for {taken:,} steps: expected {steps:,}, as asked for now; choose another "
+            "folder, or delete this one to train anew"
+        )
 
 
 def train(training: Training, advance: Advance) -> TradeoffPoint | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from agents.cli import main
 from agents.report.tradeoff import Comparison
@@ -85,6 +86,27 @@ def test_steps_are_what_all_have_and_settings_are_attributes(here: Path) -> None
         contender(here, STEPS, settings={"more": 1}).work(lambda steps: True)
     with pytest.raises(ConfigError, match="has no less"):
         contender(here, STEPS, settings={"less": 1}).work(lambda steps: True)
+
+
+def test_what_cannot_be_made_and_a_predict_without_a_state_are_refused(here: Path) -> None:
+    needs = STEPS.replace("    more = 0\n", "    more = 0\n    def __init__(self, units): pass\n")
+    with pytest.raises(ConfigError, match="takes no arguments"):
+        contender(here, needs).instance()
+    sys.modules.pop("mine")
+    with pytest.raises(ConfigError, match="return action, state"):
+        contender(here, STEPS.replace("np.float32), None", "np.float32)")).work(lambda steps: True)
+
+
+def test_what_it_sets_for_all_of_torch_ends_with_it(here: Path) -> None:
+    sets = "import torch; torch.set_default_dtype(torch.float64); torch.set_grad_enabled(False); "
+    contender(here, STEPS.replace("        env = make_env()", f"        {sets}env = make_env()")).work(
+        lambda steps: True
+    )
+    try:
+        assert (torch.get_default_dtype(), torch.is_grad_enabled()) == (torch.float32, True)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
 
 
 def test_it_stops_when_it_is_asked_to(here: Path) -> None:

@@ -59,12 +59,14 @@ def test_no_replay_holds_more_than_the_steps_and_a_master_begins_within_a_tenth_
     found = recipe("asymmetric", steps=500)
     assert (found.get("buffer_size"), found.get("master_learning_starts")) == (500, 50)
     assert recipe("asymmetric", steps=10**7).get("master_learning_starts") == 1_000  # its own
+    assert recipe("asymmetric@master_learning_starts=300", steps=500).get("master_learning_starts") == 300
 
 
 @pytest.mark.parametrize(
     ("word", "said"),
     [
         ("sac@gama=1", "did you mean 'gamma'"),
+        ("sac@seed=5", "pass --seeds"),
         ("sac@gamma=2", "a discount in [0, 1]"),
         ("sac+exits@budgt=1", "did you mean 'budget'"),
         ("cql", "learns from a data set"),

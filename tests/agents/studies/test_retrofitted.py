@@ -6,7 +6,7 @@ from pathlib import Path
 import gymnasium as gym
 import pytest
 
-from agents import SAC
+from agents import SAC, BexaSAC
 from agents.report.tradeoff import Comparison
 from agents.studies.fit import WITHIN
 from agents.studies.tradeoff import TradeoffConfig, run_tradeoff
@@ -68,3 +68,45 @@ def test_what_is_there_is_not_done_again_and_other_settings_are_refused(trained:
         run_tradeoff(
             dataclasses.replace(one, methods=(f"was=retrofit:{trained}{FAST.replace('50', '60')}",)), tmp_path / "run"
         )
+
+
+def test_the_policy_itself_is_measured_once_whatever_the_seeds_were_before(trained: Path, tmp_path: Path) -> None:
+    both = config(f"was=retrofit:{trained}{FAST}")
+    for seeds in ((1,), (0, 1), (1,)):
+        run_tradeoff(dataclasses.replace(both, seeds=seeds), tmp_path / "run")
+        rows = [(point.label, point.seed) for point in Comparison.read(tmp_path / "run").points]
+        assert [label for label, _ in rows].count("was, as trained") == 1
+        assert [seed for label, seed in rows if label == "was, b = 0.5"] == list(seeds)
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "said"),
+    [
+        ("@updtes=5", {}, "did you mean 'updates'"),
+        ("@updates=many", {}, "expected numbers"),
+        ("@seed=3", {}, "pass --seeds"),
+        ("@exit_after=7", {}, "exit_after"),
+        (FAST, {"budgets": (-0.5,)}, "budgets"),
+        (FAST, {"budgets": ()}, "budgets"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_before_anything_is_trained(
+    trained: Path, tmp_path: Path, settings: str, changes: dict, said: str
+) -> None:
+    asked = dataclasses.replace(config("sac:4@learning_starts=1000", f"was=retrofit:{trained}{settings}"), **changes)
+    with pytest.raises(ConfigError, match=said):
+        run_tradeoff(asked, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_has_exits_already_and_settings_of_a_policy_as_it_is_are_refused_at_once(
+    trained: Path, tmp_path: Path
+) -> None:
+    BexaSAC(gym.make("Pendulum-v1"), net_arch=(8, 8), buffer_size=100).save(tmp_path / "exits.safetensors")
+    for method, said in (
+        (f"retrofit:{tmp_path / 'exits.safetensors'}", "budget already"),
+        (f"{trained}@rounds=2", "no settings"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            run_tradeoff(config("sac:4@learning_starts=1000", f"was={method}"), tmp_path / "run")
+        assert not (tmp_path / "run").exists()

@@ -1,5 +1,6 @@
 """A comparison counts what ran, has its controls beside it, keeps what is finished, and refuses to mix settings."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -11,6 +12,7 @@ import gymnasium as gym
 import pytest
 
 from agents import BexaSAC
+from agents.cli import main
 from agents.report.tradeoff import Comparison, TradeoffPoint, summarise
 from agents.runs import workers
 from agents.runs.log import CHECKPOINT
@@ -228,6 +230,45 @@ def test_seeds_can_be_added(tmp_path: Path, finished: Path, monkeypatch: pytest.
     assert {entrant.name[-1] for entrant in field.entrants() if entrant.found() is None} == {"2"}
 
 
+def test_a_seed_that_moves_what_is_fitted_to_takes_other_widths_in_another_folder(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, methods=("bexa-sac:8,8", "fit"), seeds=(0,))
+    run_tradeoff(config, tmp_path)
+    (before,) = points(tmp_path, f"fit of {BEXA}")
+    (field,) = dataclasses.replace(config, seeds=(0, 1)).fields(tmp_path)
+    (own,) = points(tmp_path, BEXA)
+    more = [own, dataclasses.replace(own, seed=1, flops_per_step=2 * own.flops_per_step)]  # as seed 1 might have cost
+    with contextlib.closing(gym.make("Pendulum-v1")) as env:
+        fits = field.fitted(env, {BEXA: more})
+        again = field.fitted(env, {BEXA: [own]})
+    assert [fit.found() for fit in fits] == [None, None]
+    assert again[0].found() == [
+        dataclasses.replace(before, extras={k: v for k, v in before.extras.items() if k != "run"})
+    ]
+
+
+@pytest.mark.parametrize("name", ["", "SAC="])  # what the run calls itself, too
+def test_a_run_that_was_trained_for_longer_since_is_not_taken_for_one_of_fewer_steps(tmp_path: Path, name: str) -> None:
+    config = dataclasses.replace(FEW, methods=(f"{name}sac:8,8",), seeds=(0,))
+    run_tradeoff(config, tmp_path)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert main(["train", "--resume", str(run)]) == 0  # which has ended: nothing is trained
+    run_tradeoff(config, tmp_path)
+    assert main(["train", "--resume", str(run), "--steps", "90"]) == 0
+    with pytest.raises(ConfigError, match=r"was trained for 90 steps: expected 60.*choose another"):
+        run_tradeoff(config, tmp_path)
+
+
+def test_settings_of_a_control_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="settings of dense:4: expected none"):
+        run_tradeoff(FEW, tmp_path, settings={"dense:4": {"gamma": 0.5}})
+
+
+def test_methods_that_would_share_a_folder_are_refused(tmp_path: Path) -> None:
+    methods = ("sac:8,8", "sac-8-8=sac:16,16")
+    with pytest.raises(ConfigError, match=r"runs/sac-8-8-seed0.*NAME="):
+        run_tradeoff(dataclasses.replace(FEW, methods=methods), tmp_path)
+
+
 def test_other_settings_in_the_same_folder_are_refused(finished: Path) -> None:
     with pytest.raises(ConfigError, match=r"batch_size=8: expected 16.*choose another folder"):
         run_tradeoff(dataclasses.replace(CONFIG, batch_size=16), finished)
@@ -269,7 +310,15 @@ def test_bad_input_is_refused_before_anything_is_trained(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("seeds", ()), ("seeds", (1, 1)), ("weights", (0.1, 0.1)), ("steps", 0), ("workers", 0), ("env", ())],
+    [
+        ("seeds", ()),
+        ("seeds", (1, 1)),
+        ("weights", (0.1, 0.1)),
+        ("budgets", (0.2, 0.20000001)),  # rows and folders of one name
+        ("steps", 0),
+        ("workers", 0),
+        ("env", ()),
+    ],
 )
 def test_bounds(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=key):
@@ -298,6 +347,9 @@ def test_an_agent_that_reads_its_budget_gives_its_front_from_one_training(tmp_pa
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"sac-8-8-seed0", "read-seed0"}
     rows = {point.label for point in Comparison.read(tmp_path).points}
     assert rows == {"sac:8,8", "read, b = 0", "read, b = 1", "coin of read, b = 0", "coin of read, b = 1"}
+    # Fewer rows are asked for later: none of the others is taken from the folder.
+    run_tradeoff(dataclasses.replace(config, methods=methods[:2], budgets=(1.0,)), tmp_path)
+    assert {point.label for point in Comparison.read(tmp_path).points} == {"sac:8,8", "read, b = 1"}
 
 
 def test_what_has_nothing_to_choose_has_no_coin_and_is_found_again(tmp_path: Path) -> None:
@@ -329,3 +381,4 @@ def test_all_begin_to_learn_at_the_same_step() -> None:
 def test_folders_have_names_that_any_file_system_takes() -> None:
     assert slug("asymmetric/swimmer, λ = 0.01") == "asymmetric-swimmer-w0.01"
     assert slug("../x") == "x"
+    assert slug("..") == "policy"
