@@ -88,6 +88,14 @@ def settings_of(files: Files) -> tuple[Files, dict[str, dict[str, Any]]]:
                 f"{path} has {SETTINGS} = {settings!r}: expected a table for each method, such as "
                 f"[{SETTINGS}.bexa-sac]; put it under a method's name"
             )
+        for name, one in settings.items():
+            try:
+                json.dumps(one)
+            except TypeError as error:
+                raise ConfigError(
+                    f"{path} has [{SETTINGS}.{name}] with a date or time: expected numbers, texts, booleans or lists "
+                    "of them; quote it"
+                ) from error
         found |= {name: {key.replace("-", "_"): value for key, value in one.items()} for name, one in settings.items()}
         plain.append((path, {key: value for key, value in table.items() if key != SETTINGS}))
     return plain, found

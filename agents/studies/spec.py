@@ -6,6 +6,7 @@
 to give it exits); or a method of one's own, ``module:Class``.
 """
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -138,7 +139,9 @@ def _setting(word: str, text: str) -> tuple[str, Any]:
         raise ConfigError(f"methods: {word!r} sets {key} to nothing: expected a value; write @{key}=…")
     for form in (value, f"[{value}]"):
         try:
-            return key.replace("-", "_"), tomllib.loads(f"value = {form}")["value"]
-        except tomllib.TOMLDecodeError:
+            read = tomllib.loads(f"value = {form}")["value"]
+            json.dumps(read)
+        except (tomllib.TOMLDecodeError, TypeError):  # a date, which nothing is set to, is a text
             continue
+        return key.replace("-", "_"), read
     return key.replace("-", "_"), value

@@ -1,10 +1,12 @@
 """A word of --methods says what it says, and a wrong one is refused with the nearest right one."""
 
+import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agents.cli.tradeoff import settings_of
 from agents.studies.spec import CHOOSERS, MethodSpec
 from budget_wrappers.errors import ConfigError
 
@@ -65,3 +67,13 @@ def test_a_wrong_word_is_refused(word: str, said: str) -> None:
     with pytest.raises(ConfigError) as raised:
         MethodSpec.parse(word)
     assert said in str(raised.value)
+
+
+def test_a_date_is_a_text_as_nothing_is_set_to_one() -> None:
+    assert MethodSpec.parse("mine:Contender@when=1979-05-27").settings == {"when": "1979-05-27"}
+    assert MethodSpec.parse("mine:Contender@when=1979-05-27,3").settings == {"when": "1979-05-27,3"}
+
+
+def test_a_date_in_a_table_of_settings_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"x\.toml has \[settings\.sac\] with a date"):
+        settings_of([("x.toml", {"settings": {"sac": {"when": datetime.date(1979, 5, 27)}}})])
