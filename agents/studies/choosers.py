@@ -8,6 +8,7 @@ them has not learnt to choose by the state.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from zlib import crc32
 
 import gymnasium as gym
 import numpy as np
@@ -149,13 +150,13 @@ class Chooser:
 
     # ---- in its place -----------------------------------------------------------------------------------------------
 
-    def selector(self, control: str, mean_flops: float, seed: int) -> Selector:
+    def selector(self, control: str, mean_flops: float, seed: int | Sequence[int]) -> Selector:
         """Return what chooses in the agent's place.
 
         Args:
             control: ``coin``, ``shuffled``, ``cheapest`` or ``dearest``.
             mean_flops: of a step of the agent, which a coin is to cost, too.
-            seed: of the draws.
+            seed: of the draws, which differ from row to row and from seed to seed.
         """
         rng, duration = np.random.default_rng(seed), self.durations[0]
         made: Mapping[str, Callable[[], Selector]] = {
@@ -194,7 +195,7 @@ class Chooser:
             own: point of the agent, whose choices have been noted.
             episodes: of the evaluation.
         """
-        wrapped = self.wrapped(env, self.selector(control, own.flops_per_step, own.seed))
+        wrapped = self.wrapped(env, self.selector(control, own.flops_per_step, (own.seed, crc32(own.label.encode()))))
         try:
             result = evaluate_policy(Asking(self.meter), wrapped, episodes, REPORT_SEED)
         finally:

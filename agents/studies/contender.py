@@ -55,6 +55,10 @@ def contender_named(target: str) -> type:
     return found
 
 
+CHECKED = (0, 1, 2, 7, 40, 150)
+"""Actions of an episode that are looked at: whether what they run is charged."""
+
+
 class StoppedError(BaseException):
     """Asked to stop: no handler of the contender's for errors is to take it for one."""
 
@@ -213,30 +217,33 @@ def torch_as_it_was() -> Iterator[None]:
 
 
 def require_charged(policy: Any, env: gym.Env, meter: ComputeMeter, target: str) -> None:
-    """Raise unless the first action charges to ``meter`` what it runs.
+    """Raise unless some actions of an episode charge to ``meter`` what they run.
 
     Raises:
-        UncountableError: with what it runs, and what was charged.
+        ConfigError: ``predict`` does not return an action and a state.
+        UncountableError: with what an action runs, and what was charged.
     """
-    observation, _ = env.reset(seed=REPORT_SEED)
-    call = functools.partial(policy.predict, observation, deterministic=True)
-    runs = count_flops(call, convention=meter.convention)
-    before = meter.totals["act"]
-    answer = call()
-    if not isinstance(answer, tuple) or len(answer) != 2:
-        raise ConfigError(
-            f"predict of {target} returned {type(answer).__name__}: expected an action and a state, which may be None; "
-            "return action, state"
-        )
-    _, state = answer
-    charged = meter.totals["act"] - before
-    _ = handed_back(state)
-    if charged < runs:
-        raise UncountableError(
-            f"an action of {target} runs {runs:,} FLOPs and charges {charged:,}: expected all of them, so that no "
-            "method is free; call meter.watch(network) in train, or meter.add(flops) in predict for what torch does "
-            "not compute"
-        )
+    (observation, _), state, over, number = env.reset(seed=REPORT_SEED), None, False, 0
+    while not over and number <= CHECKED[-1]:
+        call = functools.partial(policy.predict, observation, **handed_back(state), deterministic=True)
+        runs = count_flops(call, convention=meter.convention) if number in CHECKED else 0
+        before = meter.totals["act"]
+        answer = call()
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise ConfigError(
+                f"predict of {target} returned {type(answer).__name__}: expected an action and a state, which may be "
+                "None; return action, state"
+            )
+        charged = meter.totals["act"] - before
+        if charged < runs:
+            raise UncountableError(
+                f"action {number} of {target} runs {runs:,} FLOPs and charges {charged:,}: expected all of them, so "
+                "that no method is free; call meter.watch(network) in train, or meter.add(flops) in predict for what "
+                "torch does not compute"
+            )
+        action, state = answer
+        observation, _, terminated, truncated, _ = env.step(action)
+        over, number = terminated or truncated, number + 1
 
 
 __all__ = ["Contender", "contender_named"]

@@ -11,6 +11,7 @@ import torch
 from agents.cli import main
 from agents.report.tradeoff import Comparison
 from agents.studies.contender import Contender
+from agents.studies.tradeoff import TradeoffConfig, run_tradeoff
 from budget_wrappers.errors import ConfigError, UncountableError
 
 PAGE = Path(__file__).parents[3] / "docs" / "own_method.md"
@@ -79,6 +80,35 @@ class Contender:
         self.meter.add(7, "table")
         return np.zeros(1, np.float32), None
 """
+
+
+LATE = """
+import numpy as np, torch
+class Contender:
+    def train(self, make_env, budget, steps, seed, meter):
+        self.net, self.meter, self.calls = torch.nn.Linear(3, 1), meter, 0
+        return self
+    def predict(self, observation, deterministic=True, **state):
+        self.calls += 1
+        self.meter.add(6 if self.calls <= 2 else 1)
+        return self.net(torch.as_tensor(observation)).detach().numpy(), None
+"""
+
+
+def test_a_policy_that_charges_its_first_actions_alone_is_refused(here: Path) -> None:
+    # Each action that is looked at is computed once to count it and once to act: two calls are the first action.
+    with pytest.raises(UncountableError, match=r"action 1 of .* runs 6 FLOPs and charges 1"):
+        contender(here, LATE).work(lambda steps: True)
+
+
+def test_what_a_contender_raises_is_told_and_the_others_go_on(here: Path) -> None:
+    (here / "mine.py").write_text("class Contender:\n    def train(self, *given):\n        raise ValueError('no')\n")
+    methods = ("sac:4", "mine:Contender")
+    config = TradeoffConfig(("Pendulum-v1",), methods, budgets=(0.5,), seeds=(0,), steps=40, episodes=1, workers=1)
+    run_tradeoff(config, here / "run")
+    written = Comparison.read(here / "run")
+    assert [point.label for point in written.points] == ["sac:4"]
+    assert written.settings["failed"] == {"mine-Contender-b0.5-seed0": "ValueError: no"}
 
 
 def test_steps_are_what_all_have_and_settings_are_attributes(here: Path) -> None:
