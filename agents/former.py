@@ -34,7 +34,7 @@ PLACES = {
 RECIPES = {
     "methods": ("asymmetric", "asymmetric_config", "bexa", "bexa_config", "budget_input", "exits"),
     "studies": (
-        *("environments", "points", "ray_tasks", "retrofit", "sizes", "sizes_table", "sizing", "space", "sweep"),
+        *("environments", "ray_tasks", "retrofit", "sizes", "sizes_table", "sizing", "space", "sweep"),
         *("sweep_table", "tradeoff", "training"),
     ),
 }

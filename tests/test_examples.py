@@ -13,7 +13,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PROMISES = {
     "wrap_environment.py": r"flops_per_step: 384\.0",
     "stable_baselines3_agent.py": r"(?=.*'small': '[\d,]+')(?=.*'large': '[\d,]+').*'q_net': '[\d,]+'",
-    "compare_tradeoff.py": r"large-only[\s\S]*picture: .*tradeoff\.png",
+    "compare_tradeoff.py": r"sac:16,16[\s\S]*picture: .*tradeoff\.png",
     "d3rlpy_offline.py": r"learning [\d,]+ FLOPs[\s\S]*\n\{'q_funcs': '[\d,]+', 'cheap': '[\d,]+', 'dear': '[\d,]+'\}",
     "rllib_agent.py": r"acting [\d,]+ FLOPs, learning [\d,]+ FLOPs[\s\S]*\n10 steps within[\s\S]*'ppo', flops=2432",
     "cleanrl_sac.py": r"step 400: return -\d+ \(-\d+ penalised\)\nacting 2,649,600 FLOPs, learning [\d,]+ FLOPs",

@@ -151,9 +151,8 @@ def _told_apart(comparisons: Sequence[Comparison], labels: Sequence[str]) -> lis
             points.append(replace(point, label=named))
             facts.append(own)
             owners.append((number, point.label))
-    if len(comparisons) == 1:
-        return points
-    texts = labels_apart([(point.method, point.label) for point in points], facts)
+    titles = [(point.method, point.label) for point in points]
+    texts = labels_apart(titles, facts) if len(comparisons) > 1 else [label for _, label in titles]
     return _renamed(points, texts, owners)
 
 

@@ -1,6 +1,5 @@
 """Seeds that fall into two groups: the rule, and how often normal seeds are called so by mistake."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -54,15 +53,15 @@ def test_false_alarms_on_normal_seeds_are_as_documented(deviation: float, rates:
         assert 100 * alarms / len(samples) == pytest.approx(rate, abs=0.6)
 
 
-def test_the_stored_demonstration_has_two_rows_of_two_groups() -> None:
-    record = json.loads((RESULTS / "tradeoff" / "pendulum.json").read_text())
-    rows = summarise([TradeoffPoint(**point) for point in record["points"]])
-    # At λ = .03 one seed saves 81 % of 8,832 FLOPs, and one spends 5 % more; at λ = .05 one saves 87 %.
-    assert {row.label for row in rows if row.flops_groups} == {"asymmetric, λ = 0.03", "asymmetric, λ = 0.05"}
-
-
 def point(seed: int, value: float, label: str = "m", flops: float = 1.0, **extras: object) -> TradeoffPoint:
     return TradeoffPoint(label, label, seed, value, flops, extras=extras)
+
+
+def test_a_row_of_opposite_seeds_has_two_groups() -> None:
+    # An earlier demonstration: of two seeds one saved 81 % of 8,832 FLOPs, and one spent 5 % more.
+    rows = [("large", -143.1, 8_832), ("large", -142.0, 8_832), ("λ", -142.3, 1_681), ("λ", -143.1, 9_310)]
+    seeds = [point(number % 2, value, label, flops) for number, (label, value, flops) in enumerate(rows)]
+    assert {row.label for row in summarise(seeds) if row.flops_groups} == {"λ"}
 
 
 LARGE = [point(seed, value, "large", 10.0, baseline=True) for seed, value in enumerate((-143.0, -141.0))]

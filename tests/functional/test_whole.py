@@ -78,7 +78,7 @@ DOORS: dict[str, Callable[[Any], Any]] = {
     "vector ComputeLimit": lambda value: vector(VectorLimit, value, "truncate", meter=ComputeMeter()),
     "vector set_budget": lambda value: vector(VectorLimit, 10, "truncate", meter=ComputeMeter()).set_budget([1, value]),
 }
-WITH_NONE = {"meter.add charged", "ModulePolicy"}
+WITH_NONE = {"meter.add charged", "ModulePolicy", "selector_flops"}
 """Doors where ``None`` means that nothing is given."""
 
 

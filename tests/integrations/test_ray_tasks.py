@@ -153,7 +153,7 @@ def test_an_error_is_the_one_that_was_raised_and_stops_the_other_tasks(ray: Modu
 
 def test_a_machine_that_does_not_see_the_folder_trains_nothing(ray: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected one that every machine of the cluster sees"):
-        ray_tasks._work(None, dataclasses.asdict(training(tmp_path / "elsewhere")), None)
+        ray_tasks._work(None, training(tmp_path / "elsewhere"), None)
 
 
 def test_an_address_without_a_cluster_is_refused(ray: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
