@@ -225,7 +225,7 @@ class Field:
                 spec.name,
                 spec.name,
                 {"what": spec.word},
-                self.choosers if retrofits else (),
+                self.choosers,
                 self.fits and retrofits,
                 number == 0,
                 {**self.own.get(spec.name, {}), **spec.settings},

@@ -156,7 +156,9 @@ class TakenPolicy:
         env.close()
         self.path.mkdir(parents=True, exist_ok=True)
         points = []
-        if self.as_trained:
+        if self.as_trained and not self.budgets and Chooser.of(policy) is not None:
+            points += self._at(policy, setup, self._as_trained, {})
+        elif self.as_trained:
             points.append(self._measured(policy, setup, self._as_trained))
         if self.budgets:
             points += self._with_exits(policy, setup)
@@ -190,10 +192,8 @@ class TakenPolicy:
                 points.append(self._student(retrofit, setup, points, label))
         return points
 
-    def _at(
-        self, made: BudgetedExitPolicy, setup: RunConfig, label: str, extras: dict[str, Any]
-    ) -> list[TradeoffPoint]:
-        """Return the point of one budget, and of the controls that choose in place of its gates."""
+    def _at(self, made: Any, setup: RunConfig, label: str, extras: dict[str, Any]) -> list[TradeoffPoint]:
+        """Return the point of a policy that chooses, and of the controls that choose in its place."""
         chooser = Chooser(made)
         rewards: list[float] = []
         point = self._measured(chooser, setup, label, made, rewards, **extras)

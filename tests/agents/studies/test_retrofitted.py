@@ -55,6 +55,16 @@ def test_a_policy_is_taken_as_it_is_once(trained: Path, tmp_path: Path) -> None:
     assert points[0].flops_per_step == 2 * (3 * 16 + 16 * 16 + 16 * 2)
 
 
+def test_a_policy_that_chooses_has_controls_that_choose_in_its_place(tmp_path: Path) -> None:
+    agent = BexaSAC(gym.make("Pendulum-v1"), net_arch=(8, 8), buffer_size=100)
+    agent.save(tmp_path / "bexa")
+    run_tradeoff(config(f"was={tmp_path / 'bexa.safetensors'}", "coin", "cheapest"), tmp_path / "run")
+    points = {point.label: point for point in Comparison.read(tmp_path / "run").points}
+    assert set(points) == {"was", "coin of was", "cheapest of was"}
+    # Exit 1 is a linear map of 3 numbers to a mean and a deviation.
+    assert points["cheapest of was"].flops_per_step == 2 * 3 * 2
+
+
 def test_what_is_there_is_not_done_again_and_other_settings_are_refused(trained: Path, tmp_path: Path) -> None:
     one = dataclasses.replace(config(f"was=retrofit:{trained}{FAST}"), seeds=(0,))
     run_tradeoff(one, tmp_path / "run")
