@@ -16,13 +16,14 @@ import pytest
 from agents.cli import main
 from agents.report.tradeoff import Comparison
 from agents.runs.workers import Advance
-from agents.studies import ray_tasks, sweep
+from agents.studies import ray_tasks, tradeoff
+from agents.studies.entrants import work
 from agents.studies.ray_tasks import connected_ray, run_on_ray
 from agents.studies.space import space_of
 from agents.studies.sweep import run_sweep
 from agents.studies.sweep_table import SweepStudy
 from agents.studies.tradeoff import TradeoffConfig, run_tradeoff
-from agents.studies.training import Training, train
+from agents.studies.training import Training
 from budget_wrappers.errors import ConfigError
 from tests.agents.studies.test_sweep import SPACE, config
 
@@ -64,19 +65,19 @@ def training(folder: Path, name: str = "one") -> Training:
     return Training("BexaSAC", name, str(folder), {}, {}, 1)
 
 
-def die_once_in_the_second(job: Training, advance: Advance) -> Any:
-    """Train; the process of the second configuration is killed after its first checkpoint, the first time."""
-    steps, marker = 0, Path(job.folder) / "died"
+def die_once(entrant: Any, advance: Advance) -> Any:
+    """Do the work of an entrant; the process of ``bexa`` is killed after its first checkpoint, the first time."""
+    steps, marker = 0, Path(entrant.folder) / "died"
 
     def on(count: int) -> bool:
         nonlocal steps
         steps += count
-        if job.name.startswith("config-001") and steps > 200 and not marker.exists():
+        if entrant.method == "bexa" and steps > 100 and not marker.exists():
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return advance(count)
 
-    return train(job, on)
+    return work(entrant, on)
 
 
 def die_or_wait(job: Training, advance: Advance) -> str:
@@ -108,29 +109,25 @@ def test_a_search_on_ray_is_the_search_in_processes(ray: ModuleType, in_processe
     assert files(folder) == files(in_processes)
 
 
-def test_a_search_whose_worker_is_killed_is_the_search_all_the_same(
-    ray: ModuleType, in_processes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_comparison_on_ray_is_the_comparison_in_processes_though_a_worker_is_killed(
+    ray: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "try_training", die_once_in_the_second)
-    searched(tmp_path, workers=2, on=run_on_ray)
-    assert (tmp_path / "died").exists()
-    assert rows(tmp_path) == rows(in_processes)
-
-
-def test_a_comparison_on_ray_is_the_comparison_in_processes(ray: ModuleType, tmp_path: Path) -> None:
     config = TradeoffConfig(
         env=("Pendulum-v1",),
-        methods=("sac:4", "bexa-sac:4", "coin"),
+        methods=("sac:4", "bexa=bexa-sac:4", "coin"),
         seeds=(0,),
         budgets=(0.5,),
-        steps=60,
+        steps=180,
         batch_size=8,
         learning_starts=10,
         episodes=1,
-        eval_every=30,
+        eval_every=60,
+        eval_episodes=1,
     )
-    run_tradeoff(config, tmp_path / "ray", progress=False, on=run_on_ray)
     run_tradeoff(dataclasses.replace(config, workers=1), tmp_path / "here", progress=False)
+    monkeypatch.setattr(tradeoff, "work", die_once)
+    run_tradeoff(config, tmp_path / "ray", progress=False, on=run_on_ray)
+    assert (tmp_path / "ray" / "died").exists()
     there, here = (Comparison.read(tmp_path / name).points for name in ("ray", "here"))
     assert [(point.label, point.episodes, point.curve) for point in there] == [
         (point.label, point.episodes, point.curve) for point in here
