@@ -154,8 +154,11 @@ def stop(verb: str, folder: Path, number: int, seconds: float, group: bool) -> d
 def results(folder: Path) -> dict[str, Any]:
     """Return the numbers of every result file in ``folder``, by file."""
     found: dict[str, Any] = {}
-    for path in sorted(folder.glob("points/*.json")):
-        found[path.name] = json.loads(path.read_text())
+    if (folder / "tradeoff.json").exists():
+        points = json.loads((folder / "tradeoff.json").read_text())["points"]
+        # Without what the clock says of them.
+        kept = ("method", "label", "seed", "mean_return", "flops_per_step", "episodes", "curve")
+        found["tradeoff.json"] = [{key: point[key] for key in kept} for point in points]
     if (folder / "sweep.json").exists():
         record = json.loads((folder / "sweep.json").read_text())
         found["sweep.json"] = {key: record[key] for key in ("winner", "all_configurations", "rows", "diverged")}
