@@ -33,6 +33,17 @@ OF_THE_FILE = ("config", "preset", "dry_run")
 """Options that say which files are read; those of a file would not be."""
 
 
+RayAddress = Annotated[
+    str | None,
+    tyro.conf.arg(
+        metavar="ADDRESS",
+        help="train as Ray tasks: local starts Ray here, auto and HOST:PORT join a cluster that shares the folder; by "
+        "default processes of this machine train.",
+    ),
+]
+"""Type of the option ``--ray``."""
+
+
 @dataclass(frozen=True)
 class FileOptions:
     """Options that every verb with a configuration has.

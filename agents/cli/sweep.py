@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from agents.cli.arguments import FileOptions, flat, parse, say, write_resolved
+from agents.cli.arguments import FileOptions, RayAddress, flat, parse, say, write_resolved
 from agents.cli.paths import require_folder
 from agents.studies.names import AGENTS, agent_named
 from budget_wrappers.errors import ConfigError
@@ -41,21 +41,13 @@ def run(arguments: Sequence[str]) -> int:
         Path | None,
         tyro.conf.arg(help="TOML file of what each key is drawn from; by default the agent's published one."),
     ]
-    ray = Annotated[
-        str | None,
-        tyro.conf.arg(
-            metavar="ADDRESS",
-            help="train as Ray tasks: local starts Ray here, auto and HOST:PORT join a cluster that shares the folder; "
-            "by default processes of this machine train.",
-        ),
-    ]
     form = dataclasses.make_dataclass(
         "Options",
         [
             ("setup", flat(SweepConfig)),
             ("space", space, None),
             ("run", where, None),
-            ("ray", ray, None),
+            ("ray", RayAddress, None),
             ("file", flat(FileOptions), dataclasses.field(default_factory=FileOptions)),
         ],
         frozen=True,

@@ -11,7 +11,17 @@ from typing import Annotated, Any
 
 import tyro
 
-from agents.cli.arguments import Files, PresetOptions, files_of, flat, parse, say, words_after, write_resolved
+from agents.cli.arguments import (
+    Files,
+    PresetOptions,
+    RayAddress,
+    files_of,
+    flat,
+    parse,
+    say,
+    words_after,
+    write_resolved,
+)
 from agents.cli.paths import require_folder
 from agents.cli.report import report
 from agents.studies.names import PRESETS, presets_of
@@ -33,14 +43,6 @@ def run(arguments: Sequence[str]) -> int:
         str | None, tyro.conf.arg(help="a name that the rows of table and picture begin with; by default none.")
     ]
     trust = Annotated[bool, tyro.conf.arg(help="load policies and import methods that a file names, or zips.")]
-    ray = Annotated[
-        str | None,
-        tyro.conf.arg(
-            metavar="ADDRESS",
-            help="train as Ray tasks: local starts Ray here, auto and HOST:PORT join a cluster that shares the folder; "
-            "by default processes of this machine train.",
-        ),
-    ]
     form = dataclasses.make_dataclass(
         "Options",
         [
@@ -48,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
             ("run", where, None),
             ("label", label, None),
             ("trust", trust, False),
-            ("ray", ray, None),
+            ("ray", RayAddress, None),
             ("file", flat(PresetOptions), dataclasses.field(default_factory=PresetOptions)),
         ],
         frozen=True,

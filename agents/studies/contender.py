@@ -29,7 +29,8 @@ from agents.runs.run_config import RunConfig
 from agents.runs.workers import Advance
 from agents.studies.measuring import microseconds, point_of
 from agents.studies.same import require_same
-from budget_wrappers.errors import ConfigError, UncountableError
+from agents.studies.training import Diverged
+from budget_wrappers.errors import BudgetError, ConfigError, UncountableError
 from budget_wrappers.files import inside
 from budget_wrappers.metering import ComputeMeter, count_flops
 
@@ -139,10 +140,18 @@ class Contender:
         points = list(stored.points)
         return points if all(len(point.episodes) == self.episodes for point in points) else None
 
-    def work(self, advance: Advance) -> list[TradeoffPoint] | None:
-        """Train, check that what acts is charged, and measure; see ``Entrant``."""
-        with torch_as_it_was():
-            return self._work(advance)
+    def work(self, advance: Advance) -> list[TradeoffPoint] | Diverged | None:
+        """Train, check that what acts is charged, and measure; see ``Entrant``.
+
+        What the class raises is its result, by which the comparison names it, and the others go on.
+        """
+        try:
+            with torch_as_it_was():
+                return self._work(advance)
+        except Exception as error:
+            if isinstance(error, BudgetError | OSError):
+                raise
+            return Diverged(f"{type(error).__name__}: {error}")
 
     def instance(self) -> Any:
         """Return a new instance with its settings.

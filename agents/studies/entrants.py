@@ -15,7 +15,7 @@ from agents.studies.measuring import label_of
 from agents.studies.same import require_same
 from agents.studies.trained_points import measured_run
 from agents.studies.training import DIVERGED, Diverged, Training, give_up, read_divergence, trained_run
-from budget_wrappers.errors import BudgetError, NonFiniteError
+from budget_wrappers.errors import NonFiniteError
 
 
 class Entrant(Protocol):
@@ -108,13 +108,5 @@ class TrainedEntrant(Training):
 
 
 def work(entrant: Any, advance: Advance) -> list[TradeoffPoint] | Diverged | None:
-    """Do the work of one entrant: what ``run_jobs`` runs.
-
-    What a class of somebody's own raises is its result, and the others go on.
-    """
-    try:
-        return entrant.work(advance)
-    except Exception as error:
-        if isinstance(entrant, TrainedEntrant) or isinstance(error, BudgetError | OSError):
-            raise
-        return Diverged(f"{type(error).__name__}: {error}")
+    """Do the work of one entrant: what ``run_jobs`` runs."""
+    return entrant.work(advance)
