@@ -114,7 +114,8 @@ def test_a_small_study_from_the_command_to_the_table(tmp_path: Path, monkeypatch
     for module in (study, tables, comparisons):
         monkeypatch.setattr(module, "FOLDER", tmp_path / "results")
     monkeypatch.setattr(study, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(study, "FINAL_EPISODES", 1)
+    for name in ("EPISODES", "FINAL_EPISODES"):
+        monkeypatch.setattr(study, name, 1)
     wait = {"learning_starts": 100}
     original: Any = settings_of
     monkeypatch.setattr(study, "settings_of", lambda *given: (original(*given)[0], {**original(*given)[1], **wait}))
