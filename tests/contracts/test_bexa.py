@@ -10,8 +10,10 @@ from torch import Tensor
 from agents import BexaCQL, BexaDiscreteCQL, BexaDQN, BexaSAC, BexaTD3
 from agents.replay.buffers import Batch
 from budget_wrappers.wrappers import BudgetAwareObservation
+
+# The module and not its classes, which would be collected here a second time.
+from tests.contracts import test_agents as plain
 from tests.contracts.agent import AgentContract, Countdown, OnlineContract
-from tests.contracts.test_agents import OfflineContract, TestCQL, TestDiscreteCQL, TestDQN, TestSAC, TestTD3
 
 EXIT_KEYS = {
     "exit_after": (0, 2),
@@ -65,10 +67,10 @@ class Exits:
 
 class TestBexaSAC(Exits, OnlineContract):
     agent_class = BexaSAC
-    flips: ClassVar = {**TestSAC.flips, **ACTOR_KEYS}
+    flips: ClassVar = {**plain.TestSAC.flips, **ACTOR_KEYS}
 
     def losses(self, agent: Any) -> Iterable[Callable[[Batch], Any]]:
-        return TestSAC.losses(self, agent)
+        return plain.TestSAC.losses(self, agent)
 
     def torch_actions(self, agent: Any, observation: Tensor) -> np.ndarray:
         return torch.tanh(self.outputs(agent, observation).chunk(2, -1)[0]).numpy()
@@ -76,7 +78,7 @@ class TestBexaSAC(Exits, OnlineContract):
 
 class TestBexaTD3(Exits, OnlineContract):
     agent_class = BexaTD3
-    flips: ClassVar = {**TestTD3.flips, **ACTOR_KEYS}
+    flips: ClassVar = {**plain.TestTD3.flips, **ACTOR_KEYS}
 
     def losses(self, agent: Any) -> Iterable[Callable[[Batch], Any]]:
         return agent.critic_loss, agent.actor_loss
@@ -88,27 +90,27 @@ class TestBexaTD3(Exits, OnlineContract):
 class TestBexaDQN(Exits, OnlineContract):
     agent_class = BexaDQN
     discrete = True
-    flips: ClassVar = {**TestDQN.flips, **EXIT_KEYS, **ONE_STREAM}
+    flips: ClassVar = {**plain.TestDQN.flips, **EXIT_KEYS, **ONE_STREAM}
 
-    losses = TestDQN.losses
+    losses = plain.TestDQN.losses
 
     def torch_actions(self, agent: Any, observation: Tensor) -> np.ndarray:
         return self.outputs(agent, observation).argmax(1).numpy()
 
 
-class TestBexaCQL(Exits, OfflineContract):
+class TestBexaCQL(Exits, plain.OfflineContract):
     agent_class = BexaCQL
     settings: ClassVar = {**Exits.settings, "action_samples": 2}
-    flips: ClassVar = {**TestCQL.flips, **ACTOR_KEYS, **GIVEN}
+    flips: ClassVar = {**plain.TestCQL.flips, **ACTOR_KEYS, **GIVEN}
 
-    losses = TestCQL.losses
+    losses = plain.TestCQL.losses
     torch_actions = TestBexaSAC.torch_actions
 
 
-class TestBexaDiscreteCQL(Exits, OfflineContract):
+class TestBexaDiscreteCQL(Exits, plain.OfflineContract):
     agent_class = BexaDiscreteCQL
     discrete = True
-    flips: ClassVar = {**TestDiscreteCQL.flips, **EXIT_KEYS, **ONE_STREAM, **GIVEN}
+    flips: ClassVar = {**plain.TestDiscreteCQL.flips, **EXIT_KEYS, **ONE_STREAM, **GIVEN}
 
-    losses = TestDQN.losses
+    losses = plain.TestDQN.losses
     torch_actions = TestBexaDQN.torch_actions
