@@ -151,7 +151,7 @@ class AgentContract:
     def test_every_option_flipped_alone_learns(self) -> None:
         for name, value in self.flips.items():
             changes = value if isinstance(value, dict) else {name: value}
-            agent = self.trained(self.make(**changes))
+            agent = self.trained(self.make(**changes), 12)
             assert agent.num_updates >= 2, name
             assert changes.items() <= agent.config.__dict__.items(), name
             assert all(torch.isfinite(parameter).all() for parameter in parameters(agent)), name
