@@ -14,8 +14,8 @@ import pytest
 from agents import BexaSAC
 from agents.cli import main
 from agents.report.tradeoff import Comparison, TradeoffPoint, summarise
-from agents.runs import workers
 from agents.runs.log import CHECKPOINT
+from agents.runs.workers import Lost
 from agents.studies import entrants, tradeoff
 from agents.studies.comparing import slug
 from agents.studies.fit import WITHIN
@@ -171,13 +171,13 @@ def test_interrupted_run_keeps_what_is_finished(tmp_path: Path, monkeypatch: pyt
 
 
 def die_once(entrant: Any, advance: Any) -> Any:
-    """Do the work of an entrant; the process of the second seed is killed after its first checkpoint, once."""
+    """Do the work of an entrant; its process is killed after its first checkpoint, once."""
     steps, marker = 0, Path(entrant.folder) / "died"
 
     def on(count: int) -> bool:
         nonlocal steps
         steps += count
-        if entrant.settings["seed"] == 1 and steps > 30 and not marker.exists():
+        if steps > 30 and not marker.exists():
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return advance(count)
@@ -185,33 +185,31 @@ def die_once(entrant: Any, advance: Any) -> Any:
     return entrants.work(entrant, on)
 
 
-def test_a_killed_worker_s_training_is_gone_on_with(
+def test_a_worker_and_the_one_that_follows_when_it_is_killed_measure_what_one_process_does(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tradeoff, "work", die_once)
-    monkeypatch.setattr(workers, "REPORT_EVERY", 1)
-    run_tradeoff(dataclasses.replace(FEW, methods=("sac:8,8",), workers=2), tmp_path, progress=False)
+    one = dataclasses.replace(FEW, methods=("sac:8,8",), seeds=(1,), workers=2)
+    run_tradeoff(one, tmp_path, progress=False)
     assert (tmp_path / "died").exists()
-    whole = points(finished, "sac:8,8")
-    assert [point.episodes for point in points(tmp_path, "sac:8,8")] == [point.episodes for point in whole]
+    (there,), (_, here) = Comparison.read(tmp_path).points, points(finished, "sac:8,8")
+    assert (there.episodes, there.curve) == (here.episodes, here.curve)
 
 
-def die_each_time(entrant: Any, advance: Any) -> Any:
-    """Do the work of an entrant; the process of the second seed is killed each time."""
-    if entrant.settings["seed"] == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return entrants.work(entrant, advance)
+def test_what_is_lost_each_time_is_left_out_and_named(tmp_path: Path) -> None:
+    def on(do: Any, jobs: Any, advance: Any, workers: int) -> Any:
+        for job in jobs:
+            if job.name == "sac-8-8-seed1":
+                yield job, Lost("killed by SIGKILL", 3)
+            else:
+                yield job, do(job, lambda steps: True)
 
-
-def test_what_is_lost_each_time_is_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tradeoff, "work", die_each_time)
     few = dataclasses.replace(FEW, methods=("sac:8,8",), steps=30)
     with pytest.raises(WorkerLostError, match=r"no result of sac-8-8-seed1 .*--folder"):
-        run_tradeoff(dataclasses.replace(few, workers=2), tmp_path, progress=False)
+        run_tradeoff(few, tmp_path, on=on)
     written = Comparison.read(tmp_path)
     assert [(point.label, point.seed) for point in written.points] == [("sac:8,8", 0)]
     assert set(written.settings["failed"]) == {"sac-8-8-seed1"}
-    monkeypatch.setattr(tradeoff, "work", entrants.work)
     run_tradeoff(few, tmp_path)
     assert len(Comparison.read(tmp_path).points) == 2
 
@@ -282,15 +280,6 @@ def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     path.write_text(path.read_text()[:-40])
     with pytest.raises(CheckpointError, match="dense-4-seed0"):
         run_tradeoff(one, tmp_path)
-
-
-def test_workers_measure_what_one_process_does(finished: Path, tmp_path: Path) -> None:
-    config = dataclasses.replace(FEW, seeds=(0,), workers=2)
-    run_tradeoff(config, tmp_path, progress=False)
-    here = {(point.label, point.seed): point for point in Comparison.read(finished).points}
-    for point in Comparison.read(tmp_path).points:
-        assert point.episodes == here[point.label, point.seed].episodes
-        assert point.curve == here[point.label, point.seed].curve
 
 
 def test_bad_input_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
