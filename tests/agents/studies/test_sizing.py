@@ -246,8 +246,7 @@ def test_interrupted_search_goes_on_to_the_same_numbers(
 
 def test_workers_measure_what_one_process_does(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    for seed in (0, 1):
-        shutil.rmtree(tmp_path / "runs" / f"width-4-seed{seed}")
+    shutil.rmtree(tmp_path / "runs" / "width-4-seed1")
     assert main([*WORDS, "--workers", "2", "--folder", str(tmp_path)]) == 0
     assert returns(tmp_path) == returns(finished)
 
