@@ -4,9 +4,20 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from budget_wrappers.errors import ConfigError
+
 Advance = Callable[[int], bool]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What Ray is given: a job with a name, and a folder that every machine sees."""
+
+    name: str
+    folder: str
 
 
 def tell(job: Path, what: str) -> int:
@@ -68,3 +79,23 @@ def fail(job: Path, advance: Advance) -> str:
     if job.name == "unsendable":
         raise UnsendableError("one", "two")
     raise ValueError(f"{job.name} is refused")
+
+
+def die_or_return(job: Job, advance: Advance) -> str:
+    """End the process of ``dies`` each time; any other job returns."""
+    if job.name == "dies":
+        os._exit(1)
+    return job.name
+
+
+def fail_or_wait(job: Job, advance: Advance) -> str:
+    """Raise in one job when the other has begun; there, go on until asked to stop."""
+    begun = Path(job.folder) / "begun"
+    if job.name == "waits":
+        begun.touch()
+        while advance(1):
+            time.sleep(0.01)
+        (Path(job.folder) / "stopped").touch()
+    while not begun.exists():
+        time.sleep(0.01)
+    raise ConfigError(f"{job.name} is refused")

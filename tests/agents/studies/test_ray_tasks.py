@@ -23,12 +23,12 @@ from agents.studies.space import space_of
 from agents.studies.sweep import run_sweep
 from agents.studies.sweep_table import SweepStudy
 from agents.studies.tradeoff import TradeoffConfig, run_tradeoff
-from agents.studies.training import Training
 from budget_wrappers.errors import ConfigError
+from tests.agents import jobs
 from tests.agents.studies.test_sweep import SPACE, config
 
-WORDS = ["sweep", "bexa-sac", "--env", "Pendulum-v1", "--steps", "400", "--configurations", "2", "--finalists", "1"]
-WORDS += ["--seeds", "0", "1", "--eval-every", "200", "--eval-episodes", "1", "--episodes", "1", "--workers", "2"]
+WORDS = ["sweep", "bexa-sac", "--env", "Pendulum-v1", "--steps", "100", "--configurations", "2", "--finalists", "1"]
+WORDS += ["--seeds", "0", "1", "--eval-every", "50", "--eval-episodes", "1", "--episodes", "1", "--workers", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,7 @@ def ray() -> Iterator[ModuleType]:
     pytest.importorskip("ray")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # of 15 by default: they would wait for the other tests
         connected = connected_ray("local", 2)
         yield connected
         connected.shutdown()
@@ -49,7 +50,7 @@ def in_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def searched(folder: Path, workers: int = 1, **options: Any) -> SweepStudy:
-    wanted = config(steps=400, eval_every=200, configurations=2, workers=workers)
+    wanted = config(steps=100, eval_every=50, configurations=2, workers=workers)
     return run_sweep("BexaSAC", wanted, space_of(tomllib.loads(SPACE)), folder, progress=False, **options)
 
 
@@ -61,10 +62,6 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return json.loads((folder / "sweep.json").read_text())["rows"]
 
 
-def training(folder: Path, name: str = "one") -> Training:
-    return Training("BexaSAC", name, str(folder), {}, {}, 1)
-
-
 def die_once(entrant: Any, advance: Advance) -> Any:
     """Do the work of an entrant; the process of ``bexa`` is killed after its first checkpoint, the first time."""
     steps, marker = 0, Path(entrant.folder) / "died"
@@ -72,32 +69,12 @@ def die_once(entrant: Any, advance: Advance) -> Any:
     def on(count: int) -> bool:
         nonlocal steps
         steps += count
-        if entrant.method == "bexa" and steps > 100 and not marker.exists():
+        if entrant.method == "bexa" and steps > 40 and not marker.exists():
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return advance(count)
 
     return work(entrant, on)
-
-
-def die_or_wait(job: Training, advance: Advance) -> str:
-    """End the process of one task each time; the other one returns."""
-    if job.name == "dies":
-        os._exit(1)
-    return job.name
-
-
-def fail_or_wait(job: Training, advance: Advance) -> str:
-    """Raise in one task when the other has begun; there, go on until asked to stop."""
-    begun = Path(job.folder) / "begun"
-    if job.name == "waits":
-        begun.touch()
-        while advance(1):
-            pass
-        (Path(job.folder) / "stopped").touch()
-    while not begun.exists():
-        pass
-    raise ConfigError(f"{job.name} is refused")
 
 
 def test_a_search_on_ray_is_the_search_in_processes(ray: ModuleType, in_processes: Path, tmp_path: Path) -> None:
@@ -117,11 +94,11 @@ def test_a_comparison_on_ray_is_the_comparison_in_processes_though_a_worker_is_k
         methods=("sac:4", "bexa=bexa-sac:4", "coin"),
         seeds=(0,),
         budgets=(0.5,),
-        steps=180,
+        steps=100,
         batch_size=8,
         learning_starts=10,
         episodes=1,
-        eval_every=60,
+        eval_every=40,
         eval_episodes=1,
     )
     run_tradeoff(dataclasses.replace(config, workers=1), tmp_path / "here", progress=False)
@@ -135,22 +112,23 @@ def test_a_comparison_on_ray_is_the_comparison_in_processes_though_a_worker_is_k
 
 
 def test_a_task_whose_process_ends_each_time_is_lost_and_the_others_go_on(ray: ModuleType, tmp_path: Path) -> None:
-    jobs = [training(tmp_path, "dies"), training(tmp_path, "lives")]
-    found = {job.name: str(result) for job, result in run_on_ray(die_or_wait, jobs, lambda steps: None, 1)}
+    given = [jobs.Job("dies", str(tmp_path)), jobs.Job("lives", str(tmp_path))]
+    found = {job.name: str(result) for job, result in run_on_ray(jobs.die_or_return, given, lambda steps: None, 1)}
     assert found == {"dies": "its process was killed, 3 times", "lives": "lives"}
 
 
 def test_an_error_is_the_one_that_was_raised_and_stops_the_other_tasks(ray: ModuleType, tmp_path: Path) -> None:
     told: list[int] = []
+    given = [jobs.Job("waits", str(tmp_path)), jobs.Job("fails", str(tmp_path))]
     with pytest.raises(ConfigError, match=r"^fails is refused$") as raised:
-        list(run_on_ray(fail_or_wait, [training(tmp_path, "waits"), training(tmp_path, "fails")], told.append, 2))
+        list(run_on_ray(jobs.fail_or_wait, given, told.append, 2))
     assert type(raised.value) is ConfigError
     assert (tmp_path / "stopped").exists()
 
 
 def test_a_machine_that_does_not_see_the_folder_trains_nothing(ray: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected one that every machine of the cluster sees"):
-        ray_tasks._work(None, training(tmp_path / "elsewhere"), None)
+        ray_tasks._work(None, jobs.Job("one", str(tmp_path / "elsewhere")), None)
 
 
 def test_an_address_without_a_cluster_is_refused(ray: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
