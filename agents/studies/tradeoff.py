@@ -43,10 +43,10 @@ class TradeoffConfig:
     Attributes:
         env: Gymnasium ids, each compared by itself.
         methods: AGENT[/PRESET][+METHOD…][:WIDTHS][@KEY=VALUE…], such as sac:64,64, bexa-sac, asymmetric/swimmer or
-            sac+exits+polyprune:256,256, and NAME=… to name its rows; dense:WIDTH, fit (a plain network of each method's
-            FLOPs), coin, shuffled, cheapest and dearest (in the place of whatever chooses) as controls; a trained
-            policy's path, or retrofit:PATH; module:Class, a method of your own. By default sac, bexa-sac and
-            asymmetric, or dqn and bexa-dqn, with dense:16, fit and coin.
+            sac+exits+polyprune:256,256, and NAME=… to name its rows; dense:WIDTH, fit (plain networks, of each method's
+            FLOPs; beside retrofits their students), coin, shuffled, cheapest and dearest (in the place of whatever
+            chooses) as controls; a trained policy's path, or retrofit:PATH; module:Class, a method of your own. By
+            default sac, bexa-sac and asymmetric, or dqn and bexa-dqn, with dense:16, fit and coin.
         budgets: mean costs of acting that early exits keep: 0 for the first exit only, 1 for the last.
         weights: λ, prices of compute: reward that a step of asymmetric's small sub-policy costs.
         seeds: one training of each method for each.
