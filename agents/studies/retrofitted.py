@@ -182,9 +182,8 @@ class TakenPolicy:
             begun = time.perf_counter()
             retrofit.teach_gates(budget)
             network, seconds = copy.deepcopy(retrofit.network), imitated + time.perf_counter() - begun
-            made = BudgetedExitPolicy(
-                network, actor.action_map, budget, normalisation, concatenation=concatenation, seed=self.seed
-            )
+            # Gates draw as those of the file do when it is opened, so that `budget eval` of the file measures the same.
+            made = BudgetedExitPolicy(network, actor.action_map, budget, normalisation, concatenation=concatenation)
             made.save(self.path / f"budget-{budget:g}")
             label = f"{self.label}, b = {budget:g}"
             points += self._at(made, setup, label, {"budget": budget, "duration_s": seconds})
