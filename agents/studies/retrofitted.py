@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+
 from agents.config import check_types, require, unknown_key
 from agents.loop.evaluate import REPORT_SEED, evaluate_policy
 from agents.loop.versions import machine, versions
@@ -179,6 +181,21 @@ class TakenPolicy:
         Comparison(setup.env, points, "matmul", self.path_of_policy, versions(), self.record()).write(self.path)
         return points
 
+    def opened(self, point: TradeoffPoint, render_mode: str | None = None) -> tuple[Any, gym.Env]:
+        """Return the policy as it was trained, or with exits at the budget of ``point``; see ``Entrant``."""
+        if "control" in point.extras:
+            raise ConfigError(f"its policy is not kept in {self.path}: expected the policy itself or one with exits")
+        if point.label == self._as_trained:
+            policy, env, _ = open_policy(self._options())
+            env.close()
+        else:
+            policy = BudgetedExitPolicy.load(self._file(point.extras["budget"]))
+        return policy, RunConfig.of(self.run).make_env(policy.meter, render_mode)
+
+    def _file(self, budget: float) -> Path:
+        """Of the policy with exits at a budget."""
+        return inside(self.path, f"budget-{budget:g}.safetensors")
+
     def _with_exits(self, policy: Any, setup: RunConfig) -> list[TradeoffPoint]:
         actor = actor_of(policy)
         normalisation = actor.to_array if isinstance(actor.to_array, Normalisation) else None
@@ -195,10 +212,9 @@ class TakenPolicy:
             begun = time.perf_counter()
             retrofit.teach_gates(budget)
             network, seconds = copy.deepcopy(retrofit.network), imitated + time.perf_counter() - begun
-            made = BudgetedExitPolicy(
-                network, actor.action_map, budget, normalisation, concatenation=concatenation, seed=self.seed
-            )
-            made.save(self.path / f"budget-{budget:g}")
+            # Gates draw as those of the file do when it is opened, so that `budget eval` of the file measures the same.
+            made = BudgetedExitPolicy(network, actor.action_map, budget, normalisation, concatenation=concatenation)
+            made.save(self._file(budget))
             label = f"{self.label}, b = {budget:g}"
             points += self._at(made, setup, label, {"budget": budget, "duration_s": seconds})
             if self.student:

@@ -89,9 +89,7 @@ def test_a_policy_that_comes_with_the_package_has_a_name(monkeypatch: pytest.Mon
     assert (spec.kind, spec.name, spec.target) == ("retrofit", "sac", "bundled/half-cheetah")
     assert names.policy_file(spec.target) == tmp_path / "half-cheetah.safetensors"
     assert names.policy_file("runs/half-cheetah") == Path("runs/half-cheetah")
-    with pytest.raises(
-        ConfigError, match="no policy 'bundled/half-cheeta' comes with .* did you mean 'half-"
-    ):
+    with pytest.raises(ConfigError, match=r"no policy 'bundled/half-cheeta' comes with .* did you mean 'half-"):
         MethodSpec.parse("bundled/half-cheeta")
 
 
