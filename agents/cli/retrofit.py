@@ -52,15 +52,12 @@ def run(arguments: Sequence[str]) -> int:
     """Retrofit as ``arguments`` say; return the exit code."""
     options = parse(RetrofitOptions, arguments, "budget retrofit", RetrofitOptions.__doc__ or "")
     require_folder(options.folder, "folder")
-    from agents.loop.agent import OffPolicyAgent
-    from agents.studies.retrofit import AS_TRAINED, IN_NUMPY, run_retrofit, trained_actor
-    from budget_wrappers.integrations import sb3_retrofit
+    from agents.studies.retrofit import AS_TRAINED, IN_NUMPY, actor_of, run_retrofit
 
     policy, env, name = open_policy(options)
     env.close()
     setup = setup_of(options)[1]
-    ours = isinstance(policy, OffPolicyAgent)
-    actor = trained_actor(policy) if ours else sb3_retrofit.trained_actor(getattr(policy, "model", policy))
+    actor = actor_of(policy)
     config = RetrofitConfig(
         exit_after=options.exit_after,
         steps=options.steps,

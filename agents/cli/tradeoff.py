@@ -43,6 +43,14 @@ def run(arguments: Sequence[str]) -> int:
         str | None, tyro.conf.arg(help="a name that the rows of table and picture begin with; by default none.")
     ]
     trust = Annotated[bool, tyro.conf.arg(help="load policies and import methods that a file names, or zips.")]
+    films = Annotated[
+        bool,
+        tyro.conf.arg(
+            help="film an episode of each row for the page, a GIF in its run folder; the same command with --films "
+            "adds films to what is finished. Policies that are not kept have none: students, a class of your own, and "
+            "controls that choose in a method's place. Without a display, MuJoCo draws where MUJOCO_GL=egl is set."
+        ),
+    ]
     form = dataclasses.make_dataclass(
         "Options",
         [
@@ -50,6 +58,7 @@ def run(arguments: Sequence[str]) -> int:
             ("run", where, None),
             ("label", label, None),
             ("trust", trust, False),
+            ("films", films, False),
             ("ray", RayAddress, None),
             ("file", flat(PresetOptions), dataclasses.field(default_factory=PresetOptions)),
         ],
@@ -69,7 +78,9 @@ def run(arguments: Sequence[str]) -> int:
     folder = options.run or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-tradeoff"
     on = run_jobs if options.ray is None else functools.partial(run_on_ray, address=options.ray)
     try:
-        written = run_tradeoff(options.setup, folder, on=on, settings=settings, trust=options.trust)
+        written = run_tradeoff(
+            options.setup, folder, on=on, settings=settings, trust=options.trust, films=options.films
+        )
     except KeyboardInterrupt:
         say(f"\nWhat was trained is kept. Go on with the same options and --folder {folder}")
         raise

@@ -34,7 +34,7 @@ class TradeoffPoint:
             - ``duration_s``, ``date``, ``machine``, ``run``: seconds, ISO date, computer, folder of the run.
             - ``timeline``: one episode: ``choices`` (a name for each step), ``names``, ``rewards``.
             - ``settings``: what the point was made with, where its comparison has several methods.
-            - ``film``: of that episode, a GIF or MP4 in the run's folder.
+            - ``film``: of that episode, the first of ``episodes``: a GIF or MP4 in the run's folder.
     """
 
     method: str

@@ -19,7 +19,7 @@ Groups = tuple[tuple[TradeoffPoint, ...], ...]
 LEARNT = 0.1
 """Share of the way from random actions to the reference that a row has to earn to have learnt anything."""
 
-DERIVED = ("fit", "coin", "shuffled", "cheapest", "dearest")
+DERIVED = ("fit", "student", "coin", "shuffled", "cheapest", "dearest")
 """Controls that are made of a method, and so cannot be what methods are measured against."""
 
 

@@ -14,7 +14,15 @@ MAX_FRAMES, MAX_SIDE = 1_000, 320
 """A film is cut and its pictures are shrunk to this, as all of it is held in memory: 100 MB at most."""
 
 
-def record_episode(policy: Any, env: gym.Env, path: str | Path, seed: int, deterministic: bool = True) -> float:
+def record_episode(
+    policy: Any,
+    env: gym.Env,
+    path: str | Path,
+    seed: int,
+    deterministic: bool = True,
+    every: int = 1,
+    largest: int | None = None,
+) -> float:
     """Film one episode of ``policy`` and return its return.
 
     Args:
@@ -23,6 +31,8 @@ def record_episode(policy: Any, env: gym.Env, path: str | Path, seed: int, deter
         path: of the ``.gif``.
         seed: of the episode.
         deterministic: whether the policy's noise is off.
+        every: steps between two pictures; the film plays as long all the same.
+        largest: bytes of the file, ``None`` for any; see ``write_gif``.
 
     Raises:
         ConfigError: another render mode.
@@ -34,15 +44,15 @@ def record_episode(policy: Any, env: gym.Env, path: str | Path, seed: int, deter
             "with gymnasium.make(…, render_mode='rgb_array')"
         )
     observation, _ = env.reset(seed=seed)
-    frames, total, over, state = [small(first_frame(env))], 0.0, False, None
+    frames, total, steps, over, state = [small(first_frame(env))], 0.0, 0, False, None
     while not over:
         action, state = policy.predict(observation, **handed_back(state), deterministic=deterministic)
         observation, reward, terminated, truncated, _ = env.step(action)
-        total += float(reward)
-        if len(frames) < MAX_FRAMES:
+        total, steps = total + float(reward), steps + 1
+        if steps % every == 0 and len(frames) < MAX_FRAMES:
             frames.append(small(np.asarray(env.render())))
         over = terminated or truncated
-    write_gif(frames, Path(path), float(env.metadata.get("render_fps", 30)))
+    write_gif(frames, Path(path), float(env.metadata.get("render_fps", 30)) / every, largest)
     return total
 
 
@@ -75,11 +85,22 @@ def small(frame: np.ndarray) -> Any:
     return picture.quantize(dither=Image.Dither.NONE)
 
 
-def write_gif(pictures: list[Any], path: Path, frames_per_second: float) -> None:
-    """Write ``pictures`` to ``path``, whole or not at all."""
+def write_gif(pictures: list[Any], path: Path, frames_per_second: float, largest: int | None = None) -> None:
+    """Write ``pictures`` to ``path``, whole or not at all.
+
+    Args:
+        pictures: one at least.
+        path: of the file.
+        frames_per_second: of all pictures.
+        largest: bytes of the file: while it has more, every second picture is left out. ``None`` for any size.
+    """
     # A GIF counts hundredths of a second and viewers slow down below two of them: fast films drop pictures instead.
     skip = max(1, round(frames_per_second / 50))
-    first, *others = pictures[::skip]
-    duration = round(1000 * skip / frames_per_second)
     with replacing(path) as partial:
-        first.save(partial, format="GIF", save_all=True, append_images=others, duration=duration, loop=0)
+        while True:
+            first, *others = pictures[::skip]
+            duration = round(1000 * skip / frames_per_second)
+            first.save(partial, format="GIF", save_all=True, append_images=others, duration=duration, loop=0)
+            if largest is None or partial.stat().st_size <= largest or not others:
+                return
+            skip *= 2

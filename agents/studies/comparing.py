@@ -79,6 +79,12 @@ class Field:
         """Whether a plain network of equal FLOPs is trained beside each method."""
         return any(spec.kind == "fit" for spec in self.specs)
 
+    @property
+    def students(self) -> tuple[tuple[int, ...], ...]:
+        """Widths of the students that are taught beside each retrofit, those of the dense controls."""
+        retrofits = any(spec.kind == "retrofit" for spec in self.specs)
+        return tuple(spec.widths for spec in self.specs if spec.kind == "dense") if retrofits else ()
+
     def recipe(self, spec: MethodSpec) -> Recipe:
         """Return what ``spec`` trains."""
         return Recipe.of(spec, self.common, self.own.get(spec.name, {}), int(self.run["steps"]))
@@ -96,7 +102,8 @@ class Field:
         trained = self.trained()
         if not trained:
             raise ConfigError(
-                "methods: dense: expected an agent among the methods, whose plain form it is; add one, such as sac"
+                "methods: dense: expected an agent among the methods, whose plain form it is, or a retrofit, whose "
+                "student it is; add one, such as sac"
             )
         return trained[0][1]
 
@@ -117,6 +124,8 @@ class Field:
             for budget, weight in self._prices(spec, recipe):
                 for seed in self.seeds:
                     yield self._training(spec, recipe, seed, budget, weight)
+        elif spec.kind == "dense" and self.students and not self.trained():
+            pass  # students of retrofits
         elif spec.kind == "dense":
             layers = len(self.reference().get("net_arch"))
             # One number stands for as many layers as the method has.
@@ -227,6 +236,7 @@ class Field:
                 {"what": spec.word},
                 self.choosers,
                 self.fits and retrofits,
+                self.students if retrofits else (),
                 number == 0,
                 {**self.own.get(spec.name, {}), **spec.settings},
             )

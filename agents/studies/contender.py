@@ -174,6 +174,10 @@ class Contender:
             setattr(one, key, value)
         return one
 
+    def opened(self, point: TradeoffPoint, render_mode: str | None = None) -> tuple[Any, gym.Env]:
+        """Raise, as the policies of a contender are not kept; see ``Entrant``."""
+        raise ConfigError(f"what {self.target}.train returned is not kept: expected an agent or a saved policy")
+
     def _work(self, advance: Advance) -> list[TradeoffPoint] | None:
         setup, meter, count = RunConfig.of(self.run), ComputeMeter(), [0]
 

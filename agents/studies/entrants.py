@@ -3,11 +3,16 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
+import gymnasium as gym
+
+from agents.loop.checkpoint import load_agent
 from agents.loop.known_methods import methods_from
+from agents.methods.budget_input import budget_wrapper
 from agents.report.tradeoff import FILE_NAME, Comparison, TradeoffPoint
-from agents.runs.log import CONFIG, read_json
+from agents.runs.log import CHECKPOINT, CONFIG, read_json
 from agents.runs.run import make_agent
 from agents.runs.run_config import RunConfig
 from agents.runs.workers import Advance
@@ -16,6 +21,8 @@ from agents.studies.same import require_same
 from agents.studies.trained_points import measured_run
 from agents.studies.training import DIVERGED, Diverged, Training, give_up, read_divergence, trained_run
 from budget_wrappers.errors import NonFiniteError
+from budget_wrappers.files import inside
+from budget_wrappers.metering import ComputeMeter
 
 
 class Entrant(Protocol):
@@ -23,6 +30,10 @@ class Entrant(Protocol):
 
     name: str
     folder: str
+
+    @property
+    def path(self) -> Path:
+        """Of its run folder."""
 
     def found(self) -> "list[TradeoffPoint] | Diverged | None":
         """Return what its folder holds already; ``None`` where work is left.
@@ -34,6 +45,14 @@ class Entrant(Protocol):
 
     def work(self, advance: Advance) -> "list[TradeoffPoint] | Diverged | None":
         """Do what is left and return what was measured; ``None`` where ``advance`` asked to stop."""
+
+    def opened(self, point: TradeoffPoint, render_mode: str | None = None) -> tuple[Any, gym.Env]:
+        """Return the policy of a point, in the state in which it was measured, and an environment to act in.
+
+        Raises:
+            ConfigError: its folder does not hold the policy.
+            CheckpointError: a damaged file.
+        """
 
 
 @dataclass(frozen=True)
@@ -105,6 +124,19 @@ class TrainedEntrant(Training):
         except NonFiniteError as error:
             return give_up(self, error)
         return points
+
+    def opened(self, point: TradeoffPoint, render_mode: str | None = None) -> tuple[Any, gym.Env]:
+        """Return the trained agent, at the budget of ``point``; see ``Entrant``."""
+        meter = ComputeMeter()
+        env = RunConfig.of(self.run).make_env(meter, render_mode)
+        try:
+            agent = load_agent(self.agent_class, inside(self.path, CHECKPOINT), env, meter, replay=False)
+        except BaseException:
+            env.close()
+            raise
+        if self.budgets:
+            budget_wrapper(env).set_budget(point.extras["budget"])
+        return agent, env
 
 
 def work(entrant: Any, advance: Advance) -> list[TradeoffPoint] | Diverged | None:

@@ -25,6 +25,10 @@ AGENTS = {
 PRESETS = Path(__file__).parent.parent / "methods" / "presets"
 """Where the package keeps the settings of published studies: ``<recipe>/<name>.toml``."""
 
+BUNDLED, POLICIES = "bundled", PRESETS / "policies"
+"""First part of the path of a trained policy that comes with the package, such as ``bundled/half-cheetah``, and where
+they are."""
+
 
 def agent_named(name: str) -> Any:
     """Return the agent class of a name of ``AGENTS``.
@@ -69,6 +73,22 @@ def preset_file(recipe: str, name: str) -> Path:
             + (nearest(name, known) if known else "it has none at all: pass the options themselves")
         )
     return PRESETS / recipe / f"{name}.toml"
+
+
+def policy_file(path: str | Path) -> Path:
+    """Return the file or folder of a trained policy: ``path``, or what the package has for ``bundled/NAME``.
+
+    Raises:
+        ConfigError: the package has no policy of that name; the message names the nearest, or all. Whether another
+            path exists is not looked at.
+    """
+    path = Path(path)
+    if len(path.parts) != 2 or path.parts[0] != BUNDLED or path.exists():
+        return path
+    known = sorted(one.stem for one in POLICIES.glob("*.safetensors"))
+    if path.name not in known:
+        raise ConfigError(f"no policy {str(path)!r} comes with this package; {nearest(path.name, known)}")
+    return POLICIES / f"{path.name}.safetensors"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from agents.loop.known_methods import title_of
 from agents.runs.log import BEST, CHECKPOINT, read_config
 from agents.runs.records import NAME, TRUST
 from agents.runs.run_config import RunConfig, require_same_run
-from agents.studies.names import agent_called
+from agents.studies.names import agent_called, policy_file
 from agents.studies.sub_policies import open_sub_policies_with
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, is_exit_policy
 from budget_wrappers.errors import CheckpointError, ConfigError
@@ -29,7 +29,8 @@ class PolicyOptions:
     """Which policy, in which environment.
 
     Attributes:
-        policy: a run's folder, a checkpoint, what retrofit wrote, or (with --trust) a Stable-Baselines3 zip.
+        policy: a run's folder, a checkpoint, what retrofit wrote, (with --trust) a Stable-Baselines3 zip, or
+            bundled/half-cheetah, which comes with the package.
         which: of a run: the last state or the one with the highest evaluation.
         env: a Gymnasium id, where it is not the run's own.
         agent: class of a Stable-Baselines3 zip, such as SAC, where the zip does not tell.
@@ -57,7 +58,7 @@ def setup_of(options: PolicyOptions) -> tuple[Path, RunConfig]:
         UntrustedFileError: the run's environment names a module to import, and neither ``env`` nor ``trust`` is given.
     """
     require(options.seed >= 0, "seed", options.seed, "0 or more")
-    path, config = options.policy, None
+    path, config = policy_file(options.policy), None
     if path.is_dir():
         record = read_config(path, options.trust or options.env is not None, (*TRUST, *NAME))["run"]
         path = inside(path, BEST if options.which == "best" else CHECKPOINT)

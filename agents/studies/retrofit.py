@@ -29,6 +29,7 @@ from agents.td3 import TD3
 from budget_wrappers.deploy.engines import EnginePolicy
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, Normalisation
 from budget_wrappers.errors import ConfigError, SpaceError
+from budget_wrappers.integrations import sb3_retrofit
 from budget_wrappers.metering import ComputeMeter, Latency, measure_latency
 from budget_wrappers.policies.outputs import ActionMap
 from budget_wrappers.policies.retrofit import Retrofit, RetrofitConfig, TrainedActor
@@ -162,6 +163,18 @@ def latency_of(policy: Any, observations: Sequence[Any]) -> Latency:
     return measure_latency(
         lambda: policy.predict(next(turn), deterministic=True), samples=2 * len(observations), threads=1
     )
+
+
+def actor_of(policy: Any) -> TrainedActor:
+    """Return what retrofitting has to know of a policy, of ours or of Stable-Baselines3.
+
+    Raises:
+        ConfigError: an actor that exits cannot be added to.
+        SpaceError: spaces that they cannot act in.
+    """
+    if isinstance(policy, OffPolicyAgent):
+        return trained_actor(policy)
+    return sb3_retrofit.trained_actor(getattr(policy, "model", policy))
 
 
 def trained_actor(agent: OffPolicyAgent) -> TrainedActor:

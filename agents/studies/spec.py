@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agents.loop.known_methods import METHODS
-from agents.studies.names import AGENTS, nearest, preset_file
+from agents.studies.names import AGENTS, nearest, policy_file, preset_file
 from budget_wrappers.errors import ConfigError
 
 Kind = Literal["agent", "dense", "fit", "chooser", "policy", "retrofit", "contender"]
@@ -125,7 +125,7 @@ class MethodSpec:
 
 
 def _file(word: str, path: str) -> str:
-    if not Path(path).exists():
+    if not policy_file(path).exists():
         raise ConfigError(
             f"methods: {word!r} names {path!r}, which does not exist: expected a trained policy; check it"
         )

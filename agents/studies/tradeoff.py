@@ -22,6 +22,7 @@ from agents.runs.workers import Lost, progress_bar, require_none_lost, run_jobs
 from agents.studies.comparing import Field, folder_of
 from agents.studies.contender import Contender
 from agents.studies.entrants import Entrant, TrainedEntrant, work
+from agents.studies.films import filmed
 from agents.studies.retrofitted import TakenPolicy
 from agents.studies.spec import MethodSpec
 from agents.studies.training import Diverged
@@ -43,10 +44,10 @@ class TradeoffConfig:
     Attributes:
         env: Gymnasium ids, each compared by itself.
         methods: AGENT[/PRESET][+METHOD…][:WIDTHS][@KEY=VALUE…], such as sac:64,64, bexa-sac, asymmetric/swimmer or
-            sac+exits+polyprune:256,256, and NAME=… to name its rows; dense:WIDTH, fit (a plain network of each method's
-            FLOPs), coin, shuffled, cheapest and dearest (in the place of whatever chooses) as controls; a trained
-            policy's path, or retrofit:PATH; module:Class, a method of your own. By default sac, bexa-sac and
-            asymmetric, or dqn and bexa-dqn, with dense:16, fit and coin.
+            sac+exits+polyprune:256,256, and NAME=… to name its rows; dense:WIDTH, fit (plain networks, of each method's
+            FLOPs; beside retrofits their students), coin, shuffled, cheapest and dearest (in the place of whatever
+            chooses) as controls; a trained policy's path, or retrofit:PATH; module:Class, a method of your own. By
+            default sac, bexa-sac and asymmetric, or dqn and bexa-dqn, with dense:16, fit and coin.
         budgets: mean costs of acting that early exits keep: 0 for the first exit only, 1 for the last.
         weights: λ, prices of compute: reward that a step of asymmetric's small sub-policy costs.
         seeds: one training of each method for each.
@@ -202,6 +203,7 @@ def run_tradeoff(
     on: Any = run_jobs,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     trust: bool = False,
+    films: bool = False,
 ) -> list[Path]:
     """Do what ``folder`` lacks of the comparison, and write a ``tradeoff.json`` for each environment.
 
@@ -213,6 +215,8 @@ def run_tradeoff(
             ``agents.studies.ray_tasks.run_on_ray`` on Ray.
         settings: further settings of methods, by name: key -> value.
         trust: load policies in formats that can run code.
+        films: film an episode of each row whose policy is kept, once all are measured; see ``filmed``. It is not among
+            the settings of ``config``, so that films can be asked for later.
 
     Returns:
         The folder of each environment, with a ``tradeoff.json`` for ``budget report``.
@@ -237,6 +241,8 @@ def run_tradeoff(
             fits += [(study, entrant) for entrant in study.field.fitted(env, study.rows())]
     _do(fits, config, progress, on, "controls of equal FLOPs")
     written = [_write(study, config) for study in studies]
+    for study in studies if films else ():
+        _film(study, progress)
     lost = {entrant: how for study in studies for entrant, how in study.lost.items()}
     require_none_lost(lost, lambda one: one.name, f"Go on with the same options and --folder {folder}")
     return written
@@ -282,6 +288,13 @@ def _write(study: Study, config: TradeoffConfig) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     Comparison(study.field.env, points, "matmul", record["command"], record["versions"], settings).write(folder)
     return folder
+
+
+def _film(study: Study, progress: bool | None) -> None:
+    """Film the rows of a comparison that was written, and name the films in it."""
+    folder = Path(study.field.folder)
+    study.points = filmed(study.points, RunConfig.of({**study.field.run, "env": study.field.env}), progress)
+    dataclasses.replace(Comparison.read(folder), points=study.named()).write(folder)
 
 
 def _try_out(studies: Iterable[Study]) -> None:

@@ -23,7 +23,7 @@ from agents.loop.callbacks import (
     load_state_of,
     state_of,
 )
-from agents.report.video import record_episode, small
+from agents.report.video import record_episode, small, write_gif
 from agents.runs.interrupt import interruptible
 from agents.runs.log import RunFolder
 from agents.runs.monitors import Checkpoint, Evaluate, Log, RecordVideo
@@ -249,6 +249,24 @@ def test_film_shows_every_step(tmp_path: Path) -> None:
 
 def test_film_is_small_enough_to_be_held_in_memory() -> None:
     assert small(np.zeros((480, 960, 3), np.uint8)).size == (320, 160)
+
+
+def test_film_of_every_third_step_plays_as_long(tmp_path: Path) -> None:
+    record_episode(random_agent(), Drawn(), tmp_path / "film.gif", seed=0, every=3)
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.n_frames == 2  # of steps 0 and 3
+        assert film.info["duration"] == 3 * 100  # of ten frames a second
+
+
+def test_film_leaves_pictures_out_until_it_is_small_enough(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [small(rng.integers(0, 256, (32, 32, 3), np.uint8)) for _ in range(16)]
+    write_gif(pictures, tmp_path / "whole.gif", 10.0)
+    whole = (tmp_path / "whole.gif").stat().st_size
+    write_gif(pictures, tmp_path / "film.gif", 10.0, largest=whole // 3)
+    assert (tmp_path / "film.gif").stat().st_size <= whole // 3
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.n_frames * film.info["duration"] == 16 * 100
 
 
 def test_environment_that_cannot_draw_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import gymnasium as gym
 import pytest
 
 from agents import SAC, BexaSAC
-from agents.report.tradeoff import Comparison
+from agents.report.tradeoff import Comparison, summarise
 from agents.studies.fit import WITHIN
 from agents.studies.tradeoff import TradeoffConfig, run_tradeoff
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy
@@ -46,6 +46,33 @@ def test_exits_controls_and_student_are_rows_beside_the_policy_as_trained(traine
     assert abs(student.flops_per_step / own.flops_per_step - 1) <= WITHIN
     saved = BudgetedExitPolicy.load(tmp_path / "run" / own.extras["run"] / "budget-0.5.safetensors")
     assert saved.budget == 0.5
+
+
+def test_what_is_saved_is_saved_of_the_policy_as_trained_and_dense_controls_are_its_students(
+    trained: Path, tmp_path: Path
+) -> None:
+    run_tradeoff(config(f"was=retrofit:{trained}{FAST}", "fit", "dense:4", "dense:8,2"), tmp_path / "run")
+    comparison = Comparison.read(tmp_path / "run")
+    rows = {row.label: row for row in summarise(comparison.points)}
+    assert [label for label, row in rows.items() if row.reference] == ["was, as trained"]
+    # Students say one mean, without the deviation that SAC's actor says, too.
+    assert rows["student:4 of was"].flops_per_step == 2 * (3 * 4 + 4 * 4 + 4)
+    assert rows["student:8,2 of was"].flops_per_step == 2 * (3 * 8 + 8 * 2 + 2)
+    assert {len(rows[f"student:{widths} of was"].points) for widths in ("4", "8,2")} == {2}
+    assert all(row.baseline for label, row in rows.items() if "student" in label)
+
+
+def test_other_budgets_and_controls_are_further_rows_of_the_same_folder(trained: Path, tmp_path: Path) -> None:
+    word = f"was=retrofit:{trained}{FAST}"
+    first = dataclasses.replace(config(word), budgets=(0.5,), seeds=(0,))
+    run_tradeoff(first, tmp_path / "run")
+    before = {point.label: point for point in Comparison.read(tmp_path / "run").points}
+    run_tradeoff(dataclasses.replace(first, budgets=(0.2, 0.5), methods=(word, "coin")), tmp_path / "run")
+    after = {point.label: point for point in Comparison.read(tmp_path / "run").points}
+    assert set(after) == {"was, as trained"} | {
+        label for b in ("0.2", "0.5") for label in (f"was, b = {b}", f"coin of was, b = {b}")
+    }
+    assert after["was, as trained"].episodes == before["was, as trained"].episodes
 
 
 def test_a_policy_is_taken_as_it_is_once(trained: Path, tmp_path: Path) -> None:

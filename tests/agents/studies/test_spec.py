@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from agents.cli.tradeoff import settings_of
+from agents.studies import names
 from agents.studies.spec import CHOOSERS, MethodSpec
 from budget_wrappers.errors import ConfigError
 
@@ -77,3 +78,27 @@ def test_a_date_is_a_text_as_nothing_is_set_to_one() -> None:
 def test_a_date_in_a_table_of_settings_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"x\.toml has \[settings\.sac\] with a date"):
         settings_of([("x.toml", {"settings": {"sac": {"when": datetime.date(1979, 5, 27)}}})])
+
+
+def test_a_policy_that_comes_with_the_package_has_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(names, "POLICIES", tmp_path)
+    (tmp_path / "half-cheetah.safetensors").touch()
+    (tmp_path / "pendulum.safetensors").touch()
+    # The word stays as it was given, so that a stored comparison names no place on somebody's disk.
+    spec = MethodSpec.parse("sac=retrofit:bundled/half-cheetah@steps=5")
+    assert (spec.kind, spec.name, spec.target) == ("retrofit", "sac", "bundled/half-cheetah")
+    assert names.policy_file(spec.target) == tmp_path / "half-cheetah.safetensors"
+    assert names.policy_file("runs/half-cheetah") == Path("runs/half-cheetah")
+    with pytest.raises(ConfigError, match=r"no policy 'bundled/half-cheeta' comes with .* did you mean 'half-"):
+        MethodSpec.parse("bundled/half-cheeta")
+
+
+def test_a_file_of_the_users_own_goes_before_what_comes_with_the_package(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(names, "POLICIES", tmp_path)
+    (tmp_path / "half-cheetah.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    Path("bundled").mkdir()
+    Path("bundled/half-cheetah").touch()
+    assert names.policy_file("bundled/half-cheetah") == Path("bundled/half-cheetah")
