@@ -34,6 +34,7 @@ class TradeoffPoint:
             - ``duration_s``, ``date``, ``machine``, ``run``: seconds, ISO date, computer, folder of the run.
             - ``timeline``: one episode: ``choices`` (a name for each step), ``names``, ``rewards``.
             - ``settings``: what the point was made with, where its comparison has several methods.
+            - ``file``: of its policy, in the run's folder, where that is not a run of its own.
             - ``film``: of that episode, the first of ``episodes``: a GIF or MP4 in the run's folder.
     """
 

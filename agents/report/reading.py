@@ -14,7 +14,7 @@ NUMBERS = (
 )
 """Numbers among a point's extras."""
 
-TEXTS = ("control", "of", "what", "run", "date", "machine", "film")
+TEXTS = ("control", "of", "what", "run", "file", "date", "machine", "film")
 """Texts among a point's extras."""
 
 LARGEST = 1e100

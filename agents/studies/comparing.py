@@ -1,6 +1,5 @@
 """Who takes part in a comparison in one environment: the entrants of every word of ``--methods``."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from agents.studies.contender import Contender
 from agents.studies.entrants import Entrant, TrainedEntrant
 from agents.studies.fit import fitting_widths, outputs_of
 from agents.studies.measuring import control_extras, label_of
-from agents.studies.names import agent_named
+from agents.studies.names import agent_named, slug
 from agents.studies.resolving import Recipe
 from agents.studies.retrofitted import TakenPolicy
 from agents.studies.spec import MethodSpec
@@ -304,16 +303,6 @@ class Field:
 def _named(recipe: Recipe) -> str:
     widths = recipe.settings["net_arch"]
     return f"{'×'.join(map(str, widths))} units" if widths else "no hidden layer"
-
-
-def slug(text: str) -> str:
-    """Return ``text`` as a folder's name.
-
-    >>> slug("bexa-sac, b = 0.2"), slug("sac:64,64")
-    ('bexa-sac-b0.2', 'sac-64-64')
-    """
-    short = text.replace("λ", "w").replace(" = ", "")
-    return re.sub(r"[^A-Za-z0-9._+]+", "-", short).strip("-.") or "policy"
 
 
 def folder_of(base: Path, env_id: str, alone: bool) -> Path:

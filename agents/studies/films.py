@@ -15,9 +15,9 @@ from agents.report.video import first_frame, record_episode, small
 from agents.runs.run_config import RunConfig
 from agents.runs.workers import note, progress_bar
 from agents.studies.choosers import WHAT
-from agents.studies.comparing import slug
 from agents.studies.contender import torch_as_it_was
 from agents.studies.entrants import Entrant
+from agents.studies.names import slug
 from budget_wrappers.errors import BudgetError, CheckpointError
 from budget_wrappers.files import inside
 

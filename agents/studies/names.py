@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,16 @@ def policy_file(path: str | Path) -> Path:
     if path.name not in known:
         raise ConfigError(f"no policy {str(path)!r} comes with this package; {nearest(path.name, known)}")
     return POLICIES / f"{path.name}.safetensors"
+
+
+def slug(text: str) -> str:
+    """Return ``text`` as a folder's name.
+
+    >>> slug("bexa-sac, b = 0.2"), slug("sac:64,64")
+    ('bexa-sac-b0.2', 'sac-64-64')
+    """
+    short = text.replace("λ", "w").replace(" = ", "")
+    return re.sub(r"[^A-Za-z0-9._+]+", "-", short).strip("-.") or "policy"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

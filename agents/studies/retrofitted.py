@@ -23,16 +23,16 @@ from agents.runs.workers import Advance
 from agents.studies.choosers import Chooser, FirstEpisode
 from agents.studies.fit import fitting_widths
 from agents.studies.measuring import control_extras, label_of, microseconds, point_of
+from agents.studies.names import slug
 from agents.studies.policies import PolicyOptions, open_policy, setup_of
 from agents.studies.resolving import require_own_key
 from agents.studies.retrofit import actor_of
 from agents.studies.same import require_same
-from agents.studies.student import taught_student
-from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, Normalisation
+from agents.studies.student import policy_of, taught_student
+from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.files import inside
 from budget_wrappers.policies.retrofit import Retrofit, RetrofitConfig
-from budget_wrappers.policies.rows import Concatenation
 
 NUMBERS = "expected numbers, as `budget retrofit --help` lists them"
 OPENING = ("agent", "vec_normalize")
@@ -183,23 +183,15 @@ class TakenPolicy:
 
     def opened(self, point: TradeoffPoint, render_mode: str | None = None) -> tuple[Any, gym.Env]:
         """Return the policy as it was trained, or with exits at the budget of ``point``; see ``Entrant``."""
-        if "control" in point.extras:
-            raise ConfigError(f"its policy is not kept in {self.path}: expected the policy itself or one with exits")
-        if point.label == self._as_trained:
+        if "file" in point.extras:
+            policy: Any = BudgetedExitPolicy.load(inside(self.path, point.extras["file"]))
+        else:
             policy, env, _ = open_policy(self._options())
             env.close()
-        else:
-            policy = BudgetedExitPolicy.load(self._file(point.extras["budget"]))
         return policy, RunConfig.of(self.run).make_env(policy.meter, render_mode)
-
-    def _file(self, budget: float) -> Path:
-        """Of the policy with exits at a budget."""
-        return inside(self.path, f"budget-{budget:g}.safetensors")
 
     def _with_exits(self, policy: Any, setup: RunConfig) -> list[TradeoffPoint]:
         actor = actor_of(policy)
-        normalisation = actor.to_array if isinstance(actor.to_array, Normalisation) else None
-        concatenation = actor.to_array if isinstance(actor.to_array, Concatenation) else None
         retrofit = Retrofit(actor, self._config())
         begun = time.perf_counter()
         env = setup.make_env()
@@ -213,10 +205,9 @@ class TakenPolicy:
             retrofit.teach_gates(budget)
             network, seconds = copy.deepcopy(retrofit.network), imitated + time.perf_counter() - begun
             # Gates draw as those of the file do when it is opened, so that `budget eval` of the file measures the same.
-            made = BudgetedExitPolicy(network, actor.action_map, budget, normalisation, concatenation=concatenation)
-            made.save(self._file(budget))
-            label = f"{self.label}, b = {budget:g}"
-            points += self._at(made, setup, label, {"budget": budget, "duration_s": seconds})
+            made = policy_of(network, actor, budget)
+            kept = {"budget": budget, "duration_s": seconds, "file": self._keep(made, f"budget-{budget:g}")}
+            points += self._at(made, setup, f"{self.label}, b = {budget:g}", kept)
             if self.student:
                 points.append(self._fitting_student(retrofit, setup, points[-1 - len(self.choosers)]))
         return points + [self._student(retrofit, setup, widths) for widths in self.students]
@@ -235,6 +226,7 @@ class TakenPolicy:
         widths = fitting_widths(own.flops_per_step, first.in_features, last.out_features, len(actor.layers) - 1) or (1,)
         student = taught_student(retrofit, widths)
         extras = control_extras("fit", own) | {"what": TAUGHT.format(widths=_named(widths), label=own.label)}
+        extras["file"] = self._keep(student, f"student-of-budget-{own.extras['budget']:g}")
         return self._measured(student, setup, label_of("student", own.label), student, **extras)
 
     def _student(self, retrofit: Retrofit, setup: RunConfig, widths: tuple[int, ...]) -> TradeoffPoint:
@@ -242,8 +234,13 @@ class TakenPolicy:
         if len(widths) == 1:
             widths = widths * (len(retrofit.actor.layers) - 1)
         student = taught_student(retrofit, widths)
-        what = TAUGHT.format(widths=_named(widths), label=self._as_trained)
-        return self._measured(student, setup, label, student, control="student", baseline=True, what=what)
+        extras = {"control": "student", "baseline": True, "file": self._keep(student, slug(label))}
+        extras["what"] = TAUGHT.format(widths=_named(widths), label=self._as_trained)
+        return self._measured(student, setup, label, student, **extras)
+
+    def _keep(self, policy: BudgetedExitPolicy, name: str) -> str:
+        """Save a policy and return its path in the folder."""
+        return policy.save(self.path / name).name
 
     def _measured(
         self,

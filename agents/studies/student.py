@@ -1,21 +1,23 @@
 """A plain network taught by a trained policy on the states that its exits were taught on: what retrofits must beat."""
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
-from budget_wrappers.deploy.engines import EnginePolicy
-from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, Normalisation
+from budget_wrappers.modules.exits import EarlyExitNetwork
 from budget_wrappers.policies.retrofit import Retrofit, RetrofitConfig, TrainedActor
+from budget_wrappers.policies.rows import Concatenation
 
 
-def taught_student(retrofit: Retrofit, widths: Sequence[int]) -> EnginePolicy:
+def taught_student(retrofit: Retrofit, widths: Sequence[int]) -> BudgetedExitPolicy:
     """Return a network of ``widths`` that imitates the actor of ``retrofit``, which has imitated before.
 
-    It sees the states of all rounds, for as many gradient steps as all rounds took, by the same loss and schedule.
+    It sees the states of all rounds, for as many gradient steps as all rounds took, by the same loss and schedule. As a
+    policy it has one exit, its end, so that its file is what a retrofit's is.
 
     Args:
         retrofit: after ``imitate``.
@@ -38,8 +40,24 @@ def taught_student(retrofit: Retrofit, widths: Sequence[int]) -> EnginePolicy:
         loss.backward()
         optimizer.step()
         schedule.step()
+    return policy_of(_with_one_exit(net, widths, actor.activation), actor, budget=1.0)
+
+
+def policy_of(network: EarlyExitNetwork, actor: TrainedActor, budget: float) -> BudgetedExitPolicy:
+    """Return ``network`` as a policy that observes and acts as ``actor`` does."""
+    normalisation = actor.to_array if isinstance(actor.to_array, Normalisation) else None
+    concatenation = actor.to_array if isinstance(actor.to_array, Concatenation) else None
+    return BudgetedExitPolicy(network, actor.action_map, budget, normalisation, concatenation=concatenation)
+
+
+def _with_one_exit(net: nn.Sequential, widths: Sequence[int], activation: Any) -> EarlyExitNetwork:
     layers = [part for part in net if isinstance(part, nn.Linear)]
-    return EnginePolicy(dataclasses.replace(actor, layers=layers, worth=None), "numpy", ComputeMeter())
+    inputs, outputs = layers[0].in_features, layers[-1].out_features
+    made = EarlyExitNetwork(inputs, outputs, tuple(widths), (len(widths),), activation).to(layers[0].weight)
+    own = [part for part in made.modules() if isinstance(part, nn.Linear)]
+    for layer, taught in zip(own, layers, strict=True):
+        layer.load_state_dict(taught.state_dict())
+    return made
 
 
 def _network(actor: TrainedActor, widths: Sequence[int], config: RetrofitConfig) -> nn.Sequential:

@@ -27,9 +27,8 @@ READS = "reads=bexa-sac:8,8@budget_from_observation=true"
 FILMED = {
     *("sac:8,8", "bexa-sac:8,8, b = 0.2", "reads, b = 0.2", "asymmetric:8,8, λ = 50", "dense:4"),
     *("fit of bexa-sac:8,8, b = 0.2", "fit of reads, b = 0.2", "fit of asymmetric:8,8, λ = 50"),
-    *("was, as trained", "was, b = 0.2", "kept"),
+    *("was, as trained", "was, b = 0.2", "student of was, b = 0.2", "kept"),
 }
-STUDENT = "student of was, b = 0.2"
 Recorded = dict[str, float]
 
 
@@ -163,15 +162,6 @@ def test_a_row_has_one_film_of_its_first_seed(tmp_path: Path, config: TradeoffCo
 
 def said_by(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line for line in capsys.readouterr().err.splitlines() if "film" in line]
-
-
-def test_a_policy_that_is_not_kept_is_named(
-    folder: Path, config: TradeoffConfig, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run_tradeoff(config, folder, films=True)
-    (line,) = said_by(capsys)
-    assert STUDENT in line
-    assert "not kept" in line
 
 
 OWN = """

@@ -17,8 +17,8 @@ from agents.report.tradeoff import Comparison, TradeoffPoint, summarise
 from agents.runs.log import CHECKPOINT
 from agents.runs.workers import Lost
 from agents.studies import entrants, tradeoff
-from agents.studies.comparing import slug
 from agents.studies.fit import WITHIN
+from agents.studies.names import slug
 from agents.studies.tradeoff import TradeoffConfig, run_tradeoff
 from budget_wrappers.errors import CheckpointError, ConfigError, SpaceError, WorkerLostError
 
