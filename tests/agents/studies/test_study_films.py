@@ -27,7 +27,7 @@ READS = "reads=bexa-sac:8,8@budget_from_observation=true"
 FILMED = {
     *("sac:8,8", "bexa-sac:8,8, b = 0.2", "reads, b = 0.2", "asymmetric:8,8, λ = 50", "dense:4"),
     *("fit of bexa-sac:8,8, b = 0.2", "fit of reads, b = 0.2", "fit of asymmetric:8,8, λ = 50"),
-    *("was, as trained", "was, b = 0.2", "student of was, b = 0.2", "kept"),
+    *("was, as trained", "was, b = 0.2", "student of was, b = 0.2", "student:4 of was", "kept"),
 }
 Recorded = dict[str, float]
 
