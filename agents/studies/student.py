@@ -9,7 +9,7 @@ from torch import nn
 
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, Normalisation
 from budget_wrappers.modules.exits import EarlyExitNetwork
-from budget_wrappers.policies.retrofit import Retrofit, RetrofitConfig, TrainedActor
+from budget_wrappers.policies.retrofit import CHUNK, Retrofit, RetrofitConfig, TrainedActor
 from budget_wrappers.policies.rows import Concatenation
 
 
@@ -25,17 +25,17 @@ def taught_student(retrofit: Retrofit, widths: Sequence[int]) -> BudgetedExitPol
     """
     actor, config = retrofit.actor, retrofit.config
     net = _network(actor, widths, config)
-    optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate)
+    optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate, fused=True)
     updates = config.updates * config.rounds
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
     generator = torch.Generator(retrofit.observations.device).manual_seed(config.seed)
     last = len(retrofit.network.exits) - 1
+    wanted = torch.cat([retrofit.network.at(x, last) for x in retrofit.observations.split(CHUNK)])
     for _ in range(updates):
         rows = torch.randint(len(retrofit.observations), (config.batch_size,), generator=generator)
-        x = retrofit.observations[rows.to(retrofit.observations.device)]
-        with torch.no_grad():
-            wanted = retrofit.network.at(x, last)
-        loss = actor.action_map.difference(net(x)[None], wanted).square().mean()
+        rows = rows.to(retrofit.observations.device)
+        said = net(retrofit.observations[rows])
+        loss = actor.action_map.difference(said[None], wanted[rows]).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -18,6 +18,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from budget_wrappers.arguments import a_function, an_instance, refuse
 from budget_wrappers.errors import ConfigError
@@ -27,6 +28,8 @@ from budget_wrappers.policies.rows import checked_rows
 from budget_wrappers.policies.tensors import numpy_of
 from budget_wrappers.selection.gates import GateTeacher
 
+CHUNK = 4_096
+"""States that go through the network at once where all of them do."""
 _REMEDY = "pass TrainedActor(…, to_array=), which makes an input of the network of an observation"
 
 Worth = Callable[[Tensor, Tensor], Tensor]
@@ -178,8 +181,32 @@ class Retrofit:
     def _round(self, env: gym.Env, number: int) -> float:
         seen = self.visited(env, number > 0)
         self.observations = torch.cat([self.observations, seen.to(self.observations)])
-        losses = self._descend(self._distance)
+        features, last = self._frozen()
+        outputs = self.network.outputs
+
+        def distance(rows: Tensor) -> Tensor:
+            """Return how far the exits are from the last one: mean square, summed over exits."""
+            heads = zip(features, self.network.exits, strict=False)
+            said = [linear(x[rows], head.weight[:outputs], head.bias[:outputs]) for x, head in heads]
+            difference = self.actor.action_map.difference(torch.stack(said), last[rows])
+            return difference.square().mean((1, 2)).sum()
+
+        losses = self._descend(distance)
         return float(np.mean(losses[-100:]))
+
+    @torch.no_grad()
+    def _frozen(self) -> tuple[list[Tensor], Tensor]:
+        """Return what no gradient step changes, for all states seen: each exit's features but the last, its output.
+
+        It is computed once and not for every batch: the trunk is most of the work.
+        """
+        features: list[list[Tensor]] = [[] for _ in self.network.exits]
+        for x in self.observations.split(CHUNK):
+            for stage, found in zip(self.network.stages, features, strict=True):
+                x = stage(x)
+                found.append(x)
+        *inner, deepest = [torch.cat(found) for found in features]
+        return inner, self.network.exits[-1](deepest)
 
     def visited(self, env: gym.Env, mixed: bool) -> Tensor:
         """Return the states of some episodes, ``(steps, inputs)``.
@@ -205,11 +232,6 @@ class Retrofit:
             over = terminated or truncated
         return torch.as_tensor(np.concatenate(found))
 
-    def _distance(self, x: Tensor) -> Tensor:
-        """Return how far the exits are from the last one: mean square, summed over exits."""
-        output = self.network(x).output
-        return self.actor.action_map.difference(output[:-1], output[-1]).square().mean((1, 2)).sum()
-
     def teach_gates(self, budget: float) -> None:
         """Fit the gates to a mean cost of ``budget`` on the states seen: 0 for the first exit, 1 for the last.
 
@@ -220,10 +242,14 @@ class Retrofit:
         if not len(self.observations):
             raise ConfigError("no states have been seen: expected imitate(env) before teach_gates(budget)")
         teacher = GateTeacher(self.network.flops, budget, self.config.program, "mixture")
+        features, _ = self._frozen()
+        # Exits keep what they say while their gates learn: what they are worth is asked once, too.
+        values = torch.cat([self.values(x, self.network.every(x)).t() for x in self.observations.split(CHUNK)])
 
-        def loss_of(x: Tensor) -> Tensor:
-            said = self.network(x)
-            return teacher.losses(said.logits, self.values(x, said.output.detach()).t()).sum()
+        def loss_of(rows: Tensor) -> Tensor:
+            gates = zip(features, self.network.exits, strict=False)
+            logits = torch.cat([linear(x[rows], gate.weight[-1:], gate.bias[-1:]) for x, gate in gates], 1)
+            return teacher.losses(logits, values[rows]).sum()
 
         self._descend(loss_of)
 
@@ -244,17 +270,21 @@ class Retrofit:
         return -(said - said[-1]).square().sum(2)
 
     def _descend(self, loss_of: Callable[[Tensor], Tensor]) -> list[float]:
-        """Take gradient steps of whatever is not frozen on batches of the states seen; return their losses."""
+        """Take gradient steps of whatever is not frozen on batches of the states seen; return their losses.
+
+        Args:
+            loss_of: indices of states, ``(B,)`` -> a scalar.
+        """
         config = self.config
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.Adam(trained, lr=config.learning_rate)
+        optimizer = torch.optim.Adam(trained, lr=config.learning_rate, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.updates)
         losses = []
         for _ in range(config.updates):
             rows = torch.randint(
                 len(self.observations), (config.batch_size,), generator=self.generator, device=self.observations.device
             )
-            loss = loss_of(self.observations[rows])
+            loss = loss_of(rows)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
