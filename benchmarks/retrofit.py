@@ -76,6 +76,24 @@ SOURCES = {
             "vf_coef": 0.871923,
         },
     ),
+    "ppo-hopper": Source(
+        "PPO",
+        "Hopper-v5",
+        300_000,
+        normalise=True,
+        settings={
+            "n_steps": 512,
+            "batch_size": 32,
+            "gamma": 0.999,
+            "learning_rate": 9.80828e-05,
+            "ent_coef": 0.00229519,
+            "clip_range": 0.2,
+            "n_epochs": 5,
+            "gae_lambda": 0.99,
+            "max_grad_norm": 0.7,
+            "vf_coef": 0.835671,
+        },
+    ),
 }
 
 
