@@ -3,11 +3,13 @@
     python -m benchmarks.retrofit train sac --seed 0
     python -m benchmarks.retrofit study sac --seed 0
     python -m benchmarks.retrofit latency sac --seed 0
+    python -m benchmarks.retrofit front ppo-hopper --seed 0
 
 ``train`` leaves the model in ``runs/retrofit/<name>``, from its last checkpoint where it was interrupted (the replay
 goes with it); ``study`` runs the command and stores its table, picture and time; ``latency``, after it and on an idle
-machine, how long one action takes before and after, in turns. SAC has the library's defaults; PPO the settings of its
-zoo, with ``VecNormalize``.
+machine, how long one action takes before and after, in turns; ``front`` compares the exits with dense students of equal
+FLOPs that are taught on the same states, and with coins, and stores the comparison among the fronts. SAC has the
+library's defaults; PPO the settings of its zoo, with ``VecNormalize``.
 """
 
 import argparse
@@ -26,7 +28,7 @@ from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from agents.cli import main as budget
-from agents.report.tradeoff import Comparison
+from agents.report.tradeoff import FILE_NAME, Comparison
 from agents.studies.policies import PolicyOptions, open_policy, setup_of
 from agents.studies.retrofit import latency_of, visited
 from benchmarks.card import RESULTS, store
@@ -157,6 +159,19 @@ def study(name: str, seed: int, budgets: list[float], exit_after: list[int] | No
     )
 
 
+def front(name: str, seed: int, budgets: list[float]) -> None:
+    """Compare exits with students and coins, by ``budget tradeoff``, and store the comparison."""
+    source, folder = SOURCES[name], RUNS / f"{name}-seed{seed}"
+    word = f"{name.split('-')[0]}=retrofit:{folder / 'final.zip'}"
+    word += f"@vec_normalize={folder / 'vec_normalize.pkl'}" if source.normalise else ""
+    command = ["tradeoff", "--env", source.env_id, "--methods", word, "fit", "coin", "shuffled", "dense:4", "dense:16"]
+    command += ["--budgets", *map(str, budgets), "--trust", "--folder", str(folder / "front")]
+    if code := budget(command):
+        raise SystemExit(code)
+    path = RESULTS / "tradeoff" / f"retrofit-{name}.json"
+    shutil.copy(folder / "front" / FILE_NAME, path)
+
+
 def latency(name: str, seed: int, budgets: list[float], rounds: int = 15) -> None:
     """Time single actions as trained, of the same weights in each engine, and of each budget; store each turn's median.
 
@@ -189,7 +204,7 @@ def latency(name: str, seed: int, budgets: list[float], rounds: int = 15) -> Non
 def main() -> None:
     """Train or study, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["train", "study", "latency"])
+    parser.add_argument("what", choices=["train", "study", "latency", "front"])
     parser.add_argument("source", choices=SOURCES)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.0, 0.1, 0.2, 0.4])
@@ -198,6 +213,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if given.what == "train":
         train(given.source, given.seed)
+    elif given.what == "front":
+        front(given.source, given.seed, given.budgets)
     elif given.what == "latency":
         latency(given.source, given.seed, given.budgets)
     else:
