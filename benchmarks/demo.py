@@ -1,7 +1,7 @@
 """The demonstration again and again: ten disjoint sets of seeds, other threads, other rounding; and what it claims.
 
-    python -m benchmarks.demo --sets 10
-    python -m benchmarks.demo --sets 10 --threads 2 --capability default
+    python -m benchmarks.demo --sets 5
+    python -m benchmarks.demo --first 5 --sets 5 --threads 2 --capability default
     python -m benchmarks.demo --check runs/demo
 
 Stores ``results/demo/<variant>.json``: of each set every row's returns and FLOPs a step, seed by seed.
@@ -104,7 +104,8 @@ def check(folder: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the sets that are missing and store them as they come, or check one folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", type=int, default=10)
+    parser.add_argument("--sets", type=int, default=10, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="number of the first of them")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--capability", default=None, help="of ATEN_CPU_CAPABILITY, such as default")
     parser.add_argument("--check", type=Path, default=None, help="a folder that `make demo` wrote")
@@ -114,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     path = RESULTS / "demo" / f"threads{options.threads}-{options.capability or 'best'}.json"
     sets = json.loads(path.read_text())["sets"] if path.is_file() else []
-    for number in range(options.sets):
+    for number in range(options.first, options.first + options.sets):
         if number in [one["set"] for one in sets]:
             continue
         with tempfile.TemporaryDirectory() as temporary:

@@ -5,21 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-
 from agents.config import require
-from agents.report.tradeoff import TradeoffPoint
 from agents.studies.contender import Contender
 from agents.studies.entrants import Entrant, TrainedEntrant
-from agents.studies.fit import fitting_widths, outputs_of
-from agents.studies.measuring import control_extras, label_of
-from agents.studies.names import agent_named, slug
+from agents.studies.names import slug
 from agents.studies.resolving import Recipe
 from agents.studies.retrofitted import TakenPolicy
 from agents.studies.spec import MethodSpec
 from budget_wrappers.errors import ConfigError
-
-STUDENTS = "fit"
 
 
 @dataclass(frozen=True)
@@ -126,16 +119,24 @@ class Field:
         elif spec.kind == "dense" and self.students and not self.trained():
             pass  # students of retrofits
         elif spec.kind == "dense":
-            layers = len(self.reference().get("net_arch"))
-            # One number stands for as many layers as the method has.
-            recipe = self._dense(spec.widths * layers if len(spec.widths) == 1 else spec.widths)
-            facts = {"control": "dense", "what": f"plain {recipe.agent} whose actor has {_named(recipe)}"}
-            for seed in self.seeds:
-                yield self._entrant(spec.name, spec.name, recipe, seed, facts, baseline=True)
+            yield from self._dense_control(spec)[1]
         elif spec.kind == "contender":
             yield from self._contenders(spec)
         elif spec.kind in ("policy", "retrofit"):
             yield from self._taken(spec)
+
+    def dense_controls(self) -> list[tuple[Recipe, tuple[TrainedEntrant, ...]]]:
+        """Return the plain agents of given widths that are trained, each with its entrants, one a seed."""
+        return [self._dense_control(spec) for spec in self.specs if spec.kind == "dense" and self.trained()]
+
+    def _dense_control(self, spec: MethodSpec) -> tuple[Recipe, tuple[TrainedEntrant, ...]]:
+        layers = len(self.reference().get("net_arch"))
+        # One number stands for as many layers as the method has.
+        recipe = self.dense(spec.widths * layers if len(spec.widths) == 1 else spec.widths)
+        facts = {"control": "dense", "what": f"plain {recipe.agent} whose actor has {widths_in_words(recipe)}"}
+        return recipe, tuple(
+            self.entrant(spec.name, spec.name, recipe, seed, facts, baseline=True) for seed in self.seeds
+        )
 
     def _prices(self, spec: MethodSpec, recipe: Recipe) -> list[tuple[float | None, float | None]]:
         """Return the budgets and weights of an agent, ``None`` where it has no such key or its word sets it."""
@@ -166,9 +167,9 @@ class Field:
         require(bool(self.budgets) or not recipe.conditioned, "budgets", (), f"one at least, as {spec.name} reads one")
         budgets = tuple(self.budgets) if recipe.conditioned else ()
         choosers = self.choosers if recipe.chooses else ()
-        return self._entrant(spec.name, ", ".join(words), recipe, seed, facts, plain, budgets, choosers)
+        return self.entrant(spec.name, ", ".join(words), recipe, seed, facts, plain, budgets, choosers)
 
-    def _entrant(
+    def entrant(
         self,
         method: str,
         label: str,
@@ -242,7 +243,7 @@ class Field:
 
     # ---- controls of equal FLOPs ------------------------------------------------------------------------------------
 
-    def _dense(self, widths: Sequence[int], beside: Recipe | None = None) -> Recipe:
+    def dense(self, widths: Sequence[int], beside: Recipe | None = None) -> Recipe:
         """Return the plain agent whose actor has ``widths``; its critics keep the method's own.
 
         Args:
@@ -259,48 +260,9 @@ class Field:
         recipe.check()
         return recipe
 
-    def fitted(self, env: gym.Env, points: Mapping[str, Sequence[TradeoffPoint]]) -> list[Entrant]:
-        """Return plain agents of equal acting FLOPs beside each method that chooses or prunes.
 
-        Args:
-            env: to measure what an agent of some widths costs.
-            points: of each row, by its label.
-        """
-        found: list[Entrant] = []
-        if not self.fits:
-            return found
-        for spec, recipe in self.trained():
-            if recipe.agent == recipe.plain and not recipe.methods:
-                continue
-            rows = {label: own for label, own in points.items() if own[0].method == spec.name}
-            for own in rows.values():
-                target = sum(point.flops_per_step for point in own) / len(own)
-                found += self._fit(env, recipe, target, own[0])
-        return found
-
-    def _fit(self, env: gym.Env, beside: Recipe, target: float, own: TradeoffPoint) -> Iterator[Entrant]:
-        inputs = gym.spaces.flatdim(env.observation_space)
-        outputs = outputs_of(lambda widths: self._cost(env, self._dense(widths, beside)), inputs)
-        layers = len(beside.get("net_arch"))
-        recipe = self._dense(fitting_widths(target, inputs, outputs, layers), beside)
-        cost = self._cost(env, recipe)
-        what = f"plain {recipe.agent} whose actor has {_named(recipe)}: {cost:,} FLOPs, {cost / target - 1:+.1%}"
-        facts = control_extras(STUDENTS, own) | {"what": what}
-        for key in ("train_act_flops", "train_learn_flops", "duration_s", "date", "machine", "settings"):
-            facts.pop(key, None)
-        # More seeds move the mean that is fitted: the folder is that of the widths, so that no other ones stand there.
-        label = label_of("fit", own.label)
-        folder = f"{label}-{'x'.join(map(str, recipe.settings['net_arch'])) or 'linear'}"
-        for seed in self.seeds:
-            yield self._entrant("fit", label, recipe, seed, facts, baseline=True, folder=folder)
-
-    def _cost(self, env: gym.Env, recipe: Recipe) -> int:
-        """Return the FLOPs of an action of a plain agent."""
-        agent = agent_named(recipe.agent)(env, **{**recipe.settings, "buffer_size": 1})
-        return int(agent.flops_per_action)
-
-
-def _named(recipe: Recipe) -> str:
+def widths_in_words(recipe: Recipe) -> str:
+    """Return what acts, as a reader takes it: ``16×16 units``."""
     widths = recipe.settings["net_arch"]
     return f"{'×'.join(map(str, widths))} units" if widths else "no hidden layer"
 

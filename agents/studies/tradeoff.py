@@ -23,6 +23,7 @@ from agents.studies.comparing import Field, folder_of
 from agents.studies.contender import Contender
 from agents.studies.entrants import Entrant, TrainedEntrant, work
 from agents.studies.films import filmed
+from agents.studies.fitted import Fit, fitted
 from agents.studies.retrofitted import TakenPolicy
 from agents.studies.spec import MethodSpec
 from agents.studies.training import Diverged
@@ -164,12 +165,14 @@ class Study:
         points: of each entrant that is finished.
         lost: entrants whose processes were killed each time they were tried.
         diverged: trainings that ended in numbers that are none, with why.
+        shared: rows whose agents are those of another row.
     """
 
     field: Field
     points: dict[Entrant, list[TradeoffPoint]] = dataclasses.field(default_factory=dict)
     lost: dict[Entrant, Lost] = dataclasses.field(default_factory=dict)
     diverged: dict[Entrant, str] = dataclasses.field(default_factory=dict)
+    shared: list[Fit] = dataclasses.field(default_factory=list)
 
     def take(self, entrant: Entrant, result: "list[TradeoffPoint] | Diverged | Lost") -> None:
         """Put away what came of an entrant."""
@@ -189,9 +192,12 @@ class Study:
 
     def named(self) -> list[TradeoffPoint]:
         """Return the points so far, each with the folder of its run."""
+        rows = [*self.points.items()]
+        for fit in self.shared:
+            rows += [(one, fit.row(self.points[one])) for one in fit.entrants if one in self.points]
         return [
             dataclasses.replace(point, extras={**point.extras, "run": f"runs/{entrant.name}"})
-            for entrant, points in self.points.items()
+            for entrant, points in rows
             for point in points
         ]
 
@@ -238,7 +244,9 @@ def run_tradeoff(
     fits = []
     for study in studies:
         with contextlib.closing(RunConfig.of({**study.field.run, "env": study.field.env}).make_env()) as env:
-            fits += [(study, entrant) for entrant in study.field.fitted(env, study.rows())]
+            made = fitted(study.field, env, study.rows())
+        study.shared = [fit for fit in made if fit.shared]
+        fits += [(study, entrant) for fit in made if not fit.shared for entrant in fit.entrants]
     _do(fits, config, progress, on, "controls of equal FLOPs")
     written = [_write(study, config) for study in studies]
     for study in studies if films else ():
