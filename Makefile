@@ -1,5 +1,5 @@
 # Two commands from a fresh clone, with nothing but Python 3.11 and make:
-#   make demo   trains small, large and budgeted policies, and draws what compute buys (runs/demo)
+#   make demo   gives a trained policy early exits, and draws what compute buys (runs/demo)
 #   make test   the whole suite
 # Also: make lint, make format, make bench, make clean; make test-gymnasium, with older versions of it, and
 # make test-integrations, with every foreign library.

@@ -1,6 +1,6 @@
 """What does compute buy? Train SAC, SAC with early exits and their controls, and draw return against FLOPs.
 
-Far too short to learn anything: ``budget tradeoff --preset demo`` takes minutes.
+Far too short to learn anything: ``budget tradeoff --preset pendulum`` takes minutes.
 """
 
 from pathlib import Path

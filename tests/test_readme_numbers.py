@@ -4,13 +4,15 @@ Each function below returns a sentence, or the part of one that holds numbers, w
 has to have it, letter for letter.
 """
 
+import json
 import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.stored import WORDS, numbers_beside, percent, prose, said, stored
+from benchmarks import demo
+from tests.stored import RESULTS, WORDS, numbers_beside, percent, prose, said, stored
 
 PLAIN = (
     "20 ms control periods",
@@ -23,12 +25,6 @@ PLAIN = (
     'latency at batch 1, "fits at 50 Hz or not"',
 )
 """What is no measurement."""
-
-
-def points_of(label: str) -> list[dict[str, Any]]:
-    """Return the points of one row of the demonstration, by seed."""
-    found = [point for point in stored("tradeoff/pendulum.json")["points"] if point["label"] == label]
-    return sorted(found, key=lambda point: point["seed"])
 
 
 def mean_return(record: dict[str, Any]) -> float:
@@ -47,35 +43,51 @@ def flops_a_step(record: dict[str, Any]) -> float:
 
 
 DEMO_ROWS = {
-    "sac:64,64": "SAC with 64 units a layer",
-    "bexa-sac:64,64, b = 0.2": "the same with early exits, budget 0.2",
-    "coin of bexa-sac:64,64, b = 0.2": "a coin in place of their gates",
-    "fit of bexa-sac:64,64, b = 0.2": "a plain actor of the same FLOPs",
-    "dense:16": "a plain actor with 16 units a layer",
-    "dense:4": "a plain actor with 4 units a layer",
+    "sac, b = 0.2": "with early exits, budget 0.2",
+    "coin of sac, b = 0.2": "a coin in place of their gates",
+    "student of sac, b = 0.2": "a plain network of the same FLOPs",
+    "sac, b = 0": "with early exits, budget 0",
+    "coin of sac, b = 0": "a coin in place of their gates",
+    "student of sac, b = 0": "a plain network of the same FLOPs",
+    "student:16 of sac": "a plain network with 16 units a layer",
+    "student:4 of sac": "a plain network with 4 units a layer",
 }
 
 
+def demo_sets() -> list[dict[str, Any]]:
+    """Return every set of the demonstration that was stored."""
+    return [one for path in sorted((RESULTS / "demo").glob("*.json")) for one in stored(f"demo/{path.name}")["sets"]]
+
+
+def demo_shares(label: str, key: str) -> list[float]:
+    """Return ``key`` of a row as a share of the policy's own, of all seeds of all sets."""
+    return [value / one["rows"][demo.REFERENCE][key][0] for one in demo_sets() for value in one["rows"][label][key]]
+
+
 def demonstration() -> str:
-    settings = stored("tradeoff/pendulum.json")["settings"]
-    count = WORDS[len(settings["seeds"])]
-    return f"On Pendulum-v1 ({settings['steps']:,} steps, {settings['episodes']} episodes, {count} seeds)"
+    settings = stored("tradeoff/half-cheetah.json")["settings"]
+    seeds = len(demo_shares("sac, b = 0", "returns"))
+    return (
+        f"On HalfCheetah-v5, {seeds} seeds in {len(demo_sets())} disjoint sets of {WORDS[demo.SEEDS]}, "
+        f"{WORDS[settings['episodes']]} episodes each"
+    )
+
+
+def as_trained() -> str:
+    first = demo_sets()[0]["rows"][demo.REFERENCE]
+    widths = stored("bundled/half-cheetah.json")["settings"]["net_arch"]
+    name = f"SAC as trained, {WORDS[len(widths)]} layers of {widths[0]} units"
+    return f"| {name} | {first['returns'][0]:,.0f} | {first['flops_per_step'][0]:,.0f} |"
 
 
 def row(label: str, name: str) -> str:
-    points, large = points_of(label), points_of("sac:64,64")
-    returns = sorted(map(mean_return, points))
-    flops = math.fsum(map(flops_a_step, points)) / len(points)
-    saved = 1 - flops / (math.fsum(map(flops_a_step, large)) / len(large))
-    fewer = f", {percent(saved, 1)} % fewer" if saved > 0 else ""
-    return f"| {name} | {said(returns[0])} to {said(returns[-1])} | {flops:,.0f}{fewer} |"
+    kept, spent = demo_shares(label, "returns"), demo_shares(label, "flops_per_step")
+    ends = f"{said(math.floor(100 * min(kept)), 0)} to {said(math.ceil(100 * max(kept)), 0)} %"
+    return f"| {name} | {ends} | {percent(math.fsum(spent) / len(spent), 1)} % |"
 
 
-def smaller() -> str:
-    low, high = (sorted(map(mean_return, points_of(label))) for label in ("dense:4", "sac:64,64"))
-    worst = max(abs(one - other) for one in low for other in high)
-    actor = "an actor of 4 units, whose critics keep 64, returns"
-    return f"{actor} within {math.ceil(worst)} of one of 64 on every seed"
+def training_of_the_policy() -> str:
+    return f"a SAC policy that was trained for {stored('bundled/half-cheetah.json')['steps']:,} steps"
 
 
 # ---- a master over frozen policies ----------------------------------------------------------------------------------
@@ -174,8 +186,9 @@ def retrofit() -> str:
 
 CLAIMS: dict[str, Callable[[], str]] = {
     "the demonstration": demonstration,
+    "as trained": as_trained,
+    "its training": training_of_the_policy,
     **{label: lambda label=label, name=name: row(label, name) for label, name in DEMO_ROWS.items()},
-    "being smaller": smaller,
     "small beside large": small_beside_large,
     "the master at the end": master_at_the_end,
     "the master that was picked": master_that_was_picked,
@@ -189,6 +202,20 @@ CLAIMS: dict[str, Callable[[], str]] = {
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_a_claim_says_what_was_stored(claim: str) -> None:
     assert CLAIMS[claim]() in prose("README.md")
+
+
+@pytest.mark.parametrize("number", range(len(demo_sets())))
+def test_every_stored_set_of_the_demonstration_is_within_what_is_claimed(number: int) -> None:
+    assert set(demo.CLAIMS) == set(DEMO_ROWS)
+    assert demo.broken(demo_sets()[number]["rows"]) == []
+
+
+def test_a_row_outside_of_its_claim_is_found() -> None:
+    rows = json.loads(json.dumps(demo_sets()[0]["rows"]))
+    rows["sac, b = 0.2"]["returns"][1] = 0.0
+    rows["student:16 of sac"]["flops_per_step"][0] *= 3
+    found = demo.broken(rows)
+    assert [text.split(":")[0] for text in found] == ["sac, b = 0.2, seed 1", "student"]
 
 
 def test_every_number_is_measured_or_a_plain_constant() -> None:

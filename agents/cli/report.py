@@ -11,6 +11,9 @@ import tyro
 from agents.cli.arguments import parse, say
 from agents.cli.paths import require_folder
 
+MOST_SENTENCES = 4
+"""Of the page that the terminal shows, too."""
+
 
 @dataclass(frozen=True)
 class ReportOptions:
@@ -42,6 +45,7 @@ def report(folders: Sequence[Path], out: Path | None = None, labels: Sequence[st
     """Write the report of ``folders``, print its table and return the exit code."""
     from rich.console import Console
 
+    from agents.report.finding import findings
     from agents.report.report import terminal_table, write_report
     from agents.report.tradeoff import Comparison
     from budget_wrappers.errors import ConfigError
@@ -53,5 +57,10 @@ def report(folders: Sequence[Path], out: Path | None = None, labels: Sequence[st
     table = terminal_table(written.rows, first.env_id, first.convention)
     # Without a terminal, rich takes 80 columns, which cut the table's headings.
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+    sentences = findings(written.rows)
+    for sentence in sentences[:MOST_SENTENCES]:
+        say(f"- {sentence}")
+    if len(sentences) > MOST_SENTENCES:
+        say(f"- {len(sentences) - MOST_SENTENCES} more on the page.")
     say(f"Picture: {written.picture}   Report: {written.page}")
     return 0

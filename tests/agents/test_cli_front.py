@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from agents.cli import main
-from agents.report.tradeoff import Comparison
+from agents.report.finding import findings
+from agents.report.tradeoff import Comparison, summarise
 
 WORDS = [
     "--env",
@@ -45,6 +46,7 @@ def test_each_budget_is_a_row_of_the_front(reading: Path, tmp_path: Path, capsys
     said = capsys.readouterr().out
     assert f"Picture: {tmp_path / 'tradeoff.png'}" in said
     points = Comparison.read(tmp_path).points
+    assert f"- {findings(summarise(points))[0]}\n" in said  # the page's first sentence
     assert [(point.label, point.extras["budget"]) for point in points] == [
         ("BexaSAC, b = 0", 0),
         ("BexaSAC, b = 0.5", 0.5),
