@@ -5,6 +5,8 @@
 * ``train-<case>``: SIGKILL at random moments of configurations that ``benchmarks.resume`` does not have.
 * ``tradeoff-<signal>`` and ``sweep-<signal>``: the commands themselves with two workers, stopped by one signal at
   random moments, every other time with their whole process group, as a terminal does it.
+* ``worker-tradeoff``, ``worker-sweep``, and the same with ``-ray``: SIGKILL of one worker while the command goes on. It
+  has to end with everything done, or to name the command that goes on, and in neither case shows a traceback.
 
 Equal means: every row of metrics but clock fields, and every tensor and number of each checkpoint and result, bit for
 bit. After each stop, processes that are still there are counted for 10 seconds.
@@ -97,9 +99,10 @@ WORDS = {
 # ---- commands -------------------------------------------------------------------------------------------------------
 
 
-def start(verb: str, folder: Path) -> subprocess.Popen[bytes]:
-    """Start ``budget verb`` with its results in ``folder``, in a session of its own."""
+def start(verb: str, folder: Path, ray: bool = False) -> subprocess.Popen[bytes]:
+    """Start ``budget verb`` with its results in ``folder``, in a session of its own; on Ray where ``ray``."""
     words = [sys.executable, "-m", "agents.cli", verb, *WORDS[verb].split(), "--folder", str(folder)]
+    words += ["--ray", "local"] if ray else []
     if verb == "sweep":
         space = folder.with_suffix(".toml")
         space.write_text(SPACE)
@@ -226,11 +229,92 @@ def command_study(
     }
 
 
+# ---- workers --------------------------------------------------------------------------------------------------------
+
+
+def workers_of(leader: int, ray: bool) -> list[int]:
+    """Return the processes that train for a command: its own, or Ray's of this machine."""
+    if not ray:
+        return [pid for pid in session_of(leader) if b"spawn_main" in _words_of(pid)]
+    return [
+        int(path.name) for path in Path("/proc").glob("[0-9]*") if _words_of(int(path.name)).startswith(b"ray::_work")
+    ]
+
+
+def _words_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""  # it has ended meanwhile
+
+
+def kill_a_worker(verb: str, folder: Path, ray: bool, seconds: float, rng: np.random.Generator) -> dict[str, Any]:
+    """Run, kill one worker once ``seconds`` have passed and there is one, and return how the command ended."""
+    process = start(verb, folder, ray)
+    time.sleep(seconds)
+    killed = None
+    while process.poll() is None and killed is None:
+        if found := workers_of(process.pid, ray):
+            killed = int(rng.choice(found))
+            os.kill(killed, signal.SIGKILL)
+        time.sleep(0.05)
+    code = process.wait()
+    said = folder.with_suffix(".log").read_text()
+    return {
+        "after_seconds": round(seconds, 3),
+        "killed": killed is not None,
+        "exit_status": code,
+        "tracebacks": said.count("Traceback"),
+        "says_how_to_go_on": "Go on with" in said,
+    }
+
+
+def worker_study(
+    verb: str, ray: bool, kills: int, seed: int, reference: Path, seconds: float, folder: Path
+) -> dict[str, Any]:
+    """Kill a worker in each of ``kills`` commands, and return what differs from one whose workers lived.
+
+    Args:
+        verb: of the command.
+        ray: whether the workers are Ray's.
+        kills: how many.
+        seed: of the moments.
+        reference: folder of the command whose workers lived.
+        seconds: that it took.
+        folder: what the folders of the others begin with.
+    """
+    rng = np.random.default_rng([seed, ray, len(verb)])
+    hits: list[dict[str, Any]] = []
+    different: list[str] = []
+    while len(hits) < kills:
+        path = folder.with_name(f"{folder.name}-{len(hits)}")
+        hit = kill_a_worker(verb, path, ray, float(rng.uniform(seconds / 5, seconds / 2)), rng)
+        if not hit["killed"]:
+            raise RuntimeError(f"no worker of {verb} was seen: {path.with_suffix('.log').read_text()}")
+        hits.append(hit)
+        print(json.dumps(hit), flush=True)
+        if hit["exit_status"] != 0:
+            if not hit["says_how_to_go_on"]:
+                different.append(f"{path.name}: ended with {hit['exit_status']} and did not say how to go on")
+            if start(verb, path, ray).wait() != 0:
+                raise RuntimeError(path.with_suffix(".log").read_text())
+        different += differing(reference, path) + ["a traceback"] * hit["tracebacks"]
+    return {
+        "budget": f"{verb} {WORDS[verb]}" + (" --ray local" if ray else ""),
+        "signal": "SIGKILL of one worker",
+        "seed": seed,
+        "kills": hits,
+        "differences": different,
+        "equal": not different,
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = [f"train-{case}" for case in CASES]
     parts += [f"{verb}-{number.name}" for number in SIGNALS for verb in WORDS]
+    parts += [f"worker-{verb}{where}" for where in ("", "-ray") for verb in WORDS]
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(parts)}; by default all")
     parser.add_argument("--kills", type=int, default=8, help="of each configuration of train")
     parser.add_argument("--stops", type=int, default=10, help="of each command by each signal")
@@ -243,6 +327,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             kind, name = part.split("-", 1)
             if kind == "train":
                 result = study(CASES[name], options.steps, options.kills, options.seed, tell=lambda line: None)
+            elif kind == "worker":
+                verb, ray = name.removesuffix("-ray"), name.endswith("-ray")
+                if verb not in references:
+                    references[verb] = whole(verb, Path(temporary))
+                result = worker_study(verb, ray, options.stops, options.seed, *references[verb], Path(temporary) / part)
             else:
                 if kind not in references:
                     references[kind] = whole(kind, Path(temporary))
