@@ -1,6 +1,7 @@
 """Retrofitting Stable-Baselines3's models: their layers are found, the last exit is the model, a critic says values."""
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from agents.cli import main
 from agents.cli.profiling import ProfileOptions, by_engine
+from agents.loop.evaluate import REPORT_SEED
 from agents.report.tradeoff import Comparison
+from agents.studies.tradeoff import TradeoffConfig, run_tradeoff
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy
 from budget_wrappers.errors import ConfigError, SpaceError
 from budget_wrappers.integrations.sb3_retrofit import normalisation_of, trained_actor
@@ -257,3 +260,37 @@ def test_a_normalised_model_is_retrofitted_from_its_two_files(
     np.testing.assert_allclose(policy.predict(observations)[0], expected, atol=1e-4)
     assert main(["eval", str(tmp_path / "out" / "budget-1.safetensors"), *files[1:], "--trust"]) == 2
     assert "only its models have one" in capsys.readouterr().err
+
+
+def test_a_comparison_opens_a_normalised_model_from_its_two_files(tmp_path: Path) -> None:
+    env = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]))
+    model = PPO("MlpPolicy", env, n_steps=64, batch_size=32, **copy.deepcopy(SMALL)).learn(64)
+    zipped, normaliser = tmp_path / "model.zip", tmp_path / "normalise.pkl"
+    model.save(zipped)
+    env.save(str(normaliser))
+    asked = TradeoffConfig(
+        env=("Pendulum-v1",),
+        methods=(f"ppo=retrofit:{zipped}@steps=60@rounds=1@updates=20@vec_normalize={normaliser}", "fit", "dense:4"),
+        budgets=(1.0,),
+        seeds=(0,),
+        episodes=2,
+        max_episode_steps=20,
+        workers=1,
+    )
+    run_tradeoff(asked, tmp_path / "study", trust=True)
+    points = {point.label: point for point in Comparison.read(tmp_path / "study").points}
+    assert set(points) == {"ppo, as trained", "ppo, b = 1", "student of ppo, b = 1", "student:4 of ppo"}
+    env.training = False
+    single = env.venv.envs[0]
+    returns = []
+    for number in range(2):
+        observation, total = single.reset(seed=REPORT_SEED + number)[0], 0.0
+        for _ in range(20):
+            action = model.predict(env.normalize_obs(observation), deterministic=True)[0]
+            observation, reward, *_ = single.step(action)
+            total += float(reward)
+        returns.append(total)
+    assert [one["return"] for one in points["ppo, as trained"].episodes] == pytest.approx(returns, rel=1e-4)
+    with pytest.raises(ConfigError, match="vec_normalize=7: expected a text"):
+        bad = dataclasses.replace(asked, methods=(f"ppo=retrofit:{zipped}@vec_normalize=7",))
+        run_tradeoff(bad, tmp_path / "bad", trust=True)
