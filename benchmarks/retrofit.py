@@ -162,7 +162,7 @@ def study(name: str, seed: int, budgets: list[float], exit_after: list[int] | No
 def front(name: str, seed: int, budgets: list[float]) -> None:
     """Compare exits with students and coins, by ``budget tradeoff``, and store the comparison."""
     source, folder = SOURCES[name], RUNS / f"{name}-seed{seed}"
-    word = f"{name.split('-')[0]}=retrofit:{folder / 'final.zip'}"
+    word = f"{name.split('-')[0]}=retrofit:{folder / 'final.zip'}@steps=4000@updates=2000"
     word += f"@vec_normalize={folder / 'vec_normalize.pkl'}" if source.normalise else ""
     command = ["tradeoff", "--env", source.env_id, "--methods", word, "fit", "coin", "shuffled", "dense:4", "dense:16"]
     command += ["--budgets", *map(str, budgets), "--trust", "--folder", str(folder / "front")]
