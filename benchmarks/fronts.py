@@ -43,7 +43,7 @@ def markdown(comparison: Comparison) -> str:
     lines += [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
     for row in rows:
         times = [point.extras["us_per_action"] for point in row.points if "us_per_action" in point.extras]
-        cells = [cell.text for cell in result_line(row, reference)]
+        cells = [cell.text.replace("\n", ", ") for cell in result_line(row, reference)]
         cells.append(f"{sum(times) / len(times):.0f}" if times else "–")
         lines.append(f"| {' | '.join([row_label(row), *cells])} |")
     lines += ["", f"{interval_note(rows)}; FLOPs of acting, {comparison.convention} convention.", ""]

@@ -16,7 +16,7 @@ from agents.report.tradeoff import FILE_NAME
 from benchmarks.browser import NAMES, browser, find_browser
 
 ROOT = Path(__file__).resolve().parent.parent
-STORED = ROOT / "benchmarks" / "results" / "tradeoff" / "pendulum.json"
+STORED = ROOT / "benchmarks" / "results" / "tradeoff" / "half-cheetah.json"
 IMAGES = ROOT / "docs" / "images"
 WINDOWS = {"wide": (1280, 1000), "narrow": (360, 780)}
 

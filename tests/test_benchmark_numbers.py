@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agents.report.tradeoff import Row, summarise
+from benchmarks import fronts as fronts_of
 from benchmarks.asymmetric import tables as asymmetric
 from benchmarks.asymmetric.mediation import markdown as mediation_table
 from benchmarks.bexa import comparisons
@@ -62,9 +64,14 @@ def beside_sb3() -> list[dict[str, Any]]:
     return [compare_sb3.compare(task, *own) for task, own in pairs.items() if all(own)]
 
 
+def fronts() -> dict[str, str]:
+    return {f"tradeoff/{path.stem}.md": fronts_of.markdown(fronts_of.read(path)) for path in fronts_of.stored()}
+
+
 MADE: dict[str, Callable[[], dict[str, str]]] = {
     "asymmetric": asymmetric_tables,
     "mediation": mediation,
+    "fronts": fronts,
     "early exits": early_exits,
     "beside Stable-Baselines3": lambda: {"against_sb3/table.md": compare_sb3.markdown(beside_sb3())},
 }
@@ -279,8 +286,49 @@ def speeds() -> list[str]:
     return lines
 
 
+def front_rows(name: str) -> dict[str, Row]:
+    comparison = fronts_of.read(RESULTS / "tradeoff" / f"{name}.json")
+    return {row.label: row for row in summarise(comparison.points, comparison.settings["random_return"])}
+
+
+def pendulum() -> list[str]:
+    rows = front_rows("pendulum")
+    own, large, small = (rows[label] for label in ("bexa-sac:64,64, b = 0.2", "sac:64,64", "dense:4"))
+    coin, fit = (rows[f"{control} of {own.label}"] for control in ("coin", "fit"))
+    return [
+        f"at budget 0.2 saves {percent(own.saved, 1)} % of the FLOPs of SAC and earns {said(own.mean_return)}, where "
+        f"SAC earns {said(large.mean_return)}",
+        f"A coin in place of its gates earns {said(coin.mean_return)}, a plain actor of the same FLOPs "
+        f"{said(fit.mean_return)}, and a plain actor of 4 units, whose critics keep 64, {said(small.mean_return)} at "
+        f"{percent(small.saved, 1)} % fewer FLOPs",
+    ]
+
+
+def cartpole() -> list[str]:
+    rows = front_rows("cartpole")
+    own = [row for row in rows.values() if not row.baseline]
+    assert len(own) == 4
+    assert all(row.learnt is False for row in own)
+    fits, dearest = ([rows[f"{control} of {row.label}"] for row in own] for control in ("fit", "dearest"))
+    split = [row for row in fits if row.split]
+    assert len(split) == 1
+
+    def ends(found: list[Row]) -> str:
+        means = [row.mean_return for row in found]
+        return f"{said(min(means))} to {said(max(means))}"
+
+    return [
+        f"BEXA-DQN earns {ends(own)} at both budgets and by both programs, plain networks of the same FLOPs "
+        f"{ends([row for row in fits if not row.split])} (one row has two groups of seeds), and 64 units "
+        f"{said(rows['dense:64'].mean_return)}",
+        f"The last exit of the same networks earns {ends(dearest)} where it always acts",
+    ]
+
+
 CLAIMS: dict[str, Callable[[], list[str]]] = {
     "asymmetric rows": asymmetric_rows,
+    "front of Pendulum": pendulum,
+    "front of CartPole": cartpole,
     "MountainCar": mountain_car,
     "a master over frozen policies": master_at_the_end,
     "gates that are coins": gates_that_are_coins,

@@ -86,6 +86,23 @@ def row(label: str, name: str) -> str:
     return f"| {name} | {ends} | {percent(math.fsum(spent) / len(spent), 1)} % |"
 
 
+def kept_on_every_seed() -> str:
+    quarter, twelfth = (math.floor(100 * min(demo_shares(f"sac, b = {b}", "returns"))) for b in ("0.2", "0"))
+    return (
+        f"At a quarter of the FLOPs the exits keep at least {quarter} % of the return on every seed, at a twelfth at "
+        f"least {twelfth} %"
+    )
+
+
+def gates_ahead() -> str:
+    own, coins, students = (demo_shares(f"{of}sac, b = 0.2", "returns") for of in ("", "coin of ", "student of "))
+    counts = [sum(one > other for one, other in zip(own, others, strict=True)) for others in (coins, students)]
+    return (
+        f"At budget 0.2 the gates earn more than a coin of the same cost on {counts[0]} of {len(own)} seeds, and than "
+        f"the plain network of the same FLOPs on {counts[1]}"
+    )
+
+
 def training_of_the_policy() -> str:
     return f"a SAC policy that was trained for {stored('bundled/half-cheetah.json')['steps']:,} steps"
 
@@ -188,6 +205,8 @@ CLAIMS: dict[str, Callable[[], str]] = {
     "the demonstration": demonstration,
     "as trained": as_trained,
     "its training": training_of_the_policy,
+    "what exits keep": kept_on_every_seed,
+    "what gates add": gates_ahead,
     **{label: lambda label=label, name=name: row(label, name) for label, name in DEMO_ROWS.items()},
     "small beside large": small_beside_large,
     "the master at the end": master_at_the_end,
