@@ -13,6 +13,7 @@ library's defaults; PPO the settings of its zoo, with ``VecNormalize``.
 """
 
 import argparse
+import dataclasses
 import json
 import shutil
 import statistics
@@ -32,6 +33,7 @@ from agents.report.tradeoff import FILE_NAME, Comparison
 from agents.studies.policies import PolicyOptions, open_policy, setup_of
 from agents.studies.retrofit import latency_of, visited
 from benchmarks.card import RESULTS, store
+from benchmarks.card import command as command_line
 from budget_wrappers.deploy.engines import ENGINES, EnginePolicy
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy
 from budget_wrappers.integrations.sb3_retrofit import trained_actor
@@ -168,8 +170,10 @@ def front(name: str, seed: int, budgets: list[float]) -> None:
     command += ["--budgets", *map(str, budgets), "--trust", "--folder", str(folder / "front")]
     if code := budget(command):
         raise SystemExit(code)
-    path = RESULTS / "tradeoff" / f"retrofit-{name}.json"
-    shutil.copy(folder / "front" / FILE_NAME, path)
+    # Under the command that a reader would type; the one inside is how it is done.
+    comparison = dataclasses.replace(Comparison.read(folder / "front"), command=command_line())
+    comparison.write(folder / "front")
+    shutil.copy(folder / "front" / FILE_NAME, RESULTS / "tradeoff" / f"retrofit-{name}.json")
 
 
 def latency(name: str, seed: int, budgets: list[float], rounds: int = 15) -> None:

@@ -325,10 +325,29 @@ def cartpole() -> list[str]:
     ]
 
 
+def third_party() -> list[str]:
+    rows = front_rows("retrofit-ppo-hopper")
+    own = [row for label, row in rows.items() if label.startswith("ppo, b = ")]
+    beside = {one: [rows[f"{one} of {row.label}"] for row in own] for one in ("student", "coin", "shuffled")}
+    small, trained = rows["student:16 of ppo"], rows["ppo, as trained"]
+
+    def ends(found: list[Row]) -> str:
+        means = [row.mean_return for row in found]
+        return f"{said(min(means), 0)} to {said(max(means), 0)}"
+
+    return [
+        f"As trained it earns {said(trained.mean_return, 0)}; with exits at budgets 0, 0.1 and 0.3 {ends(own)}, "
+        f"plain networks of the same FLOPs {ends(beside['student'])}, coins in place of the gates "
+        f"{ends(beside['coin'])}, their choices shuffled {ends(beside['shuffled'])}, and a plain network of 16 units a "
+        f"layer {said(small.mean_return, 0)} at {percent(small.saved, 1)} % fewer FLOPs",
+    ]
+
+
 CLAIMS: dict[str, Callable[[], list[str]]] = {
     "asymmetric rows": asymmetric_rows,
     "front of Pendulum": pendulum,
     "front of CartPole": cartpole,
+    "front of a third party's policy": third_party,
     "MountainCar": mountain_car,
     "a master over frozen policies": master_at_the_end,
     "gates that are coins": gates_that_are_coins,
