@@ -48,10 +48,10 @@ class Claim:
 
 CLAIMS: Mapping[str, Claim] = {
     "sac, b = 0.2": Claim((0.90, 1.05), (0.20, 0.32)),
-    "coin of sac, b = 0.2": Claim((0.88, 1.05), (0.20, 0.32)),
-    "student of sac, b = 0.2": Claim((0.85, 1.05), (0.20, 0.32)),
-    "sac, b = 0": Claim((0.80, 1.05), (0.08, 0.09)),
-    "coin of sac, b = 0": Claim((0.80, 1.05), (0.08, 0.09)),
+    "coin of sac, b = 0.2": Claim((0.80, 1.05), (0.20, 0.32)),
+    "student of sac, b = 0.2": Claim((0.00, 1.05), (0.20, 0.32)),
+    "sac, b = 0": Claim((0.60, 1.05), (0.08, 0.09)),
+    "coin of sac, b = 0": Claim((0.40, 1.05), (0.08, 0.09)),
     "student of sac, b = 0": Claim((0.00, 1.05), (0.08, 0.09)),
     "student:16 of sac": Claim((-0.20, 0.97), (0.008, 0.009)),
     "student:4 of sac": Claim((-0.30, 0.85), (0.001, 0.002)),
