@@ -35,6 +35,8 @@ def row_label(row: Row) -> str:
     return row.label if row.weight is None or "λ" in row.label else f"{row.label}, λ = {row.weight:g}"
 
 
+MOST_DIGITS = 4
+"""Behind the point of a share."""
 APART = 0.1
 """Shares of the reference's FLOPs between a row's seeds from which on their mean is given beside their range."""
 
@@ -66,7 +68,7 @@ def saving(row: Row) -> str:
 
 
 def _less(saved: float) -> str:
-    return f"{abs(100 * saved):.0f} % {'less' if saved >= 0 else 'more'}"
+    return f"{percent(abs(saved), 0)} {'less' if saved >= 0 else 'more'}"
 
 
 def seeds(points: Sequence[TradeoffPoint]) -> str:
@@ -123,9 +125,11 @@ def saved_cell(row: Row) -> str:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """Return a share in per cent.
+    """Return a share in per cent; what is not all is not said to be 100 %.
 
-    >>> percent(0.8125), percent(-0.05, 0)
-    ('81.2 %', '−5 %')
+    >>> percent(0.8125), percent(-0.05, 0), percent(0.9985, 0)
+    ('81.2 %', '−5 %', '99.9 %')
     """
+    while share < 1 and digits < MOST_DIGITS and round(100 * share, digits) >= 100:
+        digits += 1
     return f"{100 * share:.{digits}f} %".replace("-", "−")
