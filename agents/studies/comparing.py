@@ -181,6 +181,19 @@ class Field:
         choosers: tuple[str, ...] = (),
         folder: str = "",
     ) -> TrainedEntrant:
+        """Return the training of ``recipe`` with one seed.
+
+        Args:
+            method: see ``TrainedEntrant``, as for label, facts, baseline, budgets and choosers.
+            label: of its row.
+            recipe: of the agent.
+            seed: of the training.
+            facts: extras of its points.
+            baseline: whether it is there to be compared with.
+            budgets: at which it is evaluated.
+            choosers: controls that choose in its place.
+            folder: what the name of its run folder begins with, by default its label.
+        """
         run = {**self.run, "env": self.env} | ({"budget_input": True} if recipe.conditioned else {})
         return TrainedEntrant(
             agent=recipe.agent_class.__name__,
