@@ -304,6 +304,12 @@ def pendulum() -> list[str]:
     ]
 
 
+def ends(found: list[Row], digits: int) -> str:
+    """Return the least and the greatest mean return of some rows."""
+    means = [row.mean_return for row in found]
+    return f"{said(min(means), digits)} to {said(max(means), digits)}"
+
+
 def cartpole() -> list[str]:
     rows = front_rows("cartpole")
     own = [row for row in rows.values() if not row.baseline]
@@ -313,15 +319,11 @@ def cartpole() -> list[str]:
     split = [row for row in fits if row.split]
     assert len(split) == 1
 
-    def ends(found: list[Row]) -> str:
-        means = [row.mean_return for row in found]
-        return f"{said(min(means))} to {said(max(means))}"
-
     return [
-        f"BEXA-DQN earns {ends(own)} at both budgets and by both programs, plain networks of the same FLOPs "
-        f"{ends([row for row in fits if not row.split])} (one row has two groups of seeds), and 64 units "
+        f"BEXA-DQN earns {ends(own, 1)} at both budgets and by both programs, plain networks of the same FLOPs "
+        f"{ends([row for row in fits if not row.split], 1)} (one row has two groups of seeds), and 64 units "
         f"{said(rows['dense:64'].mean_return)}",
-        f"The last exit of the same networks earns {ends(dearest)} where it always acts",
+        f"The last exit of the same networks earns {ends(dearest, 1)} where it always acts",
     ]
 
 
@@ -331,15 +333,11 @@ def third_party() -> list[str]:
     beside = {one: [rows[f"{one} of {row.label}"] for row in own] for one in ("student", "coin", "shuffled")}
     small, trained = rows["student:16 of ppo"], rows["ppo, as trained"]
 
-    def ends(found: list[Row]) -> str:
-        means = [row.mean_return for row in found]
-        return f"{said(min(means), 0)} to {said(max(means), 0)}"
-
     return [
-        f"As trained it earns {said(trained.mean_return, 0)}; with exits at budgets 0, 0.1 and 0.3 {ends(own)}, "
-        f"plain networks of the same FLOPs {ends(beside['student'])}, coins in place of the gates "
-        f"{ends(beside['coin'])}, their choices shuffled {ends(beside['shuffled'])}, and a plain network of 16 units a "
-        f"layer {said(small.mean_return, 0)} at {percent(small.saved, 1)} % fewer FLOPs",
+        f"As trained it earns {said(trained.mean_return, 0)}; with exits at budgets 0, 0.1 and 0.3 {ends(own, 0)}, "
+        f"plain networks of the same FLOPs {ends(beside['student'], 0)}, coins in place of the gates "
+        f"{ends(beside['coin'], 0)}, their choices shuffled {ends(beside['shuffled'], 0)}, and a plain network of 16 units "
+        f"a layer {said(small.mean_return, 0)} at {percent(small.saved, 1)} % fewer FLOPs",
     ]
 
 

@@ -18,7 +18,6 @@ from agents.loop.known_methods import title_of
 from agents.methods.budget_input import budget_wrapper
 from agents.report.tradeoff import Comparison, TradeoffPoint
 from agents.runs.log import provenance
-from agents.studies.names import policy_file
 from agents.studies.policies import PolicyOptions, open_policy, setup_of
 from budget_wrappers.errors import ConfigError
 
@@ -103,8 +102,7 @@ def draw_front(policy: Any, options: EvalOptions, results: Sequence[Evaluation],
     from agents.cli.report import report
 
     setup, name = setup_of(options)[1], title_of(policy)
-    file = policy_file(options.policy)
-    folder = options.out or (file if file.is_dir() else file.parent) / "front"
+    folder = options.out or (options.policy if options.policy.is_dir() else options.policy.parent) / "front"
     folder.mkdir(parents=True, exist_ok=True)
     points = [
         TradeoffPoint.from_episodes(

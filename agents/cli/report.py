@@ -12,7 +12,7 @@ from agents.cli.arguments import parse, say
 from agents.cli.paths import require_folder
 
 MOST_SENTENCES = 4
-"""Of the page that the terminal shows, too."""
+"""Of the page's sentences, the terminal shows as many."""
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ def run(arguments: Sequence[str]) -> int:
         bool,
         tyro.conf.arg(
             help="film an episode of each row for the page, a GIF in its run folder; the same command with --films "
-            "adds films to what is finished. Policies that are not kept have none: students, a class of your own, and "
-            "controls that choose in a method's place. Without a display, MuJoCo draws where MUJOCO_GL=egl is set."
+            "adds films to what is finished. A class of your own, whose policy is not kept, and controls that choose "
+            "in a method's place have none. Without a display, MuJoCo draws where MUJOCO_GL=egl is set."
         ),
     ]
     form = dataclasses.make_dataclass(

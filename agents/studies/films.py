@@ -32,7 +32,7 @@ Points = dict[Entrant, list[TradeoffPoint]]
 def filmed(points: Mapping[Entrant, Sequence[TradeoffPoint]], setup: RunConfig, progress: bool | None = None) -> Points:
     """Film each row that has no film, and return the points, of which ``extras["film"]`` names the films.
 
-    The film of a row is of its first seed. It lies in the run folder, whose ``tradeoff.json`` names it, too. Controls
+    The film of a row shows its first seed. The film lies in the run folder, whose ``tradeoff.json`` names it. Controls
     that choose in a method's place have none. What cannot be filmed is told on standard error, one line each.
 
     Args:

@@ -243,7 +243,7 @@ class Retrofit:
             raise ConfigError("no states have been seen: expected imitate(env) before teach_gates(budget)")
         teacher = GateTeacher(self.network.flops, budget, self.config.program, "mixture")
         features, _ = self._frozen()
-        # Exits keep what they say while their gates learn: what they are worth is asked once, too.
+        # Exits keep what they say while their gates learn, so that the critic has to be asked once only.
         values = torch.cat([self.values(x, self.network.every(x)).t() for x in self.observations.split(CHUNK)])
 
         def loss_of(rows: Tensor) -> Tensor:

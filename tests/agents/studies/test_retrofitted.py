@@ -55,7 +55,7 @@ def test_what_is_saved_is_saved_of_the_policy_as_trained_and_dense_controls_are_
     comparison = Comparison.read(tmp_path / "run")
     rows = {row.label: row for row in summarise(comparison.points)}
     assert [label for label, row in rows.items() if row.reference] == ["was, as trained"]
-    # Students say one mean, without the deviation that SAC's actor says, too.
+    # A student says the mean alone; SAC's actor says a deviation beside it.
     assert rows["student:4 of was"].flops_per_step == 2 * (3 * 4 + 4 * 4 + 4)
     assert rows["student:8,2 of was"].flops_per_step == 2 * (3 * 8 + 8 * 2 + 2)
     assert {len(rows[f"student:{widths} of was"].points) for widths in ("4", "8,2")} == {2}
