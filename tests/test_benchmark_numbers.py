@@ -336,8 +336,8 @@ def third_party() -> list[str]:
     return [
         f"As trained it earns {said(trained.mean_return, 0)}; with exits at budgets 0, 0.1 and 0.3 {ends(own, 0)}, "
         f"plain networks of the same FLOPs {ends(beside['student'], 0)}, coins in place of the gates "
-        f"{ends(beside['coin'], 0)}, their choices shuffled {ends(beside['shuffled'], 0)}, and a plain network of 16 units "
-        f"a layer {said(small.mean_return, 0)} at {percent(small.saved, 1)} % fewer FLOPs",
+        f"{ends(beside['coin'], 0)}, their choices shuffled {ends(beside['shuffled'], 0)}, and a plain network of "
+        f"16 units a layer {said(small.mean_return, 0)} at {percent(small.saved, 1)} % fewer FLOPs",
     ]
 
 
