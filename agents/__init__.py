@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from agents.methods.exits import Exits
     from agents.methods.exits_config import ExitsConfig
     from agents.methods.polyprune import PolyPrune, PolyPruneConfig
+    from agents.methods.units import Units
+    from agents.methods.units_config import UnitsConfig
     from agents.sac import SAC, SACConfig
     from agents.td3 import TD3, TD3Config
 
@@ -45,6 +47,8 @@ _HOMES = {
     "methods.exits": ("Exits",),
     "methods.exits_config": ("ExitsConfig",),
     "methods.polyprune": ("PolyPrune", "PolyPruneConfig"),
+    "methods.units": ("Units",),
+    "methods.units_config": ("UnitsConfig",),
     "sac": ("SAC", "SACConfig"),
     "td3": ("TD3", "TD3Config"),
 }

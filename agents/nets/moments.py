@@ -85,7 +85,9 @@ def _require_group(name: str, stored: Mapping[str, Any], own: Mapping[str, Any],
 
 
 def _alike(own: Any, stored: Any) -> bool:
-    """Tell whether ``stored`` is of the kind of ``own``; numbers are finite, 0 or more, and in tuples below 1."""
+    """Tell whether ``stored`` is of the kind of ``own``; numbers are finite, 0 or more, in other tuples below 1."""
+    if isinstance(own, tuple) and stored == own:
+        return True
     if isinstance(own, tuple):
         same = isinstance(stored, tuple) and len(own) == len(stored) and all(map(_alike, own, stored))
         return same and all(share < 1 for share in stored)

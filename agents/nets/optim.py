@@ -38,6 +38,10 @@ class FusedAdam(torch.optim.Adam):
         lr: step size.
         eps: added to the root of the second moment.
 
+    Attributes:
+        beside: optimizers of other parameters that ``descend`` steps down the same loss, in one backward pass: each has
+            ``parameters`` and ``apply(gradients)``.
+
     Raises:
         ConfigError: at a step, moments of another shape than their parameter's: ``follow`` was not called after the
             parameter changed size.
@@ -49,6 +53,7 @@ class FusedAdam(torch.optim.Adam):
         made = [{**group, "params": _learning(group["params"])} for group in groups]
         super().__init__(made, lr=lr, eps=eps, fused=True)
         self._lists: list[_Lists] | None = None
+        self.beside: list[Any] = []
 
     def descend(self, loss: Tensor, max_norm: float | None = None) -> None:
         """Take one step down ``loss``; its gradients are not left in ``parameter.grad``, whose upkeep costs as much.
@@ -58,7 +63,17 @@ class FusedAdam(torch.optim.Adam):
             max_norm: bound of the Euclidean norm of the whole gradient, ``None`` for none.
         """
         groups = self.param_groups
-        gradients = torch.autograd.grad(loss, groups[0]["params"] if len(groups) == 1 else self._every_parameter())
+        own = groups[0]["params"] if len(groups) == 1 else self._every_parameter()
+        if not self.beside:
+            gradients = torch.autograd.grad(loss, own)
+        else:
+            others = [parameter for other in self.beside for parameter in other.parameters]
+            every = torch.autograd.grad(loss, [*own, *others], allow_unused=True, materialize_grads=True)
+            gradients, rest = every[: len(own)], every[len(own) :]
+            for other in self.beside:
+                count = len(other.parameters)
+                other.apply(rest[:count])
+                rest = rest[count:]
         self.apply(gradients if max_norm is None else clipped(gradients, max_norm))
 
     def apply(self, gradients: Sequence[Tensor]) -> None:
@@ -133,6 +148,11 @@ class FusedAdam(torch.optim.Adam):
             group["params"] = now
         self._lists = None
 
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Every parameter, group after group."""
+        return self._every_parameter()
+
     def _every_parameter(self) -> list[Tensor]:
         if len(self.param_groups) == 1:
             return self.param_groups[0]["params"]
@@ -140,7 +160,7 @@ class FusedAdam(torch.optim.Adam):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state with the modules, in which a copy has to find its own parameters."""
-        return {**super().__getstate__(), "_sources": self._sources}
+        return {**super().__getstate__(), "_sources": self._sources, "beside": self.beside}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

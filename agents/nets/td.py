@@ -47,10 +47,13 @@ class MovingAverage:
         online: the network that learns.
         target: the network that follows, of the same structure.
         tau: τ, 1 for a copy.
+
+    Attributes:
+        online, target, tau: as given.
     """
 
     def __init__(self, online: nn.Module, target: nn.Module, tau: float) -> None:
-        self.online, self.target, self._tau = online, target, tau
+        self.online, self.target, self.tau = online, target, tau
         self.follow()
 
     def follow(self) -> None:
@@ -72,4 +75,4 @@ class MovingAverage:
 
     def update(self) -> None:
         """Move the target once, in place."""
-        torch._foreach_lerp_(self._target, self._online, self._tau)
+        torch._foreach_lerp_(self._target, self._online, self.tau)

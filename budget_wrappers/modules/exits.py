@@ -15,6 +15,7 @@ from budget_wrappers.arguments import a_count, a_flag, refuse
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.exit_forward import exit_outputs
 from budget_wrappers.functional.gates import budget_log_odds
+from budget_wrappers.modules.units import as_read, only_gated, read_weight
 
 _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -165,9 +166,12 @@ class EarlyExitNetwork(nn.Module):
         found: list[Tensor] = []
         for stage, layer in zip(*self.parts, strict=True):
             for part in (*stage, layer):
-                if hooked(part):
+                if not hooked(part):
+                    found += part._parameters.values()
+                elif isinstance(part, nn.Linear) and only_gated(part) and not backward_hooked(part):
+                    found += [read_weight(part), part.bias]  # gates on units
+                else:
                     return None
-                found += part._parameters.values()
         plain = len(found) == 2 * (sum(self._layers) + len(self._layers)) and all(one is not None for one in found)
         return found if plain else None
 
@@ -189,18 +193,18 @@ class EarlyExitNetwork(nn.Module):
         odds = budget_log_odds(x[:, -1]) if self.reads_budget else None
         for number, (stage, layer) in enumerate(zip(self.stages, self.exits, strict=True)):
             x = stage(x)
-            weight, bias = layer.weight, layer.bias
+            read, weight, bias = as_read(layer, x), layer.weight, layer.bias
             if number < len(self.exits) - 1:
-                logit = torch.addmv(bias[-1:].expand(len(x)), x, weight[-1])
+                logit = torch.addmv(bias[-1:].expand(len(x)), read, weight[-1])
                 logit = logit if odds is None else logit - odds[inside]
                 out = logit >= 0 if draws is None else torch.sigmoid(logit) > draws[inside, number]
                 taken[inside[out]] = number
-                output[inside[out]] = nn.functional.linear(x[out], weight[:-1], bias[:-1])
+                output[inside[out]] = nn.functional.linear(read[out], weight[:-1], bias[:-1])
                 x, inside = x[~out], inside[~out]
                 if not len(inside):
                     return output, taken
             else:
-                output[inside] = nn.functional.linear(x, weight, bias)
+                output[inside] = nn.functional.linear(read, weight, bias)
         return output, taken
 
     @torch.no_grad()
@@ -209,7 +213,8 @@ class EarlyExitNetwork(nn.Module):
         outputs = []
         for stage, layer in zip(self.stages, self.exits, strict=True):
             x = stage(x)
-            outputs.append(nn.functional.linear(x, layer.weight[: self.outputs], layer.bias[: self.outputs]))
+            read = as_read(layer, x)
+            outputs.append(nn.functional.linear(read, layer.weight[: self.outputs], layer.bias[: self.outputs]))
         return torch.stack(outputs)
 
     @torch.no_grad()
@@ -227,7 +232,7 @@ class EarlyExitNetwork(nn.Module):
         for stage in itertools.islice(self.stages, exit_index + 1):
             x = stage(x)
         layer = self.exits[exit_index]
-        return nn.functional.linear(x, layer.weight[: self.outputs], layer.bias[: self.outputs])
+        return nn.functional.linear(as_read(layer, x), layer.weight[: self.outputs], layer.bias[: self.outputs])
 
     def last(self, x: Tensor) -> Tensor:
         """Return the output of the last exit, ``(B, outputs)``; no gate is asked and no other head runs."""
@@ -236,8 +241,12 @@ class EarlyExitNetwork(nn.Module):
 
 def hooked(module: nn.Module) -> bool:
     """Tell whether somebody is to see ``module`` run, forward or backward."""
-    forward = module._forward_pre_hooks or module._forward_hooks
-    return bool(forward or module._backward_hooks or module._backward_pre_hooks)
+    return bool(module._forward_pre_hooks or module._forward_hooks) or backward_hooked(module)
+
+
+def backward_hooked(module: nn.Module) -> bool:
+    """Tell whether somebody is to see the backward pass of ``module``."""
+    return bool(module._backward_hooks or module._backward_pre_hooks)
 
 
 def resolved_depths(layers: int, exit_after: Sequence[int] | None) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Physical removal: units are taken out of a layer and out of whatever reads it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from budget_wrappers.arguments import an_instance
 from budget_wrappers.errors import ConfigError
+from budget_wrappers.modules.unit_groups import UnitGroup
 
 Kept: TypeAlias = dict[nn.Parameter, tuple[tuple[int, Tensor], ...]]
 """Of each parameter that lost something: dimensions, and the indices along them that are left, int64."""
@@ -67,6 +68,90 @@ def keep_units(layer: nn.Linear, following: nn.Linear | Sequence[nn.Linear], kee
     return kept
 
 
+@torch.no_grad()
+def remove_units(
+    keep: Mapping[UnitGroup, Tensor | Sequence[int]], beside: Mapping[UnitGroup, Sequence[nn.Parameter]] | None = None
+) -> Kept:
+    """Remove all units of several groups but some, in place, wherever they lie: one selection along each axis.
+
+    Rows of the layer that makes them (weight and bias), entries of batch norms and their statistics, columns of every
+    layer that reads them. The parameters stay the same objects, with smaller data; see ``keep_units``.
+
+    Args:
+        keep: of each group, ascending indices or a boolean for each unit; a group may lose all of its units where its
+            readers have other inputs, too.
+        beside: parameters of a group that have an entry for each unit, such as its θ; they lose the same.
+
+    Returns:
+        What is left of each parameter, for optimizers, averages and masks.
+
+    Raises:
+        ConfigError: an index that is not a unit, indices that do not ascend, or a layer that would have nothing left.
+    """
+    chosen = {group: _chosen(group, indices) for group, indices in keep.items()}
+    columns: dict[nn.Linear, Tensor] = {}
+    for group, index in chosen.items():
+        gone = torch.ones(group.units, dtype=torch.bool, device=index.device)
+        gone[index] = False
+        for reader in group.readers:
+            left = columns.setdefault(reader.layer, gone.new_ones(reader.layer.weight.shape[1]))
+            left[reader.start : reader.start + group.units][gone] = False
+    for left in columns.values():
+        if not left.any():
+            raise ConfigError(
+                f"the units that a layer of {len(left)} inputs reads: expected one that stays at least; keep one"
+            )
+    kept: Kept = {}
+    _move_starts(chosen)
+    for group, index in chosen.items():
+        _keep_rows(group, index, (beside or {}).get(group, ()), kept)
+    for layer, left in columns.items():
+        if not left.all():
+            _select(layer.weight, 1, left.nonzero().flatten(), kept)
+            layer.in_features = layer.weight.shape[1]
+    return kept
+
+
+def _chosen(group: UnitGroup, keep: Tensor | Sequence[int]) -> Tensor:
+    index = torch.as_tensor(keep, device=group.maker.weight.device)
+    if index.numel() == 0 and index.dtype != torch.bool:
+        return index.reshape(0).long()
+    found = _indices(index, group.units)
+    if found is None and index.dtype == torch.bool and index.shape == (group.units,):
+        return index.nonzero().flatten()  # none of them
+    if found is None:
+        raise ConfigError(
+            f"keep={keep!r} of the {group.units} units of {group.name or 'a layer'}: expected ascending indices of 0 "
+            f"to {group.units - 1}, or a boolean for each unit"
+        )
+    return found
+
+
+def _keep_rows(group: UnitGroup, index: Tensor, beside: Sequence[nn.Parameter], kept: Kept) -> None:
+    if len(index) == group.units:
+        return
+    maker = group.maker
+    rows = [maker.weight, maker.bias, *beside]
+    for norm in group.norms:
+        rows += [norm.weight, norm.bias]
+        for name in ("running_mean", "running_var"):
+            setattr(norm, name, getattr(norm, name).index_select(0, index))
+        norm.num_features = len(index)
+    for parameter in rows:
+        if parameter is not None:
+            _select(parameter, 0, index, kept)
+    maker.out_features = len(index)
+
+
+def _move_starts(chosen: Mapping[UnitGroup, Tensor]) -> None:
+    """Count anew where units begin in layers that read several groups side by side."""
+    readers = [(reader, group, index) for group, index in chosen.items() for reader in group.readers]
+    before = {reader: (reader.start, group.units - len(index)) for reader, group, index in readers}
+    for reader, _, _ in readers:
+        others = (b for other, b in before.items() if other.layer is reader.layer)
+        reader.start -= sum(lost for start, lost in others if start < before[reader][0])
+
+
 def merged(*several: Kept) -> Kept:
     """Return one record of what several removals, in their order, have left."""
     result: Kept = {}
@@ -91,7 +176,7 @@ def _indices(keep: Tensor, units: int) -> Tensor | None:
 def _select(parameter: nn.Parameter, dimension: int, index: Tensor, kept: Kept) -> None:
     parameter.data = parameter.data.index_select(dimension, index)
     parameter.grad = None
-    kept[parameter] = ((dimension, index),)
+    kept[parameter] = (*kept.get(parameter, ()), (dimension, index))
 
 
-__all__ = ["Kept", "keep_units", "merged"]
+__all__ = ["Kept", "keep_units", "merged", "remove_units"]

@@ -1,0 +1,268 @@
+"""Units that learn whether they are needed (XiNet), as a method of any agent: networks get smaller while they learn.
+
+Source: "Online Training and Pruning of Deep Reinforcement Learning Networks". ``UnitPruner`` has the mathematics; here
+it meets an agent: θ step down the losses of the networks that they are of, targets follow, and what is removed leaves
+optimizers, averages, meters and engines with it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agents.config import require
+from agents.loop.method import Method
+from agents.methods.units_config import UnitsConfig, schedule_of
+from agents.nets.kept import Kept
+from agents.nets.optim import FusedAdam
+from agents.nets.td import MovingAverage
+from budget_wrappers.errors import ConfigError
+from budget_wrappers.modules.surgery import merged
+from budget_wrappers.modules.unit_pruning import UnitPruner, flops_at_most, parameters_at_most, unit_groups
+
+RATE, TRAVELS = 3e-4, 10.0
+"""Least step size of θ, and how many times the way from 1 to 0 the steps of a run are to add up to."""
+
+
+class ThetaAdam(FusedAdam):
+    """Adam on θ, after whose steps they are in [0, 1]; the price of the size joins the gradients it is given.
+
+    Args:
+        pruner: whose θ step.
+        lr: step size.
+    """
+
+    def __init__(self, pruner: UnitPruner, lr: float) -> None:
+        super().__init__([{"params": pruner.gates, "bounds": (0.0, 1.0)}], lr=lr)
+        self._pruner = pruner
+
+    def apply(self, gradients: Sequence[Tensor]) -> None:
+        """Update θ from the derivatives of the loss with respect to ξ, and from the price."""
+        super().apply(torch._foreach_add(list(gradients), self._pruner.slopes()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state with the pruner whose θ these are."""
+        return {**super().__getstate__(), "_pruner": self._pruner}
+
+
+class ThetaDescent(torch.optim.SGD):
+    """Plain projected gradient steps on θ; see ``ThetaAdam``."""
+
+    def __init__(self, pruner: UnitPruner, lr: float) -> None:
+        super().__init__(pruner.gates.parameters(), lr=lr)
+        self._pruner = pruner
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The θ."""
+        return self.param_groups[0]["params"]
+
+    @torch.no_grad()
+    def apply(self, gradients: Sequence[Tensor]) -> None:
+        """Update θ from the derivatives of the loss with respect to ξ, and from the price."""
+        rate = self.param_groups[0]["lr"]
+        for theta, gradient, slope in zip(self.parameters, gradients, self._pruner.slopes(), strict=True):
+            theta.sub_(rate * (gradient + slope)).clamp_(0.0, 1.0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state with the pruner whose θ these are."""
+        return {**super().__getstate__(), "_pruner": self._pruner}
+
+
+@dataclass
+class _Pruned:
+    """One network of the agent whose units learn.
+
+    Attributes:
+        name: of the network, in ``agent.own_modules`` and ``agent.own_optimizers``.
+        pruner: of its units.
+        optimizer: of its θ.
+        every: updates of the agent for one step of the network.
+    """
+
+    name: str
+    pruner: UnitPruner
+    optimizer: ThetaAdam | ThetaDescent
+    every: int
+
+
+class Units(Method):
+    """Hidden units that learn whether they are needed, in what acts and, if asked, in the critics.
+
+    Args:
+        settings: keys of ``UnitsConfig``.
+
+    Raises:
+        ConfigError: an unknown key or a value out of bounds.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> from agents import SAC
+        >>> agent = SAC(gym.make("Pendulum-v1"), methods=[Units(max_parameters=2000)])
+        >>> agent.units_of("actor")
+        [256, 256]
+    """
+
+    name = "units"
+    config_class = UnitsConfig
+    config: UnitsConfig
+    offers = ("units_of", "parameters_of")
+
+    def build(self, agent: Any) -> None:
+        config, networks = self.config, agent.own_modules
+        self._pruned: list[_Pruned] = []
+        acting = next((name for name in ("actor", "q_network") if name in networks), None)
+        require(acting is not None, "methods", [self.name], f"an agent with an actor or values, not {agent!r}")
+        critics = bool(config.critic_penalty or config.max_critic_parameters)
+        require(
+            not critics or "critic" in networks,
+            "max_critic_parameters" if config.max_critic_parameters else "critic_penalty",
+            config.max_critic_parameters or config.critic_penalty,
+            "0 for an agent without critics: max_parameters is of its one network",
+        )
+        limit = parameters_at_most(config.max_parameters) if config.max_parameters else None
+        limit = flops_at_most(config.max_flops) if config.max_flops else limit
+        every = getattr(agent.config, "policy_delay", 1)
+        self._add(agent, acting, limit, config.penalty, every)
+        if critics:
+            most = config.max_critic_parameters
+            limit = parameters_at_most(most) if most else None
+            self._add(agent, "critic", limit, config.critic_penalty or config.penalty, 1)
+
+    def _add(self, agent: Any, name: str, limit: Any, penalty: float, every: int) -> None:
+        module = agent.own_modules[name]
+        size, device = agent.observation_shape[0], agent.device
+        given = [torch.zeros(1, size, device=device)]
+        if name == "critic":
+            given.append(torch.zeros(1, agent.action_space.shape[0], device=device))
+        groups = unit_groups(module, *given)
+        require(bool(groups), "net_arch", agent.config.net_arch, f"a hidden layer in the {name}, whose units can learn")
+        targets = [unit_groups(average.target, *given) for average in self._averages(agent, module)]
+        schedule = schedule_of(self.config)
+        pruner = UnitPruner(module, groups, targets, limit, penalty, schedule, generator=agent.generator)
+        rate = RATE if self.config.unit_learning_rate == "auto" else self.config.unit_learning_rate
+        kind = ThetaAdam if self.config.unit_optimizer == "adam" else ThetaDescent
+        self._pruned.append(_Pruned(name, pruner, kind(pruner, rate), every))
+
+    @staticmethod
+    def _averages(agent: Any, module: nn.Module) -> list[MovingAverage]:
+        """Return the averages that follow ``module``."""
+        return [average for average in agent.averages if average.online is module]
+
+    def start_metering(self, agent: Any) -> None:
+        """Check that each network is stepped by one optimizer, now that every method has made its own."""
+        for one in self._pruned:
+            if one.name not in agent.optimizers:
+                raise ConfigError(
+                    f"units of the {one.name}, which {', '.join(agent.optimizers)} step apart: expected one optimizer; "
+                    "with exits, set scheme='jointly'"
+                )
+
+    def optimizers(self, agent: Any, own: Mapping[str, torch.optim.Optimizer]) -> Mapping[str, torch.optim.Optimizer]:
+        return {**own, **{f"units of {one.name}": one.optimizer for one in self._pruned}}
+
+    def modules(self, agent: Any) -> Mapping[str, nn.Module]:
+        found: dict[str, nn.Module] = {}
+        for one in self._pruned:
+            found[one.name] = one.pruner.gates
+            found |= {f"{one.name}_target{n or ''}": gates for n, gates in enumerate(one.pruner.target_gates)}
+        return found
+
+    # ---- learning ---------------------------------------------------------------------------------------------------
+
+    def after_target(self, agent: Any) -> None:
+        for one in self._pruned:
+            for average in self._averages(agent, agent.own_modules[one.name]):
+                one.pruner.follow_targets(average.tau)
+
+    def after_update(self, agent: Any) -> None:
+        """Begin, go on or end, as the run's progress says; what was removed leaves the agent."""
+        found: list[Kept] = []
+        for one in self._pruned:
+            kept = one.pruner.advance(agent.progress, agent.num_updates)
+            if kept is not None:
+                found.append(kept)
+                self._join(agent, one)
+        if found:
+            agent.structure_changed(merged(*found))
+
+    def _join(self, agent: Any, one: _Pruned) -> None:
+        """Let θ step beside the network's weights while they learn, and only then."""
+        beside = agent.own_optimizers[one.name].beside
+        learning = one.pruner.stage == "learning"
+        if learning and one.optimizer not in beside:
+            beside.append(one.optimizer)
+            if self.config.unit_learning_rate == "auto":
+                one.optimizer.param_groups[0]["lr"] = max(RATE, TRAVELS / self._steps_to_come(agent, one.every))
+        elif not learning and one.optimizer in beside:
+            beside.remove(one.optimizer)
+
+    def _steps_to_come(self, agent: Any, every: int) -> float:
+        """Return how often θ will step while they learn."""
+        config, envs = agent.config, getattr(agent.env, "num_envs", 1)
+        a_step = 1.0 if agent.offline else config.updates_of_round(envs) / (config.train_freq * envs)
+        share = self.config.fix_from - max(self.config.learn_from, agent.progress)
+        return max(agent.total_timesteps * a_step * share / every, 1.0)
+
+    def update_kind(self, agent: Any) -> str:
+        return self._pruned[0].pruner.stage
+
+    # ---- accounts and state -----------------------------------------------------------------------------------------
+
+    def structure_changed(self, agent: Any, kept: Kept | None = None) -> None:
+        for gates in self.modules(agent).values():
+            gates.follow()
+
+    def units_of(self, name: str = "actor") -> list[int]:
+        """Return how many units each hidden layer of a network has now.
+
+        Args:
+            name: ``"actor"`` for what acts, or ``"critic"``.
+
+        Raises:
+            ConfigError: that network's units do not learn.
+        """
+        return self._named(name).pruner.gates.counts()
+
+    def parameters_of(self, name: str = "actor") -> int:
+        """Return how many parameters a network has now; see ``units_of``."""
+        pruner = self._named(name).pruner
+        return int(pruner.size.parameters(pruner.gates.counts()))
+
+    def _named(self, name: str) -> _Pruned:
+        for place, one in enumerate(self._pruned):
+            if name == one.name or (name == "actor" and place == 0):
+                return one
+        names = ", ".join(one.name for one in self._pruned)
+        raise ConfigError(f"the units of {name!r}: expected one of {names}; set critic_penalty to let critics' learn")
+
+    def logged(self, agent: Any) -> Mapping[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for one in self._pruned:
+            pruner, prefix = one.pruner, f"units/{one.name}"
+            theta = torch.cat([own.detach() for own in pruner.gates.theta])
+            expected = [float(own.detach().sum()) for own in pruner.gates.theta]
+            found[f"{prefix}/expected"] = torch.tensor(float(pruner.size.parameters(expected)))
+            found[f"{prefix}/parameters"] = torch.tensor(float(self.parameters_of(one.name)))
+            found[f"{prefix}/undecided"] = ((theta > 0.05) & (theta < 0.95)).float().mean()
+            found[f"{prefix}/penalty"] = torch.tensor(pruner.penalty_weight)
+            for layer, units in enumerate(pruner.gates.counts()):
+                found[f"{prefix}/layer{layer + 1}"] = torch.tensor(float(units))
+        return found
+
+    def plain_state(self, agent: Any) -> Mapping[str, Any]:
+        return {"units": {one.name: one.pruner.state_dict() for one in self._pruned}}
+
+    def load_plain_state(self, agent: Any, state: Mapping[str, Any]) -> None:
+        for one in self._pruned:
+            one.pruner.load_state_dict(state["units"][one.name])
+            rate = one.optimizer.param_groups[0]["lr"]
+            self._join(agent, one)
+            one.optimizer.param_groups[0]["lr"] = rate
+        if agent.numpy_forward is not None:
+            agent.numpy_forward.follow()
+
+
+__all__ = ["ThetaAdam", "ThetaDescent", "Units"]

@@ -1,0 +1,260 @@
+"""Which units a network has, and every place where they lie: who makes them and who reads them.
+
+A group is the outputs of one linear layer that nothing but other linear layers reads, possibly after activations and
+batch norms, which treat every unit by itself. Such a group can be multiplied unit by unit where it is read, and units
+can be taken out of it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from budget_wrappers.arguments import an_instance
+from budget_wrappers.errors import ConfigError
+from budget_wrappers.metering.evaluation import evaluating
+
+UNITWISE = (
+    *(nn.ReLU, nn.Tanh, nn.Sigmoid, nn.SiLU, nn.GELU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Mish, nn.ReLU6, nn.SELU),
+    *(nn.Hardswish, nn.Hardtanh, nn.CELU, nn.LogSigmoid, nn.Softsign, nn.Dropout, nn.Identity, nn.BatchNorm1d),
+)
+"""Modules that treat each unit by itself."""
+_NAMES = ("relu", "tanh", "sigmoid", "silu", "gelu", "elu", "leaky_relu", "softplus", "mish", "relu6", "selu")
+_NAMES += ("hardswish", "hardtanh", "celu", "logsigmoid", "softsign", "dropout", "batch_norm")
+_SAME = ("clone", "contiguous", "detach", "to", "float")
+_SHAPES = ("view", "reshape", "flatten", "squeeze", "unsqueeze")
+_LIKE = ("new_empty", "new_zeros", "new_ones", "new_full", "empty_like", "zeros_like", "ones_like", "full_like")
+_PLACES = (F, torch, Tensor, torch._C._nn)
+
+
+def _functions(names: Sequence[str]) -> set[Any]:
+    """Return every function of torch that has one of ``names``, in place or not."""
+    named = [f"{name}{end}" for name in names for end in ("", "_")]
+    return {getattr(place, name) for place in _PLACES for name in named if hasattr(place, name)}
+
+
+_UNITWISE, _MAY_BE = _functions((*_NAMES, *_SAME)), _functions(_SHAPES)
+_NORMS = _functions(("batch_norm",))
+_NO_USE = _functions(_LIKE)
+_JOINS = {torch.cat, torch.concat, torch.concatenate}
+
+
+@dataclass(eq=False)
+class Reader:
+    """A linear layer some of whose inputs are the units of a group.
+
+    Attributes:
+        layer: that reads them.
+        start: its first input that is one of them; the others follow. ``remove_units`` keeps it up to date.
+    """
+
+    layer: nn.Linear
+    start: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class UnitGroup:
+    """The units of one hidden layer.
+
+    Attributes:
+        name: of the layer that makes them, as ``named_modules`` has it.
+        maker: whose outputs they are.
+        readers: every layer that reads them.
+        norms: batch norms between maker and readers.
+    """
+
+    name: str
+    maker: nn.Linear
+    readers: tuple[Reader, ...]
+    norms: tuple[nn.BatchNorm1d, ...] = ()
+
+    @property
+    def units(self) -> int:
+        """How many there are now."""
+        return self.maker.weight.shape[0]
+
+
+def unit_groups(module: nn.Module, *example_inputs: Any) -> list[UnitGroup]:
+    """Return the groups of units of ``module``, in the order in which they are made.
+
+    The module runs once, in evaluation mode and without gradients, and is watched: whatever Python does in ``forward``,
+    the layers that it calls are found. A layer whose units go anywhere else (into a sum, a layer norm, an attention),
+    that is called twice, or that is the output, is no group: it is left alone.
+
+    Args:
+        module: of any kind; its linear layers are looked at.
+        example_inputs: that it takes, such as ``torch.zeros(1, observation_size)``.
+
+    Raises:
+        ConfigError: a parametrised or compiled module, whose layers' weights are not what runs.
+    """
+    an_instance("module", module, nn.Module, "a torch.nn.Module")
+    layers = {part.weight: (name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear)}
+    norms = {
+        part.running_mean: part
+        for part in module.modules()
+        if isinstance(part, nn.BatchNorm1d) and part.running_mean is not None
+    }
+    watching = _Watching(layers, norms)
+    with evaluating(module), torch.no_grad(), watching:
+        module(*example_inputs)
+    if layers and not watching.found:
+        raise ConfigError(
+            f"the units of a {type(module).__name__}: expected its {len(layers)} linear layers to run as they are, and "
+            "saw none of them; pass the module before it is compiled or parametrised"
+        )
+    return list(watching.groups())
+
+
+def chain_group(parts: Sequence[nn.Module], readers: Sequence[nn.Linear], name: str = "") -> UnitGroup:
+    """Return the group of a linear layer, what follows it unit by unit, and the layers that read it, said by hand.
+
+    Args:
+        parts: the linear layer, then activations and batch norms in the order in which they run.
+        readers: linear layers all of whose inputs are these units.
+        name: of the group.
+
+    Raises:
+        ConfigError: the first is no linear layer, another does not treat each unit by itself, or a reader has another
+            number of inputs.
+    """
+    maker, *others = parts
+    an_instance("parts", maker, nn.Linear, "a torch.nn.Linear first")
+    for part in others:
+        an_instance("parts", part, UNITWISE, "activations and batch norms, which treat each unit by itself")
+    for reader in readers:
+        an_instance("readers", reader, nn.Linear, "the torch.nn.Linear layers that read the units")
+        if reader.in_features != maker.out_features:
+            raise ConfigError(
+                f"a reader of {reader.in_features} inputs: expected the {maker.out_features} units of the layer "
+                "before; pass the layers that read it directly"
+            )
+    norms = tuple(part for part in others if isinstance(part, nn.BatchNorm1d))
+    return UnitGroup(name, maker, tuple(map(Reader, readers)), norms)
+
+
+# ---- watching -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Units:
+    """What a tensor holds along its last axis: the units of one layer, or several side by side.
+
+    Attributes:
+        parts: the weight of the layer whose units they are (``None``: something else), and how many.
+    """
+
+    parts: tuple[tuple[Tensor | None, int], ...]
+
+    @property
+    def makers(self) -> list[Tensor]:
+        """Weights of the layers that have made them."""
+        return [maker for maker, _ in self.parts if maker is not None]
+
+
+@dataclass
+class _Found:
+    """What is known of one layer's units while the module runs."""
+
+    readers: list[Reader] = field(default_factory=list)
+    norms: list[nn.BatchNorm1d] = field(default_factory=list)
+    whole: bool = True
+    calls: int = 0
+
+
+class _Watching(TorchFunctionMode):
+    """Notes, in the thread that runs the module, which functions are given the units of which layer.
+
+    Args:
+        layers: name and linear layer, by weight.
+        norms: batch norms, by running mean.
+    """
+
+    def __init__(self, layers: Mapping[Tensor, tuple[str, nn.Linear]], norms: Mapping[Tensor, nn.BatchNorm1d]) -> None:
+        super().__init__()
+        self._layers, self._norms = layers, norms
+        self._holds = WeakTensorKeyDictionary()  # _Units of the tensors that have any
+        self.found: dict[Tensor, _Found] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call ``func``, and note what it has done with units."""
+        kwargs = kwargs or {}
+        given = _tensors_in([*args, *kwargs.values()])
+        held = [self._holds.get(tensor) for tensor in given]
+        result = func(*args, **kwargs)
+        if func is F.linear and args[1] in self._layers:
+            self._read(held[0], args[1])
+            self._holds[result] = _Units(((args[1], result.shape[-1]),))
+        elif func in _UNITWISE or (func in _MAY_BE and _keeps_units(given[0], result)):
+            self._pass(func, held[0], given)
+            if held[0] is not None:
+                self._holds[result] = held[0]
+        elif func in _JOINS and _last_axis(args, kwargs, result):
+            parts = [own or _Units(((None, one.shape[-1]),)) for own, one in zip(held, given, strict=True)]
+            self._holds[result] = _Units(tuple(part for joined in parts for part in joined.parts))
+        elif _tensors_in([result]) and func not in _NO_USE:
+            for units in held:
+                self._use(units)
+            for tensor in _tensors_in([result]):  # it may have been written in place
+                self._holds.pop(tensor, None)
+        return result
+
+    def _read(self, units: _Units | None, weight: Tensor) -> None:
+        reader = self.found.setdefault(weight, _Found())
+        reader.calls += 1
+        start = 0
+        for maker, count in units.parts if units is not None else ():
+            if maker is not None:
+                self.found[maker].readers.append(Reader(self._layers[weight][1], start))
+            start += count
+
+    def _pass(self, func: Any, units: _Units | None, given: Sequence[Tensor]) -> None:
+        norm = next((self._norms[one] for one in given if one in self._norms), None)
+        if func in _NORMS:
+            if norm is None or (units is not None and len(units.parts) > 1):
+                self._use(units)
+            elif units is not None:
+                for maker in units.makers:
+                    self.found[maker].norms.append(norm)
+
+    def _use(self, units: _Units | None) -> None:
+        for maker in units.makers if units is not None else ():
+            self.found[maker].whole = False
+
+    def groups(self) -> Iterator[UnitGroup]:
+        """Yield the groups: layers whose units only linear layers have read, none of which ran twice."""
+        once = {weight for weight, found in self.found.items() if found.calls == 1}
+        for weight in self.found:  # in the order in which they ran
+            found, (name, layer) = self.found[weight], self._layers[weight]
+            alone = all(reader.layer.weight in once for reader in found.readers)
+            if weight in once and alone and found.whole and found.readers:
+                yield UnitGroup(name, layer, tuple(found.readers), tuple(dict.fromkeys(found.norms)))
+
+
+def _tensors_in(values: Sequence[Any]) -> list[Tensor]:
+    """Return the tensors among ``values`` and in the lists among them."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += [one for one in value if isinstance(one, Tensor)]
+    return found
+
+
+def _keeps_units(given: Tensor, result: Any) -> bool:
+    """Tell whether a change of shape has left the last axis as it was."""
+    return isinstance(result, Tensor) and given.shape[-1:] == result.shape[-1:] and given.numel() == result.numel()
+
+
+def _last_axis(args: Sequence[Any], kwargs: Mapping[str, Any], result: Tensor) -> bool:
+    axis = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
+    return axis in (-1, result.dim() - 1)
+
+
+__all__ = ["Reader", "UnitGroup", "chain_group", "unit_groups"]
