@@ -46,6 +46,7 @@ def keep_within(
     least: int = 1,
     threshold: float = 0.5,
     alike: Sequence[Sequence[int]] = (),
+    floor: float = 0.0,
 ) -> list[Tensor]:
     """Return which units stay: those of ``θ ≥ threshold``, less the smallest θ until the cost is within a limit.
 
@@ -56,6 +57,7 @@ def keep_within(
         least: units that a layer keeps at least, those of its largest θ; 0 where a layer may vanish.
         threshold: a layer's units of a smaller θ go in any case, but for ``least`` of them.
         alike: numbers of layers that have to keep as many units as each other, each its own best.
+        floor: of the cost: units below the threshold stay, too, the largest θ first, until the cost is that much.
 
     Returns:
         Ascending indices of each layer, int64. Of units with the same θ the first stay.
@@ -82,6 +84,11 @@ def keep_within(
 
     fewest = [min(least, len(values)) for values in best]
     counts = [max(sum(value >= threshold for value in own), few) for own, few in zip(best, fewest, strict=True)]
+    while cost(per_layer(counts)) < floor:
+        smaller = [number for number, count in enumerate(counts) if count < len(best[number])]
+        if not smaller:
+            break
+        counts[max(smaller, key=lambda number: best[number][counts[number]])] += 1
     if limit is not None:
         if (smallest := cost(per_layer(fewest))) > limit:
             raise InfeasibleBudgetError(

@@ -234,9 +234,14 @@ class UnitPruner:
     # ---- removals ---------------------------------------------------------------------------------------------------
 
     def prune(self) -> Kept | None:
-        """Remove the units whose θ is below the threshold; each layer keeps its best."""
-        keep = keep_within(self.gates.theta, self.size.parameters, None, 1, self.schedule.threshold, self.alike)
-        return self.keep(keep)
+        """Remove the units whose θ is below the threshold; each layer keeps its best.
+
+        Where a size is asked for, no more go than it asks for: what is removed never comes back, and θ of units that
+        stay may still rise.
+        """
+        floor = 0.0 if self.limit is None else self.limit.most
+        threshold = self.schedule.threshold
+        return self.keep(keep_within(self.gates.theta, self.cost, None, 1, threshold, self.alike, floor))
 
     def fix(self) -> Kept:
         """Round each θ to 0 or 1, remove the least until the size is within the limit, and take the gates off."""
