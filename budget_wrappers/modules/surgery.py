@@ -145,11 +145,12 @@ def _keep_rows(group: UnitGroup, index: Tensor, beside: Sequence[nn.Parameter], 
 
 def _move_starts(chosen: Mapping[UnitGroup, Tensor]) -> None:
     """Count anew where units begin in layers that read several groups side by side."""
-    readers = [(reader, group, index) for group, index in chosen.items() for reader in group.readers]
-    before = {reader: (reader.start, group.units - len(index)) for reader, group, index in readers}
-    for reader, _, _ in readers:
-        others = (b for other, b in before.items() if other.layer is reader.layer)
-        reader.start -= sum(lost for start, lost in others if start < before[reader][0])
+    lost = {reader: group.units - len(index) for group, index in chosen.items() for reader in group.readers}
+    every = dict.fromkeys([*lost, *(other for reader in lost for other in reader.others)])
+    before = {reader: reader.start for reader in every}
+    for reader in every:
+        gone = (lost[other] for other in lost if other.layer is reader.layer and before[other] < before[reader])
+        reader.start -= sum(gone)
 
 
 def merged(*several: Kept) -> Kept:
