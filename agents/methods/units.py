@@ -115,21 +115,21 @@ class Units(Method):
         self._pruned: list[_Pruned] = []
         acting = next((name for name in ("actor", "q_network") if name in networks), None)
         require(acting is not None, "methods", [self.name], f"an agent with an actor or values, not {agent!r}")
-        critics = bool(config.critic_penalty or config.max_critic_parameters)
+        critics = bool(config.critic_unit_penalty or config.max_critic_parameters)
         require(
             not critics or "critic" in networks,
-            "max_critic_parameters" if config.max_critic_parameters else "critic_penalty",
-            config.max_critic_parameters or config.critic_penalty,
+            "max_critic_parameters" if config.max_critic_parameters else "critic_unit_penalty",
+            config.max_critic_parameters or config.critic_unit_penalty,
             "0 for an agent without critics: max_parameters is of its one network",
         )
         limit = parameters_at_most(config.max_parameters) if config.max_parameters else None
         limit = flops_at_most(config.max_flops) if config.max_flops else limit
         every = getattr(agent.config, "policy_delay", 1)
-        self._add(agent, acting, limit, config.penalty, every)
+        self._add(agent, acting, limit, config.unit_penalty, every)
         if critics:
             most = config.max_critic_parameters
             limit = parameters_at_most(most) if most else None
-            self._add(agent, "critic", limit, config.critic_penalty or config.penalty, 1)
+            self._add(agent, "critic", limit, config.critic_unit_penalty or config.unit_penalty, 1)
 
     def _add(self, agent: Any, name: str, limit: Any, penalty: float, every: int) -> None:
         module = agent.own_modules[name]
@@ -236,7 +236,9 @@ class Units(Method):
             if name == one.name or (name == "actor" and place == 0):
                 return one
         names = ", ".join(one.name for one in self._pruned)
-        raise ConfigError(f"the units of {name!r}: expected one of {names}; set critic_penalty to let critics' learn")
+        raise ConfigError(
+            f"the units of {name!r}: expected one of {names}; set critic_unit_penalty to let critics' learn"
+        )
 
     def logged(self, agent: Any) -> Mapping[str, Tensor]:
         found: dict[str, Tensor] = {}

@@ -174,10 +174,20 @@ def _indices(keep: Tensor, units: int) -> Tensor | None:
     return index if inside else None
 
 
-def _select(parameter: nn.Parameter, dimension: int, index: Tensor, kept: Kept) -> None:
-    parameter.data = parameter.data.index_select(dimension, index)
+def put_data(parameter: nn.Parameter, data: Tensor) -> None:
+    """Give a parameter data of another shape, in place; it keeps no gradient.
+
+    A loss that somebody still holds keeps the node at which autograd accumulates into the parameter, of the old shape,
+    and the next loss would meet it: torch drops that node where the type changes only.
+    """
     parameter.grad = None
+    parameter.data = data.to(torch.float32 if data.dtype == torch.float64 else torch.float64)
+    parameter.data = data
+
+
+def _select(parameter: nn.Parameter, dimension: int, index: Tensor, kept: Kept) -> None:
+    put_data(parameter, parameter.data.index_select(dimension, index))
     kept[parameter] = (*kept.get(parameter, ()), (dimension, index))
 
 
-__all__ = ["Kept", "keep_units", "merged", "remove_units"]
+__all__ = ["Kept", "keep_units", "merged", "put_data", "remove_units"]

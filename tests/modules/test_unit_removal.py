@@ -181,6 +181,19 @@ def _axes(key: str, module: nn.Module, gates: UnitGates) -> list[tuple[int, Tens
     return found
 
 
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "batch norm"])
+def test_a_loss_of_before_that_is_still_held_does_not_stand_in_the_way(name: str) -> None:
+    module = network(name).train()
+    held = said(module, name).square().sum()
+    gates, keep = some_dead(name, module)
+    remove_units(keep, beside(gates))
+    gates.follow()
+    loss = said(module, name).square().sum()
+    loss.backward()
+    assert all(parameter.grad.shape == parameter.shape for parameter in module.parameters())
+    del held
+
+
 # ---- what cannot be removed -----------------------------------------------------------------------------------------
 
 

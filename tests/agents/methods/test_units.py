@@ -58,7 +58,7 @@ def assert_equal(one: Any, other: Any) -> None:
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_while_theta_are_1_and_fixed_an_agent_is_the_plain_one_to_the_bit(name: str) -> None:
-    given = {} if AGENTS[name][0].discrete else {"critic_penalty": 1e-6}
+    given = {} if AGENTS[name][0].discrete else {"critic_unit_penalty": 1e-6}
     agent, plain = quick(name, [units(**LATE, **given)]), quick(name, [])
     for one in (agent, plain):
         one.learn(STEPS, callback=lambda own: own.num_timesteps < 0.5 * STEPS)
@@ -166,7 +166,7 @@ def test_info_has_the_cost_of_the_smaller_network() -> None:
 
 
 def test_targets_theta_follow_as_their_weights_do_and_lose_the_same_units() -> None:
-    agent = quick("sac", [units(critic_penalty=1e-4)])
+    agent = quick("sac", [units(critic_unit_penalty=1e-4)])
     pruner = agent.method("units")._pruned[1].pruner
     lagging: list[bool] = []
 
@@ -225,7 +225,7 @@ def test_an_agent_that_is_loaded_goes_on_to_the_same_numbers(name: str, methods:
 
 
 def test_a_pruned_agent_is_loaded_from_its_file_alone_and_is_smaller(tmp_path: Path) -> None:
-    agent, plain = quick("td3", [units(critic_penalty=1e-4)]).learn(STEPS), quick("td3", []).learn(STEPS)
+    agent, plain = quick("td3", [units(critic_unit_penalty=1e-4)]).learn(STEPS), quick("td3", []).learn(STEPS)
     paths = [tmp_path / "pruned.safetensors", tmp_path / "plain.safetensors"]
     for one, path in zip((agent, plain), paths, strict=True):
         one.save(path)
