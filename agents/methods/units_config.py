@@ -17,7 +17,8 @@ class UnitKeys:
             the network of values. 0 for no limit.
         max_flops: of one action in the end, ``matmul`` convention, of early exits the dearest; 0 for no limit.
         max_critic_parameters: that the critics may have together in the end; 0 for no limit.
-        unit_penalty: ν, what one parameter (FLOP) of what acts costs in the unit of its loss; with a limit, where ν begins.
+        unit_penalty: ν, what one parameter (FLOP) of what acts costs in the unit of its loss; with a limit, where ν
+            begins.
         critic_unit_penalty: the same for the critics; 0 leaves them as they are, unless they have a limit.
         learn_from: share of the run before which all units are there.
         fix_from: share of the run from which units are there or gone, and the size is the one asked for.
