@@ -2,12 +2,15 @@
 
     python -m benchmarks.units teacher   # how many units a student keeps of a teacher of four, whatever it began with
     python -m benchmarks.units probe     # the same where a policy is learned whose best form has one unit
+    python -m benchmarks.units latency   # a limit in microseconds: the fit of this machine, and what came out, measured
     python -m benchmarks.units cost      # a gated update beside a plain one, and one after pruning, in turns
 
 Each stores its raw data under ``results/units``.
 """
 
 import argparse
+import dataclasses
+import itertools
 import json
 import statistics
 import time
@@ -20,10 +23,12 @@ from gymnasium import spaces
 from torch import nn
 
 from agents import SAC, TD3, Units
+from agents.cli.profiling_device import NumpyRow, measure_device
 from agents.methods.units import ThetaAdam
 from agents.nets.mlp import MLP
 from agents.nets.optim import FusedAdam
 from benchmarks.card import RESULTS, store
+from budget_wrappers.metering.latency import measure_latency
 from budget_wrappers.modules.unit_pruning import UnitPruner, UnitSchedule, unit_groups
 
 FOLDER = RESULTS / "units"
@@ -195,10 +200,40 @@ def run_cost(updates: int, rounds: int) -> None:
     print(json.dumps({"ms": ms, "ratios": ratios, "parameters": sizes}))
 
 
+# ---- a limit in microseconds ------------------------------------------------------------------------------------------
+
+
+def row_us(widths: tuple[int, ...], samples: int = 3_000) -> float:
+    """Return the median time of one row through a perceptron of these widths, microseconds."""
+    return measure_latency(NumpyRow(widths), samples=samples, threads=1).p50_us
+
+
+def run_latency(limits: int) -> None:
+    """Measure this machine, prune policies to limits between the smallest network and the largest, and time them."""
+    env = gym.make("HalfCheetah-v5")
+    inputs, outputs = env.observation_space.shape[0], 2 * env.action_space.shape[0]
+    path = FOLDER / "device.json"
+    device, line = measure_device(inputs, outputs, path, 1_000, 1)
+    print(line, flush=True)
+    least, most = (device.microseconds([(inputs, w), (w, w), (w, outputs)]) for w in (1, 256))
+    rows = []
+    for number in range(limits):
+        limit = round(least + (most - least) * (number + 1) / (limits + 1), 1)
+        units = Units(max_latency_us=limit, device_profile=str(path), prune_every=50)
+        agent = SAC(env, methods=[units], learning_starts=100, buffer_size=2_000, batch_size=64, seed=number)
+        agent.learn(1_000)
+        widths = (inputs, *agent.units_of(), outputs)
+        fitted = float(device.microseconds(list(itertools.pairwise(widths))))
+        rows.append({"limit_us": limit, "widths": widths, "fitted_us": fitted, "measured_us": row_us(widths)})
+        print(json.dumps(rows[-1]), flush=True)
+    whole = (inputs, 256, 256, outputs)
+    store(FOLDER / "latency.json", {"device": dataclasses.asdict(device), "whole_us": row_us(whole), "rows": rows})
+
+
 def main() -> None:
     """Run a part as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("teacher", "probe", "cost"))
+    parser.add_argument("part", choices=("teacher", "probe", "latency", "cost"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=20, help="of a turn")
     parser.add_argument("--rounds", type=int, default=31)
@@ -206,6 +241,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if arguments.part == "cost":
         run_cost(arguments.updates, arguments.rounds)
+    elif arguments.part == "latency":
+        run_latency(arguments.seeds)
     else:
         {"teacher": run_teacher, "probe": run_probe}[arguments.part](arguments.seeds)
 

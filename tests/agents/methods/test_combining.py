@@ -86,6 +86,8 @@ FLIPS: dict[type, dict[str, Any]] = {
     UnitsConfig: {
         "max_parameters": 60,  # of 122
         "max_flops": 120,  # of 208
+        "max_latency_us": None,  # needs a device's profile: test_units.py
+        "device_profile": None,
         "max_critic_parameters": 150,  # of 2·121
         "unit_penalty": 1e-5,
         "critic_unit_penalty": 1e-6,
@@ -196,6 +198,8 @@ class Namesake(Method):
         (lambda: PolyPrune(start=0.8, end=0.2), "start=0.8: expected"),
         (lambda: Units(max_parameters=-1), "max_parameters=-1: expected a size"),
         (lambda: Units(max_parameters=100, max_flops=100), "max_flops=100: expected 0 beside max_parameters=100"),
+        (lambda: Units(max_latency_us=9.0), "device_profile='': expected the file"),
+        (lambda: Units(device_profile="device.json"), "device_profile='device.json': expected the file"),
         (lambda: Units(unit_penalty=0.0), "unit_penalty=0.0: expected a price above 0"),
         (lambda: Units(learn_from=0.8, fix_from=0.2), "learn_from=0.8: expected a share"),
         (lambda: Units(drop_below=0.6), "drop_below=0.6: expected a probability"),

@@ -14,6 +14,7 @@ from agents.loop.callbacks import Callback
 from agents.loop.checkpoint import restore_agent, save_agent
 from budget_wrappers.errors import CheckpointError, InfeasibleBudgetError
 from budget_wrappers.metering import count_flops
+from budget_wrappers.metering.device_profile import DeviceProfile
 from budget_wrappers.wrappers import RecordComputeStatistics
 from tests.agents.methods import combining
 from tests.agents.methods.combining import AGENTS, made
@@ -88,6 +89,17 @@ def test_a_network_is_never_above_the_size_that_was_asked_for(name: str, key: st
     assert {"max_parameters": parameters, "max_flops": flops}[key] <= limit
     assert agent.parameters_of() == parameters
     assert agent.flops_per_action == flops
+
+
+def test_a_latency_is_kept_by_the_fit_of_a_device(tmp_path: Path) -> None:
+    """10 µs a layer and 50 ns a product: 3·w₁ + w₁·w₂ + 2·w₂ products; 2×8 units take 30 + .05·104 = 35.2 µs."""
+    path = tmp_path / "device.json"
+    DeviceProfile(0.0, 10.0, 0.0, 0.05, "numpy", 1, 0.0, 0.0, 45, 15, {}).save(path)
+    agent = quick("sac", [units(max_parameters=0, max_latency_us=32.0, device_profile=str(path))]).learn(STEPS)
+    first, second = agent.units_of()
+    assert 30 + 0.05 * (3 * first + first * second + 2 * second) <= 32.0
+    with pytest.raises(InfeasibleBudgetError, match=r"30 microseconds: expected 30\.3 at least"):
+        quick("sac", [units(max_parameters=0, max_latency_us=30.0, device_profile=str(path))])
 
 
 def test_critics_have_a_limit_of_their_own_and_shrink_apart() -> None:
