@@ -200,7 +200,7 @@ def run_cost(updates: int, rounds: int) -> None:
     print(json.dumps({"ms": ms, "ratios": ratios, "parameters": sizes}))
 
 
-# ---- a limit in microseconds ------------------------------------------------------------------------------------------
+# ---- a limit in microseconds -----------------------------------------------------------------------------------------
 
 
 def row_us(widths: tuple[int, ...], samples: int = 3_000) -> float:
