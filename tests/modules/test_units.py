@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from agents.nets.mlp import MLP, smallest_value, squared_error
+from budget_wrappers.deploy.engines import ENGINES
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.modules.units import UnitGates, gated, ungated
 from tests.modules.networks import NETWORKS, inputs, network, said
@@ -94,6 +96,16 @@ def test_the_hand_written_pass_and_the_layer_by_layer_one_agree_with_gates(name:
         results.append([output, *found])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["torch", "numpy", "onnxruntime"])
+def test_engines_evaluate_with_theta(engine: str) -> None:
+    pytest.importorskip(engine)
+    module = network("perceptron")
+    set_theta(gates_on("perceptron", module))
+    x = inputs("perceptron")[0]
+    evaluate = ENGINES[engine](module.linears, "tanh")
+    np.testing.assert_allclose(evaluate(x.numpy()), module(x).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
 # ---- when a gate draws ----------------------------------------------------------------------------------------------
