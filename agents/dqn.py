@@ -107,6 +107,9 @@ class DuelingQNetwork(nn.Module):
 
     Args:
         observation_size, actions, hidden, activation, heads: see ``QNetwork``.
+
+    Attributes:
+        joints: names of perceptrons, and of those that read what they say.
     """
 
     static_flops = True
@@ -121,6 +124,7 @@ class DuelingQNetwork(nn.Module):
         if shared and activation == "tanh":
             self.trunk[1] = nn.Tanh()
         features = shared[-1] if shared else observation_size
+        self.joints = (("trunk.0", ("value", "advantage")),) if shared else ()
         self.value = MLP([features, *own, heads], activation)
         self.advantage = MLP([features, *own, heads * actions], activation)
 

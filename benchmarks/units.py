@@ -39,41 +39,43 @@ TEACHER_UNITS, WIDTHS, PENALTY = 4, (8, 32, 64), 1e-2
 
 
 def teacher() -> nn.Sequential:
-    """Return a network of four tanh units, none of which does what another does."""
+    """Return a network of four tanh units, none of which the others can stand in for."""
     made = nn.Sequential(nn.Linear(3, TEACHER_UNITS), nn.Tanh(), nn.Linear(TEACHER_UNITS, 1)).requires_grad_(False)
-    generator = torch.Generator().manual_seed(0)
-    made[0].weight.copy_(1.5 * torch.randn(TEACHER_UNITS, 3, generator=generator))
-    made[0].bias.copy_(0.5 * torch.randn(TEACHER_UNITS, generator=generator))
+    made[0].weight.copy_(2.0 * torch.cat([torch.eye(3), torch.full((1, 3), 3**-0.5)]))
+    made[0].bias.copy_(torch.tensor([0.5, -0.5, 0.3, 0.0]))
     made[2].weight.copy_(torch.tensor([[1.5, -1.5, 1.5, -1.5]]))
     made[2].bias.zero_()
     return made
 
 
-def student(width: int, seed: int, updates: int = 6_000, learning_rate: float = 3e-3) -> dict[str, Any]:
+def student(
+    width: int, seed: int, updates: int = 8_000, learning_rate: float = 3e-3, priced: bool = True
+) -> dict[str, Any]:
     """Teach a student of ``width`` tanh units, whose units have a price, and return what is left of it.
 
     Args:
         width: at the beginning.
         seed: of its weights, of the draws and of the data.
-        updates: of 64 rows each.
-        learning_rate: of its weights; it falls to a tenth once all θ are fixed.
+        updates: of 64 rows each; θ learn from a tenth to a half of them.
+        learning_rate: of its weights; it falls to a tenth for the last tenth.
+        priced: whether its units learn; a student of four that does not is what the others are held against.
     """
     torch.manual_seed(seed)
     network, master, generator = MLP((3, width, 1), "tanh"), teacher(), torch.Generator().manual_seed(seed)
-    schedule = UnitSchedule(0.2, 0.8, 0.1, 50)
+    schedule = UnitSchedule(0.1, 0.5, 0.1, 50)
     groups = unit_groups(network, torch.zeros(1, 3))
     pruner = UnitPruner(network, groups, penalty=PENALTY, schedule=schedule, generator=generator)
-    weights, thetas = FusedAdam(network, lr=learning_rate), ThetaAdam(pruner, 10.0 / (0.6 * updates))
+    weights, thetas = FusedAdam(network, lr=learning_rate), ThetaAdam(pruner, 10.0 / (0.4 * updates))
     kept = []
     for number in range(1, updates + 1):
         x = torch.randn(64, 3, generator=generator)
         weights.descend((network(x) - master(x)).square().mean())
-        left = pruner.advance(number / updates, number)
+        left = pruner.advance(number / updates, number) if priced else None
         if left is not None:
             for optimizer in (weights, thetas):
                 optimizer.follow(left)
             weights.beside = [thetas] if pruner.stage == "learning" else []
-        if pruner.stage == "fixed":
+        if number >= 0.9 * updates:
             weights.param_groups[0]["lr"] = 0.1 * learning_rate
         kept.append(pruner.gates.counts()[0])
     x = torch.randn(4_000, 3, generator=generator)
@@ -85,12 +87,15 @@ def student(width: int, seed: int, updates: int = 6_000, learning_rate: float = 
 
 def run_teacher(seeds: int) -> None:
     """Teach students of every width and store what is left."""
-    rows = []
+    path = FOLDER / "teacher.json"
+    rows = json.loads(path.read_text())["rows"] if path.is_file() else []
+    there = [(row["width"], row["seed"]) for row in rows]
     for seed in range(seeds):
-        for width in WIDTHS:
-            rows.append(student(width, seed))
-            print(json.dumps({key: value for key, value in rows[-1].items() if key != "units"}), flush=True)
-    store(FOLDER / "teacher.json", {"teacher_units": TEACHER_UNITS, "penalty": PENALTY, "rows": rows})
+        for width in (TEACHER_UNITS, *WIDTHS):
+            if (width, seed) not in there:
+                rows.append(student(width, seed, priced=width != TEACHER_UNITS))
+                print(json.dumps({key: value for key, value in rows[-1].items() if key != "units"}), flush=True)
+    store(path, {"teacher_units": TEACHER_UNITS, "penalty": PENALTY, "rows": rows})
 
 
 # ---- a policy that needs one unit -----------------------------------------------------------------------------------

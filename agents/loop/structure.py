@@ -105,12 +105,16 @@ def _require_chains(agent: Any, path: str | Path) -> None:
     """Raise unless each layer has as many inputs as the layer before it has outputs, the first and last as ever."""
     for name, network in agent.own_modules.items():
         built = agent.built_sizes[name]
+        joints = getattr(network, "joints", ())
         for prefix, part in network.named_modules():
             if isinstance(part, MLP):
                 layers = [(f"{prefix}.{key}".lstrip("."), own) for key, own in part.named_children()]
                 linears = [(key, own) for key, own in layers if isinstance(own, nn.Linear)]
-                outer = [(built[linears[0][0]][0], linears[0][1].in_features)]
-                outer.append((linears[-1][1].out_features, built[linears[-1][0]][1]))
+                before = [network.get_submodule(maker) for maker, readers in joints if prefix in readers]
+                read = before[0].linears[-1].out_features if before else built[linears[0][0]][0]
+                outer = [(read, linears[0][1].in_features)]
+                if not any(prefix == maker for maker, _ in joints):
+                    outer.append((linears[-1][1].out_features, built[linears[-1][0]][1]))
                 inner = [(a.out_features, b.in_features) for (_, a), (_, b) in itertools.pairwise(linears)]
             elif isinstance(part, EarlyExitNetwork):
                 outer, inner = _exit_chain(part)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents import SAC, TD3, Exits, Units
+from agents import DQN, SAC, TD3, Exits, Units
 from agents.loop.callbacks import Callback
 from agents.loop.checkpoint import restore_agent, save_agent
 from budget_wrappers.errors import CheckpointError, InfeasibleBudgetError
@@ -246,6 +246,29 @@ def test_a_pruned_agent_is_loaded_from_its_file_alone_and_is_smaller(tmp_path: P
     observation = np.linspace(-1, 1, 3, dtype=np.float32)
     assert np.array_equal(again.predict(observation)[0], agent.predict(observation)[0])
     assert sum(t.numel() for t in every_tensor(again).values()) < sum(t.numel() for t in every_tensor(plain).values())
+
+
+def test_both_streams_of_a_dueling_network_follow_its_trunk(tmp_path: Path) -> None:
+    def anew() -> Any:
+        settings = {"dueling": True, "prioritized": True, "train_freq": 1, "learning_starts": 20, "batch_size": 8}
+        return DQN(gym.make("CartPole-v1"), methods=[units(max_parameters=80)], net_arch=(8, 8), **settings)
+
+    agent, path = anew().learn(STEPS), tmp_path / "agent.safetensors"
+    trunk, value, advantage = agent.units_of()[0], agent.q_network.value.sizes, agent.q_network.advantage.sizes
+    assert trunk == value[0] == advantage[0] < 8
+    agent.save(path)
+    again = DQN.load(path, None)
+    observation = np.linspace(-1, 1, 4, dtype=np.float32)
+    assert np.array_equal(again.predict(observation)[0], agent.predict(observation)[0])
+
+    def apart(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        header["structure"]["q_network"]["trunk.0.0"][1] += 1
+        for key in ("weight", "bias"):
+            name = f"module/q_network/trunk.0.0.{key}"
+            tensors[name] = torch.cat([tensors[name], tensors[name][:1]])
+
+    with pytest.raises(CheckpointError, match="do not fit each other"):
+        DQN.load(crafted(path, tmp_path / "crafted.safetensors", apart), None)
 
 
 @pytest.mark.parametrize("where", ["module/actor/net.0.weight", "module/units.actor/theta.0"])
