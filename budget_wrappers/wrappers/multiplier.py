@@ -27,7 +27,7 @@ INTERVAL = 0.2
 """Environment steps between two steps of ``λ``, times the rate: 200 at 1e-3."""
 PROPORTIONAL = 2.0
 """``P``: how far a violation of the last interval moves ``log λ``; no further than where all of the budget is saved."""
-INITIAL_SHARE = 0.1
+INITIAL_SHARE = 0.02
 """Of the mean size of a reward that spending the budget costs at first."""
 RANGE = math.log(1e4)
 """How far ``log λ̄`` gets from where it began, so that it comes back soon from a budget that nothing could keep."""

@@ -74,7 +74,7 @@ class ComputePenaltyReward(Weighing, CostReader, RecordConstructorArgs):
             floor: what a penalty never pulls a reward below; None for no floor.
             meter: name or object of the meter that the policy charges.
             budget: mean FLOPs per environment step that ``"auto"`` keeps, above 1.
-            initial_weight: that ``"auto"`` begins with; by default spending the budget costs 10 % of the mean reward.
+            initial_weight: that ``"auto"`` begins with; by default spending the budget costs 2 % of the mean reward.
             rate: of the weight's logarithm per environment step that costs twice the budget, 1e-3 by default: for an
                 agent that follows a new weight in about 1,000 steps. It moves every ``0.2 / rate`` steps.
         """

@@ -137,7 +137,7 @@ def test_a_budget_that_nothing_keeps_leaves_the_weight_within_bounds(meter: Comp
     assert low == pytest.approx(1e-3 * math.exp(-RANGE - PROPORTIONAL))
 
 
-def test_without_an_initial_weight_the_budget_costs_a_tenth_of_the_rewards(meter: ComputeMeter) -> None:
+def test_without_an_initial_weight_the_budget_costs_a_share_of_the_rewards(meter: ComputeMeter) -> None:
     # Rewards 1, 2, 3, 4, 5 have the mean 3; five steps are the first interval, and cost the budget.
     env = adaptive(meter, rate=0.04)
     env.reset()
