@@ -24,8 +24,7 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
         {"flops", "flops_per_step", "steps",            # FLOPs of the episode; steps are primitive ones
          "return_raw", "return_penalised",              # before and after every penalty of the stack, in either order
          "share_flops": {name: ...}, "share_steps": {name: ...},  # of each sub-policy or watched module
-         "limit", "overshoot", "held_steps",            # with a ComputeLimit in the stack
-         "penalty_weight"}                              # with a ComputePenaltyReward in the stack that adapts it
+         "limit", "overshoot", "held_steps", "penalty_weight"}  # with a ComputeLimit; with a weight that adapts
 
     The convention stands in the attribute ``convention``, as text in an ``info`` breaks some trainers. Wrappers that
     repeat an action (``RepeatAction``, ``SubPolicyAction``) belong inside and this one outside, as they hand out the

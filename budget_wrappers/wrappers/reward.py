@@ -78,15 +78,25 @@ class ComputePenaltyReward(Weighing, CostReader, RecordConstructorArgs):
             rate: of the weight's logarithm per environment step that costs twice the budget, 1e-3 by default: for an
                 agent that follows a new weight in about 1,000 steps. It moves every ``0.2 / rate`` steps.
         """
-        adapting = {"budget": plain(budget), "initial_weight": plain(initial_weight), "rate": plain(rate)}
-        given = {"weight": plain(weight), "floor": checked_floor(floor), "meter": meter}
-        RecordConstructorArgs.__init__(self, **given, **adapting, _disable_deepcopy=True)
+        weight, floor, budget = plain(weight), checked_floor(floor), plain(budget)
+        initial_weight, rate = plain(initial_weight), plain(rate)
+        RecordConstructorArgs.__init__(
+            self,
+            weight=weight,
+            floor=floor,
+            meter=meter,
+            budget=budget,
+            initial_weight=initial_weight,
+            rate=rate,
+            _disable_deepcopy=True,
+        )
         CostReader.__init__(self, env)
         refuse_vector_reward(self)
         self.open_account(meter)
         refuse_second_penalty(self, self.meter)
-        self.floor, self._counter = given["floor"], StepCounter(env)
-        self.open_weight(given["weight"], self._counter.least, env.has_wrapper_attr("set_budget"), **adapting)
+        self.floor, self._counter = floor, StepCounter(env)
+        elsewhere = env.has_wrapper_attr("set_budget")
+        self.open_weight(weight, budget, initial_weight, rate, self._counter.least, elsewhere)
         inner = find_attribute(env, "raw_return")
         self._writes_raw = inner is None
         self.raw_return: RawReturn = RawReturn() if inner is None else inner

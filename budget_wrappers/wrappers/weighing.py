@@ -21,16 +21,26 @@ class Weighing:
 
     multiplier: FixedWeight | AdaptiveWeight
 
-    def open_weight(self, weight: float | Literal["auto"], least: int, elsewhere: bool, **adapting: Any) -> None:
-        """Make the weight; raises ConfigError and InfeasibleBudgetError.
+    def open_weight(
+        self,
+        weight: float | Literal["auto"],
+        budget: float | None,
+        initial_weight: float | None,
+        rate: float | None,
+        least: int,
+        elsewhere: bool,
+    ) -> None:
+        """Make the weight, see ``make_weight``; raises ConfigError and InfeasibleBudgetError.
 
         Args:
-            weight: see ``make_weight``.
-            least: see ``make_weight``.
+            weight: as the wrapper was given it, like the next three.
+            budget: mean FLOPs per environment step.
+            initial_weight: to begin with.
+            rate: of the weight's logarithm.
+            least: FLOPs per environment step of the cheapest choice.
             elsewhere: whether a layer inside takes budgets, so that options of a reset mean that layer's.
-            adapting: see ``make_weight``.
         """
-        self.multiplier = make_weight(weight, **adapting, least=least)
+        self.multiplier = make_weight(weight, budget, initial_weight, rate, least)
         self._counts, self._elsewhere = self.multiplier.adapts, elsewhere
 
     @property

@@ -71,15 +71,25 @@ class ComputePenaltyReward(Weighing, VectorCostReader, RecordConstructorArgs):
             initial_weight: that ``"auto"`` begins with, see the wrapper of a single environment.
             rate: of the weight's logarithm per step of one environment, see there.
         """
-        adapting = {"budget": plain(budget), "initial_weight": plain(initial_weight), "rate": plain(rate)}
-        given = {"weight": plain(weight), "floor": checked_floor(floor), "meter": meter}
-        RecordConstructorArgs.__init__(self, **given, **adapting, _disable_deepcopy=True)
+        weight, floor, budget = plain(weight), checked_floor(floor), plain(budget)
+        initial_weight, rate = plain(initial_weight), plain(rate)
+        RecordConstructorArgs.__init__(
+            self,
+            weight=weight,
+            floor=floor,
+            meter=meter,
+            budget=budget,
+            initial_weight=initial_weight,
+            rate=rate,
+            _disable_deepcopy=True,
+        )
         VectorCostReader.__init__(self, env)
         refuse_vector_reward(self)
         self.open_account(meter)
         refuse_second_penalty(self, self.meter)
-        self.floor, least = given["floor"], int(find_in_vector(env, "choice_flops", [0])[0])
-        self.open_weight(given["weight"], least, find_in_vector(env, "set_budget") is not None, **adapting)
+        self.floor, least = floor, int(find_in_vector(env, "choice_flops", [0])[0])
+        elsewhere = find_in_vector(env, "set_budget") is not None
+        self.open_weight(weight, budget, initial_weight, rate, least, elsewhere)
         inner = find_in_vector(env, "raw_return")
         self._writes_raw = inner is None
         self.raw_return: RawReturn = RawReturn() if inner is None else inner
