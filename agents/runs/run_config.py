@@ -105,21 +105,18 @@ class RunConfig(Settings):
             ConfigError: an environment that Gymnasium does not know.
             CheckpointError: a sub-policy's file that holds no policy.
         """
+        return self._single(meter, render_mode, frozen=True)
+
+    def _single(self, meter: ComputeMeter | None, render_mode: str | None, frozen: bool) -> gym.Env:
         from budget_wrappers import wrappers
 
         env = made(gym.make, self.env, max_episode_steps=self.max_episode_steps, render_mode=render_mode)
-        env = self._wrapped(env, wrappers, meter)
-        if env.has_wrapper_attr("freeze"):
-            env.get_wrapper_attr("freeze")()
-        return env
+        return self._wrapped(env, wrappers, meter, frozen)
 
     def make_training_env(self, meter: ComputeMeter) -> gym.Env | VectorEnv:
         """Return the environment to train in: a single one, or ``n_envs`` in this process."""
         if self.n_envs == 1:
-            env = self.make_env(meter)
-            if self.penalty_budget:
-                env.get_wrapper_attr("freeze")(False)
-            return env
+            return self._single(meter, None, frozen=False)
         from budget_wrappers.wrappers import vector
 
         envs = made(
@@ -130,9 +127,9 @@ class RunConfig(Settings):
             vector_kwargs=mode_arguments(SAME_STEP),
             max_episode_steps=self.max_episode_steps,
         )
-        return self._wrapped(envs, vector, meter)
+        return self._wrapped(envs, vector, meter, frozen=False)
 
-    def _wrapped(self, env: Any, kinds: ModuleType, meter: ComputeMeter | None) -> Any:
+    def _wrapped(self, env: Any, kinds: ModuleType, meter: ComputeMeter | None, frozen: bool) -> Any:
         """Return ``env`` in the wrappers that the configuration asks for, which are called alike in both packages."""
         env = kinds.BudgetAwareObservation(env, "budget", draw=(0.0, 1.0)) if self.budget_input else env
         if meter is None and not self.sub_policies:
@@ -144,6 +141,7 @@ class RunConfig(Settings):
         if self.penalty_budget:
             start = self.penalty or None
             env = kinds.ComputePenaltyReward(env, "auto", None, meter, self.penalty_budget, initial_weight=start)
+            env.freeze(frozen)
         elif self.penalty:
             env = kinds.ComputePenaltyReward(env, weight=self.penalty, meter=meter)
         return kinds.RecordComputeStatistics(env, meter=meter)

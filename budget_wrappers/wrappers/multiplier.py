@@ -41,10 +41,9 @@ class FixedWeight:
 
     Attributes:
         weight: reward per FLOP.
-        budget: None, as none is kept.
     """
 
-    adapts, budget = False, None
+    adapts = False
 
     def __init__(self, weight: float) -> None:
         self.set_weight(weight)

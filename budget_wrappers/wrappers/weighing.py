@@ -49,16 +49,19 @@ class Weighing:
         return self.multiplier.weight
 
     @property
-    def budget(self) -> float | None:
-        """Mean FLOPs per environment step that the weight keeps, None where it does not adapt."""
-        return self.multiplier.budget
+    def budget(self) -> float:
+        """Mean FLOPs per environment step that the weight keeps; as ``set_budget`` it is there where it means this."""
+        return self._keeps("budget").budget
 
     @property
     def set_budget(self) -> Callable[[float], None]:
         """A method that changes the budget from the next step on; there is none where the budget is another layer's."""
+        return self._keeps("set_budget").set_budget
+
+    def _keeps(self, name: str) -> AdaptiveWeight:
         if self._elsewhere or not isinstance(self.multiplier, AdaptiveWeight):
-            raise AttributeError("set_budget")
-        return self.multiplier.set_budget
+            raise AttributeError(name)
+        return self.multiplier
 
     def set_weight(self, weight: float) -> None:
         """Change the reward per FLOP from the next step on, where it adapts as a new beginning.

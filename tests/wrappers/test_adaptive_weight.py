@@ -207,16 +207,24 @@ def test_options_of_a_layer_inside_that_takes_budgets_are_its_own(meter: Compute
     limited = ComputeLimit(make(), 1_000, "truncate", meter=meter)
     env = ComputePenaltyReward(limited, "auto", meter=meter, budget=50.0)
     env.reset(options={"budget": 700})
-    assert (limited.max_flops, env.budget) == (700, 50.0)
+    assert (limited.max_flops, env.multiplier.budget) == (700, 50.0)
     env.get_wrapper_attr("set_budget")(800)
-    assert (limited.max_flops, env.budget) == (800, 50.0)
+    assert (limited.max_flops, env.multiplier.budget) == (800, 50.0)
     env.multiplier.set_budget(60.0)
-    assert (limited.max_flops, env.budget) == (800, 60.0)
+    assert (limited.max_flops, env.multiplier.budget) == (800, 60.0)
 
 
 def test_a_limit_around_it_is_refused_as_options_would_set_both(meter: ComputeMeter) -> None:
     with pytest.raises(WrapperOrderError, match=r"Put ComputeLimit inside"):
         ComputeLimit(adaptive(meter), 1_000, "truncate", meter=meter)
+
+
+@pytest.mark.parametrize("weight", [0.1, "auto"])
+def test_the_budget_of_an_observation_inside_is_found_through_it(meter: ComputeMeter, weight: Any) -> None:
+    keeps = {"budget": 50.0} if weight == "auto" else {}
+    env = ComputePenaltyReward(BudgetAwareObservation(make(), "budget"), weight, meter=meter, **keeps)
+    env.reset(options={"budget": 0.4})
+    assert env.get_wrapper_attr("budget") == 0.4
 
 
 def test_a_share_is_no_budget(meter: ComputeMeter) -> None:
@@ -227,9 +235,8 @@ def test_a_share_is_no_budget(meter: ComputeMeter) -> None:
 
 def test_a_fixed_weight_takes_no_budget(meter: ComputeMeter) -> None:
     env = ComputePenaltyReward(make(), 0.1, meter=meter)
-    assert not env.has_wrapper_attr("set_budget")
+    assert not env.has_wrapper_attr("set_budget") and not env.has_wrapper_attr("budget")
     env.reset(options={"budget": 3.0})
-    assert env.budget is None
 
 
 def test_set_weight_is_a_new_beginning(meter: ComputeMeter) -> None:
