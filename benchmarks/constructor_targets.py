@@ -288,6 +288,7 @@ def functions() -> Iterator[tuple[str, Target]]:
 def wrappers() -> Iterator[tuple[str, Target]]:
     """Yield wrappers of single and of vector environments."""
     penalty = {"weight": 0.1, "floor": None}
+    adaptive = {"weight": "auto", "budget": 100.0, "initial_weight": 0.1, "rate": 0.1}
     limit = {"max_flops": 100, "on_exhausted": "truncate", "horizon": 5}
     options = {"hold": 1, "weight": 0.0, "selector": None}
     watched = {"what": "budget", "flatten": True, "scale": None, "draw": None, "dict_key": "budget"}
@@ -305,6 +306,7 @@ def wrappers() -> Iterator[tuple[str, Target]]:
             record = {"key": "cost"}
         yield f"{prefix}RecordComputeStatistics", (made(RecordComputeStatistics), meter(**record))
         yield f"{prefix}ComputePenaltyReward", (made(ComputePenaltyReward), meter(**penalty))
+        yield f"{prefix}ComputePenaltyReward(auto)", (made(ComputePenaltyReward), meter(**adaptive))
         yield f"{prefix}ComputeVectorReward", (made(ComputeVectorReward), meter())
         yield f"{prefix}ComputeLimit", (made(ComputeLimit), meter(**limit))
         yield f"{prefix}SubPolicyAction", (made(SubPolicyAction), meter(sub_policies=rules(), **options))

@@ -137,6 +137,11 @@ CASES = {
     "sac-vector-penalty": Case(
         "SAC", {"env": "Pendulum-v1", "n_envs": 3, "max_episode_steps": 50, "penalty": 1e-3}, SMALL
     ),
+    # Costs of 0 while it explores and of one forward then: below the budget and above, so the weight moves both ways.
+    "dqn-multiplier": Case("DQN", {"env": "CartPole-v1", "penalty_budget": 600.0}, {**SMALL, "train_freq": 4}),
+    "dqn-multiplier-vector": Case(
+        "DQN", {"env": "CartPole-v1", "n_envs": 2, "penalty_budget": 600.0}, {**SMALL, "train_freq": 4}
+    ),
 }
 HOLDERS = ("sac", "td3", "asymmetric")
 """Cases that hold budget methods by default; the others have settings that a method refuses."""

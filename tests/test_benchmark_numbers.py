@@ -4,6 +4,7 @@ Tables that a script writes (``results/**/*.md``) are made again by that script 
 """
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from agents.report.tradeoff import Row, summarise
 from benchmarks import fronts as fronts_of
+from benchmarks import multiplier
 from benchmarks.asymmetric import tables as asymmetric
 from benchmarks.asymmetric.mediation import markdown as mediation_table
 from benchmarks.bexa import comparisons
@@ -73,6 +75,7 @@ MADE: dict[str, Callable[[], dict[str, str]]] = {
     "mediation": mediation,
     "fronts": fronts,
     "early exits": early_exits,
+    "a weight that adapts": lambda: {f"multiplier/{name}": text for name, text in multiplier.tables().items()},
     "beside Stable-Baselines3": lambda: {"against_sb3/table.md": compare_sb3.markdown(beside_sb3())},
 }
 
@@ -341,6 +344,17 @@ def third_party() -> list[str]:
     ]
 
 
+def weights_that_adapt() -> list[str]:
+    shares = [row["last_fifth"] / row["budget"] for study in multiplier.stored() for row in study["rows"]]
+    assert max(abs(share - 1) for share in shares) <= 0.05
+    lines = [line for text in multiplier.tables().values() for line in text.splitlines()]
+    least, most = percent(min(shares), 1), percent(max(shares), 1)
+    return [
+        *(re.sub(r"`[^`]*`", "`…`", line) for line in lines),
+        f"All {len(shares)} trainings ended within 5 % of their budget, at {least} % to {most} % of it.",
+    ]
+
+
 CLAIMS: dict[str, Callable[[], list[str]]] = {
     "asymmetric rows": asymmetric_rows,
     "front of Pendulum": pendulum,
@@ -356,6 +370,7 @@ CLAIMS: dict[str, Callable[[], list[str]]] = {
     "time of an action": retrofit_times,
     "beside Stable-Baselines3": beside_sb3_rows,
     "steps a second": speeds,
+    "a budget kept by a weight": weights_that_adapt,
 }
 
 

@@ -21,7 +21,7 @@ _BOOKKEEPING = frozenset(
     ]
 )
 
-_OF_EVERY_RUN = ("steps", "n_envs", "max_episode_steps", "penalty", "budget_input", "dataset")
+_OF_EVERY_RUN = ("steps", "n_envs", "max_episode_steps", "penalty", "penalty_budget", "budget_input", "dataset")
 """Settings that runs of any agent have, so that they are compared between agents, too."""
 
 _SYMBOLS = {"weight": "λ", "budget": "b"}

@@ -21,6 +21,7 @@ from agents.loop.divergence import require_converging, require_finite_metrics
 from agents.loop.evaluate import EVALUATION_SEED, evaluate_policy, undisturbed
 from agents.report.video import record_episode
 from agents.runs.log import RunFolder
+from agents.runs.wrapper_states import kept_states
 from budget_wrappers.arguments import a_count, a_flag, an_instance
 from budget_wrappers.files import replacing
 
@@ -168,7 +169,8 @@ class Evaluate(Callback):
         if self.best_return is None or result.mean > self.best_return:
             self.best_return = result.mean
             if self.best is not None:
-                save_agent(agent, self.best, extra={} if self.log is None else {"run": self.log.config.get("run", {})})
+                run = {} if self.log is None else {"run": self.log.config.get("run", {})}
+                save_agent(agent, self.best, extra={**run, **kept_states(agent.env)})
 
     def _look(self, length: int) -> None:
         """Give up an evaluation that keeps training from stopping; warn of one that may never end."""
@@ -299,7 +301,7 @@ class Checkpoint(Callback):
 
     def save(self, agent: Any) -> None:
         """Save now."""
-        extra: dict[str, Any] = {"callbacks": state_of(self.alongside)}
+        extra: dict[str, Any] = {"callbacks": state_of(self.alongside), **kept_states(agent.env)}
         if self.log is not None:
             extra |= {"metrics_bytes": self.log.flush(), "run": self.log.config.get("run", {})}
         if not self.exact:

@@ -30,6 +30,7 @@ from agents.runs.monitors import Checkpoint, Evaluate, Log, RecordVideo
 from agents.runs.progress import LogLines
 from agents.runs.records import numbers_in, read_provenance
 from agents.runs.run_config import RunConfig, require_same_run
+from agents.runs.wrapper_states import load_states
 from budget_wrappers.errors import BudgetError, CheckpointError, ConfigError
 from budget_wrappers.files import inside
 from budget_wrappers.metering import ComputeMeter
@@ -80,6 +81,8 @@ class Run:
     def __post_init__(self) -> None:
         config, meter = self.config, self.agent.meter
         self.evaluation_env = config.make_env(meter)
+        if config.penalty_budget:
+            self.evaluation_env.get_wrapper_attr("follow")(self.agent.env)
         self.stop = StopWhen()
         self.log = Log(self.folder, config.log_every)
         self.alongside: list[Callback] = [self.log]
@@ -199,6 +202,7 @@ class Run:
             extra = restore_agent(self.agent, path)
             require_same_run(extra.get("run"), self.folder.config["run"], path)
             load_state_of(self.alongside, extra["callbacks"])
+            load_states(self.agent.env, extra, path)
             self.folder.cut(extra["metrics_bytes"], self.agent.num_timesteps)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, BudgetError):

@@ -33,6 +33,8 @@ class RunConfig(Settings):
         n_envs: environments that are stepped together, in the vector wrappers of the same names.
         max_episode_steps: time limit of an episode, where it is to differ from the environment's own.
         penalty: λ of the reward ``r − λ·FLOPs``, 0 for the plain reward.
+        penalty_budget: mean FLOPs per environment step that training keeps by a λ that adapts, where the agent chooses
+            among sub-policies. λ begins at ``penalty``, or by itself where that is 0. 0 for a λ that stays.
         budget_input: whether a share of the budget, drawn anew each episode, is added to the observation as its last
             number; agents with ``budget_from_observation`` read it there.
         sub_policies: saved policies (run folders, checkpoints, zips) that become the actions: the agent is their
@@ -57,6 +59,7 @@ class RunConfig(Settings):
     n_envs: int = 1
     max_episode_steps: int | None = None
     penalty: float = 0.0
+    penalty_budget: float = 0.0
     budget_input: bool = False
     sub_policies: tuple[str, ...] = ()
     sub_policy_hold: int | tuple[int, ...] = 5
@@ -84,6 +87,8 @@ class RunConfig(Settings):
         for name in ("eval_every", "video_every"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more steps")
         require(self.penalty >= 0, "penalty", self.penalty, "a weight of 0 or more")
+        kept = self.penalty_budget
+        require(kept == 0 or kept > 1, "penalty_budget", kept, "FLOPs per environment step, above 1, or 0 for none")
         limit = self.max_episode_steps
         require(limit is None or limit >= 1, "max_episode_steps", limit, "at least 1 step")
         choices, hold = len(self.sub_policies), self.sub_policy_hold
@@ -94,19 +99,24 @@ class RunConfig(Settings):
     def make_env(self, meter: ComputeMeter | None = None, render_mode: str | None = None) -> gym.Env:
         """Return one environment whose wrappers record what ``meter`` counts and take the penalty off the reward.
 
+        A λ that adapts is frozen, as episodes outside of training are none of its business.
+
         Raises:
             ConfigError: an environment that Gymnasium does not know.
             CheckpointError: a sub-policy's file that holds no policy.
         """
+        return self._single(meter, render_mode, frozen=True)
+
+    def _single(self, meter: ComputeMeter | None, render_mode: str | None, frozen: bool) -> gym.Env:
         from budget_wrappers import wrappers
 
         env = made(gym.make, self.env, max_episode_steps=self.max_episode_steps, render_mode=render_mode)
-        return self._wrapped(env, wrappers, meter)
+        return self._wrapped(env, wrappers, meter, frozen)
 
     def make_training_env(self, meter: ComputeMeter) -> gym.Env | VectorEnv:
         """Return the environment to train in: a single one, or ``n_envs`` in this process."""
         if self.n_envs == 1:
-            return self.make_env(meter)
+            return self._single(meter, None, frozen=False)
         from budget_wrappers.wrappers import vector
 
         envs = made(
@@ -117,9 +127,9 @@ class RunConfig(Settings):
             vector_kwargs=mode_arguments(SAME_STEP),
             max_episode_steps=self.max_episode_steps,
         )
-        return self._wrapped(envs, vector, meter)
+        return self._wrapped(envs, vector, meter, frozen=False)
 
-    def _wrapped(self, env: Any, kinds: ModuleType, meter: ComputeMeter | None) -> Any:
+    def _wrapped(self, env: Any, kinds: ModuleType, meter: ComputeMeter | None, frozen: bool) -> Any:
         """Return ``env`` in the wrappers that the configuration asks for, which are called alike in both packages."""
         env = kinds.BudgetAwareObservation(env, "budget", draw=(0.0, 1.0)) if self.budget_input else env
         if meter is None and not self.sub_policies:
@@ -128,7 +138,11 @@ class RunConfig(Settings):
         if self.sub_policies:
             paths = [f"file:{path}" for path in self.sub_policies]
             env = kinds.SubPolicyAction(env, paths, self.sub_policy_hold, self.sub_policy_weight, meter)
-        if self.penalty:
+        if self.penalty_budget:
+            start = self.penalty or None
+            env = kinds.ComputePenaltyReward(env, "auto", None, meter, self.penalty_budget, initial_weight=start)
+            env.freeze(frozen)
+        elif self.penalty:
             env = kinds.ComputePenaltyReward(env, weight=self.penalty, meter=meter)
         return kinds.RecordComputeStatistics(env, meter=meter)
 

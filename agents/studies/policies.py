@@ -14,6 +14,7 @@ from agents.loop.known_methods import title_of
 from agents.runs.log import BEST, CHECKPOINT, read_config
 from agents.runs.records import NAME, TRUST
 from agents.runs.run_config import RunConfig, require_same_run
+from agents.runs.wrapper_states import show_states
 from agents.studies.names import agent_called, policy_file
 from agents.studies.sub_policies import open_sub_policies_with
 from budget_wrappers.deploy.exit_policy import BudgetedExitPolicy, is_exit_policy
@@ -103,7 +104,9 @@ def open_policy(options: PolicyOptions, render_mode: str | None = None) -> tuple
         exits, env = BudgetedExitPolicy.load(path, meter), setup.make_env(meter, render_mode)
         exits.require_spaces(env.observation_space, env.action_space)
         return exits, env, f"a policy with exits, b = {exits.budget:g}, in {env_id}"
-    agent_class = agent_called(read_header(path)["agent"], str(path))
+    header = read_header(path)
+    agent_class = agent_called(header["agent"], str(path))
     env = setup.make_env(meter, render_mode)
+    show_states(env, header["extra"])
     agent = load_agent(agent_class, path, env, meter, replay=False)
     return agent, env, f"{title_of(agent)} in {env_id}"

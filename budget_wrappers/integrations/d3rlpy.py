@@ -41,7 +41,7 @@ from budget_wrappers.integrations.attaching import (
 from budget_wrappers.integrations.extras import library
 from budget_wrappers.metering import ComputeMeter, count_flops, get_meter
 from budget_wrappers.policies import AgentPolicy
-from budget_wrappers.wrappers.reward import validate_weight
+from budget_wrappers.wrappers.multiplier import validate_weight
 
 Algorithm = TypeVar("Algorithm")
 

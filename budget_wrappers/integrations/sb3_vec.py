@@ -161,10 +161,10 @@ def _kind() -> type:
         def set_options(self, options: Any = None) -> None:
             """Set options of the next reset; a ``"budget"`` among them holds from that on, see ``set_budget``."""
             self.venv.set_options(options)
-            each = [options] * self.num_envs if isinstance(options, dict) else list(options or [])
-            for row, one in enumerate(each):
+            together = isinstance(options, dict)
+            for row, one in enumerate([options] if together else options or []):
                 if "budget" in (one or {}) and _of_wrappers(self._envs, "set_budget") is not None:
-                    self.env_method("set_budget", one["budget"], indices=[row])
+                    self.env_method("set_budget", one["budget"], indices=None if together else [row])
 
         def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
             """Call a method of the vector wrappers, or of the environments where they have none of that name."""
@@ -197,8 +197,7 @@ def _of_wrappers(envs: VectorEnv, name: str) -> Any:
     """Return what the outermost vector wrapper of ours has under ``name``, None where no one has it."""
     layer = envs
     while isinstance(layer, VectorWrapper):
-        own = not hasattr(VectorWrapper, name) and not name.startswith("_")
-        if own and (name in vars(layer) or hasattr(type(layer), name)):
+        if not hasattr(VectorWrapper, name) and not name.startswith("_") and hasattr(layer, name):
             return getattr(layer, name)
         layer = layer.env
     return None

@@ -11,6 +11,7 @@ from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.exhaustion import OnExhausted, Transition
 from budget_wrappers.wrappers.limited import EpisodeLimit
 from budget_wrappers.wrappers.reading import plain, require_options
+from budget_wrappers.wrappers.weighing import refuse_adaptive_weight
 
 
 class ComputeLimit(EpisodeLimit, RecordConstructorArgs):
@@ -87,6 +88,7 @@ class ComputeLimit(EpisodeLimit, RecordConstructorArgs):
         EpisodeLimit.__init__(self, env)
         if env.has_wrapper_attr("limit_report"):
             raise WrapperOrderError(f"{env} has a ComputeLimit already; use its set_budget instead of a second one.")
+        refuse_adaptive_weight(env, "ComputeLimit")
         self.open_limit(meter, on_exhausted, horizon)
         self.set_budget(max_flops)
         self.budget_unit = self.max_flops

@@ -16,8 +16,8 @@ from budget_wrappers.functional.options import option_reward
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies.options import SubPolicies
 from budget_wrappers.wrappers.choosing import HELD, ChooserWrapper
+from budget_wrappers.wrappers.multiplier import validate_weight
 from budget_wrappers.wrappers.reading import finite_reward, plain, refuse_vector_reward
-from budget_wrappers.wrappers.reward import validate_weight
 
 
 class PrimitiveTransition(NamedTuple):

@@ -24,7 +24,7 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
         {"flops", "flops_per_step", "steps",            # FLOPs of the episode; steps are primitive ones
          "return_raw", "return_penalised",              # before and after every penalty of the stack, in either order
          "share_flops": {name: ...}, "share_steps": {name: ...},  # of each sub-policy or watched module
-         "limit", "overshoot", "held_steps"}            # with a ComputeLimit in the stack
+         "limit", "overshoot", "held_steps", "penalty_weight"}  # with a ComputeLimit; with a weight that adapts
 
     The convention stands in the attribute ``convention``, as text in an ``info`` breaks some trainers. Wrappers that
     repeat an action (``RepeatAction``, ``SubPolicyAction``) belong inside and this one outside, as they hand out the
@@ -75,8 +75,8 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
         self.open_account(meter)
         self.cost_key, self.convention = key, self.meter.convention
         self._stable_info, self._stable_names = stable_info, ()
-        self._raw, self._limit = find_attribute(env, "raw_return"), find_attribute(env, "limit_report")
-        self._options = find_attribute(env, "option_report")
+        self._raw, self._options = find_attribute(env, "raw_return"), find_attribute(env, "option_report")
+        self._limit, self._weight = (find_attribute(env, name, dict) for name in ("limit_report", "weight_report"))
         self._last_cost, self._cost, self._repeats = 0, np.float64(0), RepeatWatch()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -124,7 +124,7 @@ class RecordComputeStatistics(CostReader, RecordConstructorArgs):
     def compute_summary(self) -> dict[str, Any]:
         """Return the account of the episode so far, as ``info["compute"]`` holds it."""
         total, steps = self._account.total, self._steps
-        report = self._limit() if self._limit is not None else {}
+        report = {**self._limit(), **self._weight()}
         if self._options is not None:
             flops_by_name, steps_by_name, steps = self._options(total)
         else:

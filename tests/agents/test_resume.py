@@ -10,12 +10,16 @@ import pytest
 
 from agents import SAC, TD3, Asymmetric, Exits, PolyPrune
 from agents.loop.callbacks import FunctionCallback
+from agents.loop.checkpoint import read_header
 from agents.loop.method import Method
 from agents.runs.log import read_json, read_rows, write_json
 from agents.runs.run import Run
 from agents.runs.run_config import RunConfig
+from agents.runs.wrapper_states import load_states
 from benchmarks.resume import CASES, CLASSES, Case, differences, study
 from budget_wrappers.errors import CheckpointError, ConfigError
+from budget_wrappers.metering import ComputeMeter
+from budget_wrappers.wrappers.weighing import multiplier_in
 
 SETTINGS = {"net_arch": (8, 8), "batch_size": 16, "learning_starts": 20, "buffer_size": 500}
 CONFIG = RunConfig(
@@ -28,6 +32,10 @@ CONFIG = RunConfig(
     checkpoint_every=50,
     tensorboard=False,
 )
+
+
+WEIGHER = "ComputePenaltyReward.1"
+MULTIPLIERS = ["dqn-multiplier", "dqn-multiplier-vector"]
 
 
 class Killed(BaseException):
@@ -62,7 +70,7 @@ def killed(
     return folder
 
 
-@pytest.mark.parametrize("name", ["sac", "dqn"])
+@pytest.mark.parametrize("name", ["sac", "dqn", "dqn-multiplier"])
 def test_run_killed_twice_equals_one_never_killed(name: str) -> None:
     case = CASES[name]
     small = Case(case.agent, {**case.run, "log_every": 50}, {**case.settings, "learning_starts": 50})
@@ -81,7 +89,7 @@ def test_run_killed_at_a_step_equals_one_never_killed(step: int, whole: Path, tm
     assert differences(whole, other) == []
 
 
-@pytest.mark.parametrize("name", ["cql", "asymmetric", "sac-vector", "sac-vector-penalty"])
+@pytest.mark.parametrize("name", ["cql", "asymmetric", "sac-vector", "sac-vector-penalty", *MULTIPLIERS])
 def test_offline_composed_and_vector_runs_resume_alike(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     case.prepare(tmp_path)
@@ -95,6 +103,28 @@ def test_offline_composed_and_vector_runs_resume_alike(name: str, tmp_path: Path
     assert differences(whole, other) == []
     # To act, an offline agent needs no data.
     assert agent.load(other / "checkpoint.safetensors", config.make_env()).num_timesteps >= 200
+
+
+@pytest.mark.parametrize("name", MULTIPLIERS)
+def test_a_weight_that_adapts_goes_on_where_it_was(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    config = dataclasses.replace(case.config(500, tmp_path / "run"), penalty=1e-5)
+    folder = killed(tmp_path / "killed", 450, config, CLASSES[case.agent], case.settings)
+    stored = read_header(folder / "checkpoint.safetensors")["extra"]["wrappers"][WEIGHER]
+    with Run.resume(CLASSES[case.agent], folder) as run:
+        weigher = multiplier_in(run.agent.env)
+        assert weigher.state_dict() == stored
+        assert weigher.weight != 1e-5  # two of its intervals are over
+        assert multiplier_in(run.evaluation_env) is weigher  # which evaluations do not move
+        assert run.train()
+        run.report(episodes=1)
+        assert weigher.state_dict() == read_header(folder / "checkpoint.safetensors")["extra"]["wrappers"][WEIGHER]
+
+
+def test_a_checkpoint_without_the_state_of_a_wrapper_is_refused(tmp_path: Path) -> None:
+    config = CASES["dqn-multiplier"].config(500, tmp_path)
+    with pytest.raises(CheckpointError, match=r"state of the wrappers \[\], and those of the environment are \['Comp"):
+        load_states(config.make_env(ComputeMeter()), {}, tmp_path)
 
 
 def test_interrupted_run_is_saved_at_the_episodes_end_and_equals_one_that_was_not(whole: Path, tmp_path: Path) -> None:

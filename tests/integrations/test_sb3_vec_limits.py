@@ -122,6 +122,29 @@ def test_a_penalty_without_a_mask_is_changed_for_all_or_refused() -> None:
         venv.env_method("set_weight", 0.5, indices=[0])
 
 
+def test_the_budget_of_a_weight_that_adapts_is_one_for_all() -> None:
+    def wrap(envs: Any) -> Any:
+        return vector.ComputePenaltyReward(envs, "auto", budget=100.0, meter=ComputeMeter())
+
+    venv = tried(lambda: wrapped(make_vec_env("CartPole-v1", n_envs=2), wrap))
+    venv.set_options({"budget": 70.0})
+    assert venv.get_attr("budget") == [70.0, 70.0]
+    with pytest.raises(ConfigError, match=r"set_budget.*leave indices out"):
+        venv.set_options([{"budget": 50.0}, {"budget": 60.0}])
+
+
+def test_a_budget_is_the_limits_under_a_penalty() -> None:
+    meter = ComputeMeter()
+
+    def wrap(envs: Any) -> Any:
+        return vector.ComputePenaltyReward(vector.ComputeLimit(envs, 500, meter=meter), 0.1, meter=meter)
+
+    venv = tried(lambda: wrapped(make_vec_env("CartPole-v1", n_envs=2), wrap))
+    venv.set_options([{"budget": 300}, {"budget": 90}])
+    venv.reset()
+    assert [int(left) for left in venv.get_attr("remaining")] == [300, 90]
+
+
 def test_budgets_are_shown_around_a_venv() -> None:
     meter = ComputeMeter()
 

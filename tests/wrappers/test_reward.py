@@ -19,6 +19,9 @@ from budget_wrappers.wrappers import (
 from tests.contracts.wrapper import WrapperContract
 from tests.wrappers.environments import SpacesEnv, cheap, dear, make
 
+ADAPTING = {"weight": "auto", "budget": 32.0, "rate": 0.2}
+"""A weight that moves at each step of the contract, which charges 64 FLOPs."""
+
 
 class TestContract(WrapperContract):
     wrapper = ComputePenaltyReward
@@ -26,6 +29,9 @@ class TestContract(WrapperContract):
         "weight": ({"weight": 0.01}, {"weight": 0.02}),
         "floor": ({"floor": None}, {"floor": 1.0}),
         "meter": ({"meter": "policy"}, {"meter": "tests.another"}),
+        "budget": (ADAPTING, {**ADAPTING, "budget": 48.0}),
+        "initial_weight": (ADAPTING, {**ADAPTING, "initial_weight": 0.5}),
+        "rate": (ADAPTING, {**ADAPTING, "rate": 0.1}),
     }
 
     def arguments(self, kind: str) -> dict[str, Any]:

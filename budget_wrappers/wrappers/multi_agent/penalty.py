@@ -10,8 +10,9 @@ from budget_wrappers.errors import ConfigError, WrapperOrderError
 from budget_wrappers.functional.costs import penalised_reward
 from budget_wrappers.wrappers.multi_agent.accounts import TeamAccount
 from budget_wrappers.wrappers.multi_agent.layers import Agent, find_in_team, layers
+from budget_wrappers.wrappers.multiplier import validate_weight
 from budget_wrappers.wrappers.reading import finite_reward, plain
-from budget_wrappers.wrappers.reward import checked_floor, validate_weight
+from budget_wrappers.wrappers.reward import checked_floor
 
 
 class Penalty:

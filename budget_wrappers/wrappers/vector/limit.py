@@ -13,6 +13,7 @@ from budget_wrappers.wrappers.reading import plain, require_options
 from budget_wrappers.wrappers.vector.ending import EpisodeEnder
 from budget_wrappers.wrappers.vector.limits import EpisodeLimits
 from budget_wrappers.wrappers.vector.modes import find_in_vector, reset_mask
+from budget_wrappers.wrappers.weighing import refuse_adaptive_weight
 
 Ending = Literal["truncate", "terminate"]
 
@@ -95,6 +96,7 @@ class ComputeLimit(EpisodeLimits, RecordConstructorArgs):
         EpisodeLimits.__init__(self, env)
         if find_in_vector(env, "limit_report") is not None:
             raise WrapperOrderError(f"{env} has a ComputeLimit already; use its set_budget instead of a second one.")
+        refuse_adaptive_weight(env, "ComputeLimit")
         require_whole_horizon(horizon)
         self.open_account(meter)
         self._terminates, self._horizon = on_exhausted == "terminate", horizon

@@ -17,9 +17,9 @@ from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.policies.options import SubPolicies
 from budget_wrappers.wrappers.account import RawReturn
 from budget_wrappers.wrappers.choosing import HELD
+from budget_wrappers.wrappers.multiplier import validate_weight
 from budget_wrappers.wrappers.options import PrimitiveTransition, Subscriber, durations_of
 from budget_wrappers.wrappers.reading import plain, refuse_vector_reward
-from budget_wrappers.wrappers.reward import validate_weight
 from budget_wrappers.wrappers.vector.acting import RowActing
 from budget_wrappers.wrappers.vector.arrays import stepped
 from budget_wrappers.wrappers.vector.choosing import VectorChooser

@@ -71,8 +71,8 @@ class RecordComputeStatistics(VectorCostReader, RecordConstructorArgs):
             raise InfoKeyError(f"{env} writes infos[{SUMMARY_KEY!r}] already. One RecordComputeStatistics is enough.")
         self.open_account(meter)
         self.cost_key, self.convention = key, self.meter.convention
-        self._raw, self._limit = find_in_vector(env, "raw_return"), find_in_vector(env, "limit_report")
-        self._options = find_in_vector(env, "option_report")
+        self._raw, self._options = find_in_vector(env, "raw_return"), find_in_vector(env, "option_report")
+        self._limit, self._weight = (find_in_vector(env, name, dict) for name in ("limit_report", "weight_report"))
         self._return = np.zeros(self._n)
         self._everywhere = np.ones(self._n, bool)
         self._repeats, self._paid = RepeatWatch(), False
@@ -133,7 +133,9 @@ class RecordComputeStatistics(VectorCostReader, RecordConstructorArgs):
             "return_penalised": self._return.copy(),
             "share_flops": {name: flops / some for name, flops in flops_by_name.items()},
             "share_steps": {name: count / length for name, count in steps_by_name.items()},
-        } | (self._limit() if self._limit is not None else {})
+            **self._limit(),
+            **self._weight(),
+        }
 
 
 __all__ = ["RecordComputeStatistics"]

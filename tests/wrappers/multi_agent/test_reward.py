@@ -120,6 +120,12 @@ def test_an_illegal_weight_is_refused(make: Any, weight: float) -> None:
         of_kind(make()).ComputePenaltyReward(make(), weight)
 
 
+@both
+def test_the_weight_of_a_team_does_not_adapt(make: Any) -> None:
+    with pytest.raises(ConfigError, match=r"weight='auto'; expected a finite number >= 0 here"):
+        of_kind(make()).ComputePenaltyReward(make(), "auto")
+
+
 def test_an_illegal_floor_is_refused() -> None:
     with pytest.raises(ConfigError, match="floor=nan"):
         parallel.ComputePenaltyReward(Team(), 1, floor=math.nan)
