@@ -173,10 +173,21 @@ def _indices(keep: Tensor, units: int) -> Tensor | None:
     return index if inside else None
 
 
-def _select(parameter: nn.Parameter, dimension: int, index: Tensor, kept: Kept) -> None:
-    parameter.data = parameter.data.index_select(dimension, index)
+def replace_data(parameter: nn.Parameter, data: Tensor) -> None:
+    """Give a parameter data of another shape; its gradient is gone.
+
+    While the graph of a former loss is alive, autograd keeps with the parameter where its gradients go and of which
+    shape they have to be, and forgets that only for data of another type.
+    """
+    other = torch.float32 if parameter.dtype == torch.float16 else torch.float16
     parameter.grad = None
+    parameter.data = parameter.data.new_empty(0, dtype=other)
+    parameter.data = data
+
+
+def _select(parameter: nn.Parameter, dimension: int, index: Tensor, kept: Kept) -> None:
+    replace_data(parameter, parameter.data.index_select(dimension, index))
     kept[parameter] = (*kept.get(parameter, ()), (dimension, index))
 
 
-__all__ = ["Kept", "keep_units", "merged", "remove_units"]
+__all__ = ["Kept", "keep_units", "merged", "remove_units", "replace_data"]
