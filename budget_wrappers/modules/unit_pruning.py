@@ -204,7 +204,8 @@ class UnitPruner:
         if self.stage == "untouched" and progress >= plan.start:
             self.enter("learning")
             self._share = 0.0
-            return {}
+            if progress < plan.end:
+                return {}
         if self.stage != "learning":
             return None
         if progress >= plan.end:
