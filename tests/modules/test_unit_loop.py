@@ -332,7 +332,7 @@ def test_a_size_below_the_smallest_network_is_infeasible() -> None:
 
 
 def test_an_optimizer_of_something_else_is_refused() -> None:
-    with pytest.raises(ConfigError, match="expected the weight of 0 among them.*pass the optimizer that steps"):
+    with pytest.raises(ConfigError, match=r"expected the weight of 0 among them.*pass the optimizer that steps"):
         pruning_of(small(), torch.optim.Adam(small().parameters()))
 
 
