@@ -9,7 +9,7 @@ from torch import nn, optim
 from budget_wrappers.modules.unit_loop import UnitPruning
 from budget_wrappers.modules.unit_pruning import UnitSchedule
 
-SEED, TOTAL_STEPS, LEARNING_STARTS, BATCH, GAMMA, TARGET_EVERY = 0, 1500, 100, 32, 0.99, 50
+SEED, TOTAL_STEPS, LEARNING_STARTS, BATCH, GAMMA, TARGET_EVERY = 0, 1000, 100, 32, 0.99, 50
 rng = np.random.default_rng(SEED)
 torch.manual_seed(SEED)
 
@@ -72,7 +72,7 @@ for global_step in range(TOTAL_STEPS):
     if global_step % TARGET_EVERY == 0:
         target_network.load_state_dict(q_network.state_dict())
         pruning.follow_targets()  # +
-    if global_step % 500 == 0:
+    if global_step % 200 == 0:
         print(f"step {global_step}: {pruning.units} hidden units, {pruning.stage}")
 
 print(f"at last {pruning.parameters} parameters: {q_network}")
