@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from budget_wrappers.errors import ConfigError, InfeasibleBudgetError
+from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.modules.moments import follow_removal
 from budget_wrappers.modules.surgery import keep_units
 from budget_wrappers.modules.unit_groups import chain_group, unit_groups
@@ -106,6 +107,13 @@ def test_a_run_that_jumps_over_the_learning_ends_at_the_size_asked_for() -> None
     pruner.advance(1.0, 2)
     assert pruner.stage == "fixed"
     assert pruner.gates.counts() == [8]
+
+
+def test_a_module_that_a_meter_watches_has_its_units_and_charges_nothing_for_being_looked_at() -> None:
+    network, meter = small(), ComputeMeter("looked at")
+    with meter.watch(network):
+        (group,) = unit_groups(network, ONE)
+    assert (group.units, meter.totals["act"], meter.totals["learn"]) == (16, 0, 0)
 
 
 # ---- sizes ----------------------------------------------------------------------------------------------------------
