@@ -242,8 +242,7 @@ class PruneUnits:
         if one.pruning.step(self._share(done)):
             write_widths(self._owner, self._kind)
         if one.network.name == "actor" and (
-            self._kind == "TD3"
-            or (self._kind == "SAC" and (one.steps - 1) % self.model.target_update_interval == 0)
+            self._kind == "TD3" or (self._kind == "SAC" and (one.steps - 1) % self.model.target_update_interval == 0)
         ):
             self._follow()  # the weights of targets do so right after the actor's step
 
