@@ -49,7 +49,6 @@ from budget_wrappers.metering import ComputeMeter, count_flops, get_meter
 from budget_wrappers.metering.evaluation import evaluating
 from budget_wrappers.metering.quiet import counting
 from budget_wrappers.metering.structure import Structure
-from budget_wrappers.modules.units import has_gates
 from budget_wrappers.policies import AgentPolicy
 
 Model = TypeVar("Model")
@@ -215,8 +214,7 @@ class _Metering:
         if not self._checked:
             self._checked = True
             warn_of_lost_penalties(model, flops_per_action)
-        anew = key is None or has_gates(self._policy)  # units may be removed within the round
-        with self._counted(None if anew else (self._current(), key)):
+        with self._counted(None if key is None else (self._current(), key)):
             train()
 
     def _current(self) -> object:

@@ -107,7 +107,8 @@ class PruneUnits:
         if max_critic_parameters or critic_penalty:
             most = max_critic_parameters or None
             self._limits["critic"] = {"max_parameters": most, "penalty": critic_penalty or penalty}
-        self._rate, self._seed = unit_learning_rate, seed
+        self._rate = unit_learning_rate
+        self._seed = None if seed is None else a_count("seed", seed, most=2**63 - 1)
         self._networks: list[_Pruned] = []
         self._owner: Any = None
         self._hooks: list[Any] = []
@@ -150,12 +151,7 @@ class PruneUnits:
     def _init_callback(self) -> None:
         if self._owner is self.model:
             return
-        kind, policy = kind_of(self.model), self.model.policy
-        if any(isinstance(hook, _Folded) for hook in policy._state_dict_hooks.values()):
-            raise ConfigError(
-                f"{type(self.model).__name__} is pruned by another PruneUnits: expected one; go on with that callback, "
-                "or call its finish() first"
-            )
+        kind = kind_of(self.model)
         generator = torch.Generator(device=self.model.device)
         seed = self.model.seed if self._seed is None else self._seed
         generator.seed() if seed is None else generator.manual_seed(seed)
@@ -185,6 +181,11 @@ class PruneUnits:
         self._begun = min(self._begun, self._now)
         if all(one.pruning.stage == "fixed" for one in self._networks):
             return
+        if any(isinstance(hook, _Folded) for hook in self.model.policy._state_dict_hooks.values()):
+            raise ConfigError(
+                f"{type(self.model).__name__} is pruned by another PruneUnits: expected one; go on with that callback, "
+                "or call its finish() first"
+            )
         every = [gates for one in self._networks for gates in one.gates]
         self._folding.append(self.model.policy.register_state_dict_post_hook(_Folded(every)))
         self._folding.append(self.model.policy.register_load_state_dict_pre_hook(_Refused(every)))
@@ -194,6 +195,12 @@ class PruneUnits:
             self._hooks.append(one.network.optimizer.register_step_post_hook(stepped))
             valued = _Valued(one.pruning.gates)
             self._hooks += [network.register_forward_pre_hook(valued) for network in one.network.valued]
+
+    def _on_rollout_start(self) -> None:
+        """Remove what is due: between rounds of updates, so that each of them has the same networks throughout."""
+        kept = [one.pruning.remove_due(self._share(1.0)) for one in self._networks]
+        if any(kept):
+            write_widths(self._owner, self._kind)
 
     def _on_rollout_end(self) -> None:
         model, before = self.model, self._now
@@ -223,7 +230,7 @@ class PruneUnits:
                 one.pruning.gates.learn(False)
             self._unhook()
             return
-        if any(one.pruning.stage == "untouched" for one in self._networks):
+        if self._hooks and not all(one.learned for one in self._networks):
             warnings.warn(
                 f"{type(self.model).__name__} was not updated between learn_from and fix_from: expected updates, from "
                 "which units learn whether they are needed; which of them were removed is arbitrary. Train for longer "
@@ -238,9 +245,9 @@ class PruneUnits:
     def _stepped(self, one: "_Pruned", optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Step θ of a network after its optimizer has stepped the weights."""
         one.steps += 1
+        one.learned = one.learned or one.pruning.stage == "learning"
         done = min(one.steps / max(self._updates_of_round() / self._every(one), 1.0), 1.0)
-        if one.pruning.step(self._share(done)):
-            write_widths(self._owner, self._kind)
+        one.pruning.step(self._share(done), remove=False)
         if one.network.name == "actor" and (
             self._kind == "TD3" or (self._kind == "SAC" and (one.steps - 1) % self.model.target_update_interval == 0)
         ):
@@ -287,10 +294,12 @@ class _Pruned:
         pruning: of its units.
         network: as given.
         steps: of its optimizer since the last rollout.
+        learned: whether any step was one of its θ, too.
     """
 
     def __init__(self, pruning: UnitPruning, network: TrainedNetwork) -> None:
-        self.pruning, self.network, self.steps = pruning, network, 0
+        self.pruning, self.network = pruning, network
+        self.steps, self.learned = 0, False
 
     @property
     def gates(self) -> Sequence[UnitGates]:

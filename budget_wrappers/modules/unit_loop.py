@@ -107,7 +107,8 @@ class UnitPruning:
         groups = list(unit_groups(module, *inputs) if groups is None else groups)
         _require_stepped(groups, stepped, optimizer)
         followers = [targets] if isinstance(targets, nn.Module) else list(targets)
-        self.module, self.optimizer, self._rate, self.updates = module, optimizer, learning_rate, 0
+        self.module, self.optimizer, self._rate = module, optimizer, learning_rate
+        self.updates = self._periods = 0
         self.pruner = UnitPruner(
             module,
             groups,
@@ -144,11 +145,12 @@ class UnitPruning:
 
     # ---- in the loop ------------------------------------------------------------------------------------------------
 
-    def step(self, progress: float | None = None) -> Kept | None:
+    def step(self, progress: float | None = None, remove: bool = True) -> Kept | None:
         """Let θ take their step and do what is due, after a step of the optimizer.
 
         Args:
             progress: share of the run that is over; by default counted from ``total_updates``.
+            remove: whether gates are put on and units are removed now; else where you call ``remove_due``.
 
         Returns:
             What is left of each parameter if units were removed: the optimizer has followed, as targets have; averages
@@ -162,9 +164,16 @@ class UnitPruning:
             progress = self.updates / self.total_updates
         if self.stage == "learning":
             self._step_thetas()
-        elif self.stage == "untouched" and progress >= self.pruner.schedule.start:
+            self.pruner.follow_size(progress)
+        return self.remove_due(progress) if remove else None
+
+    def remove_due(self, progress: float) -> Kept | None:
+        """Begin, remove units or end, whatever is due; see ``step``."""
+        if self.stage == "untouched" and progress >= self.pruner.schedule.start:
             self._begin(progress)
-        return self._followed(self.pruner.advance(progress, self.updates))
+        periods = self.updates // self.pruner.schedule.prune_every
+        due, self._periods = periods > self._periods, periods
+        return self._followed(self.pruner.advance(progress, 0 if due else 1))
 
     def hook(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Call ``step()``: for ``optimizer.register_step_post_hook``."""
@@ -254,6 +263,7 @@ class UnitPruning:
         self._theta.load_state_dict(state["optimizer"])
         self.pruner.load_state_dict(state["pruner"])
         self.updates = int(state["updates"])
+        self._periods = self.updates // self.pruner.schedule.prune_every
 
 
 def mirrored(groups: Sequence[UnitGroup], module: nn.Module, target: nn.Module) -> list[UnitGroup]:

@@ -212,11 +212,6 @@ def _own_hooks(layer: nn.Module) -> Iterator[tuple[int, Any]]:
                 yield key, hook
 
 
-def has_gates(network: nn.Module) -> bool:
-    """Tell whether units of ``network`` are multiplied now."""
-    return any(next(_own_hooks(layer), None) is not None for layer in network.modules())
-
-
 def only_gated(layer: nn.Module) -> bool:
     """Tell whether the forward hooks on a layer are those of gates."""
     for hook in layer._forward_pre_hooks.values():
@@ -265,4 +260,4 @@ def thetas_read(layer: nn.Linear) -> nn.Parameter | None:
     return found[0].gate.theta
 
 
-__all__ = ["UnitGates", "as_read", "gated", "has_gates", "only_gated", "read_weight", "thetas_read", "ungated"]
+__all__ = ["UnitGates", "as_read", "gated", "only_gated", "read_weight", "thetas_read", "ungated"]
