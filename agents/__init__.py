@@ -27,6 +27,18 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
     from agents.methods.polyprune import PolyPrune, PolyPruneConfig
     from agents.methods.units import Units
     from agents.methods.units_config import UnitsConfig
+    from agents.methods.xinet import (
+        XiNetCQL,
+        XiNetCQLConfig,
+        XiNetDiscreteCQL,
+        XiNetDiscreteCQLConfig,
+        XiNetDQN,
+        XiNetDQNConfig,
+        XiNetSAC,
+        XiNetSACConfig,
+        XiNetTD3,
+        XiNetTD3Config,
+    )
     from agents.sac import SAC, SACConfig
     from agents.td3 import TD3, TD3Config
 
@@ -49,6 +61,18 @@ _HOMES = {
     "methods.polyprune": ("PolyPrune", "PolyPruneConfig"),
     "methods.units": ("Units",),
     "methods.units_config": ("UnitsConfig",),
+    "methods.xinet": (
+        "XiNetCQL",
+        "XiNetCQLConfig",
+        "XiNetDQN",
+        "XiNetDQNConfig",
+        "XiNetDiscreteCQL",
+        "XiNetDiscreteCQLConfig",
+        "XiNetSAC",
+        "XiNetSACConfig",
+        "XiNetTD3",
+        "XiNetTD3Config",
+    ),
     "sac": ("SAC", "SACConfig"),
     "td3": ("TD3", "TD3Config"),
 }

@@ -48,7 +48,7 @@ class Claim:
 
 CLAIMS: Mapping[str, Claim] = {
     "sac, b = 0.2": Claim((0.90, 1.05), (0.20, 0.32)),
-    "coin of sac, b = 0.2": Claim((0.80, 1.05), (0.20, 0.32)),
+    "coin of sac, b = 0.2": Claim((0.50, 1.05), (0.20, 0.32)),
     "student of sac, b = 0.2": Claim((0.00, 1.05), (0.20, 0.32)),
     "sac, b = 0": Claim((0.60, 1.05), (0.08, 0.09)),
     "coin of sac, b = 0": Claim((0.40, 1.05), (0.08, 0.09)),

@@ -46,6 +46,7 @@ SMALL = {"net_arch": (16, 16), "batch_size": 32, "buffer_size": 2_000}
 SETTINGS_OF: dict[str, dict[str, Any]] = {
     "exits": {"budget": 0.3, "budget_feedback": 1e-3},
     "polyprune": {"final": 0.9, "start": 0.1, "end": 0.9, "every": 20, "actor_final": 0.5},
+    "units": {"max_parameters": 150, "prune_every": 20, "learn_from": 0.1, "fix_from": 0.9},
 }
 """Of budget methods: those with the most state. A method that is not listed has its defaults."""
 

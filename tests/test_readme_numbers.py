@@ -66,9 +66,13 @@ def demo_shares(label: str, key: str) -> list[float]:
 
 def demonstration() -> str:
     settings = stored("tradeoff/half-cheetah.json")["settings"]
-    seeds = len(demo_shares("sac, b = 0", "returns"))
+    files = [stored(f"demo/{path.name}") for path in sorted((RESULTS / "demo").glob("*.json"))]
+    numbers = [{one["set"] for one in file["sets"]} for file in files]
+    assert [(file["threads"], file["capability"]) for file in files] == [(1, None), (2, "default")]
+    assert numbers[0] == numbers[1]
     return (
-        f"On HalfCheetah-v5, {seeds} seeds in {len(demo_sets())} disjoint sets of {WORDS[demo.SEEDS]}, "
+        f"On HalfCheetah-v5, {len(numbers[0]) * demo.SEEDS} seeds in {len(numbers[0])} disjoint sets of "
+        f"{WORDS[demo.SEEDS]}, each once on one thread and once on two without vector instructions, "
         f"{WORDS[settings['episodes']]} episodes each"
     )
 
@@ -98,7 +102,7 @@ def gates_ahead() -> str:
     own, coins, students = (demo_shares(f"{of}sac, b = 0.2", "returns") for of in ("", "coin of ", "student of "))
     counts = [sum(one > other for one, other in zip(own, others, strict=True)) for others in (coins, students)]
     return (
-        f"At budget 0.2 the gates earn more than a coin of the same cost on {counts[0]} of {len(own)} seeds, and than "
+        f"At budget 0.2 the gates earn more than a coin of the same cost on {counts[0]} of {len(own)} runs, and than "
         f"the plain network of the same FLOPs on {counts[1]}"
     )
 

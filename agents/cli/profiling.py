@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import gymnasium as gym
+import numpy as np
 import tyro
 from torch import nn
 
 from agents.cli.arguments import parse, say
 from agents.cli.paths import require_file
+from agents.cli.profiling_device import measure_device
 from agents.cli.profiling_exits import exit_lines, exits_of, profile_of_exits, visit
 from agents.loop.agent import OffPolicyAgent
 from agents.methods.asymmetric import Asymmetric
@@ -46,6 +48,8 @@ class ProfileOptions(PolicyOptions):
         watts: power of the machine under load, for an estimate of the energy where it cannot be measured.
         out: JSON file for the profile, which another machine can use; those of parts and engines lie beside it under
             their names.
+        device_out: JSON file for a fit of the time that a perceptron of any widths takes here, one row by numpy, from
+            this environment's observations to its actions: what ``max_latency_us`` of units reads.
     """
 
     policy: Annotated[Path | None, tyro.conf.Positional] = None
@@ -55,12 +59,14 @@ class ProfileOptions(PolicyOptions):
     threads: int = 1
     watts: float | None = None
     out: Path | None = None
+    device_out: Path | None = None
 
 
 def run(arguments: Sequence[str]) -> int:
     """Profile as ``arguments`` say; return the exit code: 1 where ``hz`` was given and is not kept up with."""
     options = parse(ProfileOptions, arguments, "budget profile", ProfileOptions.__doc__ or "")
     require_file(options.out, "out")
+    require_file(options.device_out, "device-out")
     policy, env, name = open_policy(options) if options.policy else untrained(options)
     exits = exits_of(policy)
     try:
@@ -84,9 +90,33 @@ def run(arguments: Sequence[str]) -> int:
         measured.save(options.out)
         for part, one in files.items():
             one.save(options.out.with_name(f"{options.out.stem}.{part}{options.out.suffix}"))
+    if options.device_out is not None:
+        lines = [*lines, f"  device           {fitted(policy, observation, options, options.device_out)}"]
     for line in lines:
         say(line)
     return 1 if measured.fits is False else 0
+
+
+def fitted(policy: Any, observation: Any, options: ProfileOptions, path: Path) -> str:
+    """Measure perceptrons of many widths, write the fit and return a line that says what it is.
+
+    Raises:
+        ConfigError: observations that are no vectors, or an action that is neither a vector nor one of a few.
+    """
+    outputs = outputs_of(policy)
+    if np.ndim(observation) != 1 or outputs is None:
+        raise ConfigError(
+            f"device-out={str(path)!r} with {type(policy).__name__}: expected an agent that acts on "
+            "vectors; profile one, such as --agent sac --env HalfCheetah-v5"
+        )
+    return measure_device(len(observation), outputs, path, options.samples, options.threads)[1]
+
+
+def outputs_of(policy: Any) -> int | None:
+    """Return how many numbers the last layer of what acts has, ``None`` where nobody knows."""
+    actor = getattr(policy, "actor", None)
+    linears = [part for part in actor.modules() if isinstance(part, nn.Linear)] if actor is not None else []
+    return linears[-1].out_features if linears else None
 
 
 def measure(policy: Any, observation: Any, options: ProfileOptions, name: str) -> Profile:

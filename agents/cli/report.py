@@ -41,6 +41,17 @@ def run(arguments: Sequence[str]) -> int:
     return report(options.runs, options.out, options.label)
 
 
+def units_of(folder: Path) -> Path | None:
+    """Draw what the units of a run did, beside its metrics; ``None`` where it had none that learn."""
+    from agents.report.units_chart import plot_units
+    from agents.runs.records import METRICS, read_rows
+
+    if not (folder / METRICS).is_file():
+        return None
+    rows = [list(read_rows(folder, kind)) for kind in ("training", "evaluation")]
+    return plot_units(*rows, folder / "units.png", f"Units of {folder.name} over its run")
+
+
 def report(folders: Sequence[Path], out: Path | None = None, labels: Sequence[str] = ()) -> int:
     """Write the report of ``folders``, print its table and return the exit code."""
     from rich.console import Console
@@ -63,4 +74,7 @@ def report(folders: Sequence[Path], out: Path | None = None, labels: Sequence[st
     if len(sentences) > MOST_SENTENCES:
         say(f"- {len(sentences) - MOST_SENTENCES} more on the page.")
     say(f"Picture: {written.picture}   Report: {written.page}")
+    for folder in folders:
+        if (drawn := units_of(folder)) is not None:
+            say(f"Units over the run: {drawn}")
     return 0

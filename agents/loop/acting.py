@@ -8,7 +8,6 @@ from agents.nets.mlp import MLP
 from budget_wrappers.deploy.numpy_engine import NumpyPerceptron
 from budget_wrappers.metering import ComputeMeter, count_flops
 from budget_wrappers.metering.evaluation import evaluating
-from budget_wrappers.modules.units import thetas_read
 
 
 class NumpyForward:
@@ -33,7 +32,7 @@ class NumpyForward:
     def follow(self) -> None:
         """Look at the layers anew, after they were replaced or have changed size."""
         linears = self._net.linears
-        self._engine = NumpyPerceptron(linears, self._net.activation, [thetas_read(layer) for layer in linears])
+        self._engine = NumpyPerceptron(linears, self._net.activation)
         self._seen = self._net.parts
         example = linears[0].weight.new_zeros(1, linears[0].in_features)
         with evaluating(self._actor):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from agents.nets.mlp import MLP
 from budget_wrappers.errors import BudgetError, CheckpointError
 from budget_wrappers.modules.exits import EarlyExitNetwork
+from budget_wrappers.modules.surgery import put_data
 
 Sizes = Mapping[str, Mapping[str, list[int]]]
 """Network -> layer -> inputs and outputs."""
@@ -75,9 +76,9 @@ def _resize(agent: Any, wanted: Sizes) -> None:
         for layer in (part for part in module.modules() if isinstance(part, nn.Linear)):
             shape = (layer.out_features, layer.in_features)
             if tuple(layer.weight.shape) != shape:
-                layer.weight.data = layer.weight.data.new_zeros(shape)
+                put_data(layer.weight, layer.weight.data.new_zeros(shape))
                 if layer.bias is not None:
-                    layer.bias.data = layer.bias.data.new_zeros(shape[0])
+                    put_data(layer.bias, layer.bias.data.new_zeros(shape[0]))
 
 
 def _set_sizes(module: nn.Module, sizes: Mapping[str, list[int]]) -> None:

@@ -19,8 +19,15 @@ from agents.nets.kept import Kept
 from agents.nets.optim import FusedAdam
 from agents.nets.td import MovingAverage
 from budget_wrappers.errors import ConfigError
+from budget_wrappers.metering.device_profile import DeviceProfile
 from budget_wrappers.modules.surgery import merged
-from budget_wrappers.modules.unit_pruning import UnitPruner, flops_at_most, parameters_at_most, unit_groups
+from budget_wrappers.modules.unit_pruning import (
+    UnitPruner,
+    flops_at_most,
+    microseconds_at_most,
+    parameters_at_most,
+    unit_groups,
+)
 
 RATE, TRAVELS = 3e-4, 10.0
 """Least step size of θ, and how many times the way from 1 to 0 the steps of a run are to add up to."""
@@ -115,21 +122,28 @@ class Units(Method):
         self._pruned: list[_Pruned] = []
         acting = next((name for name in ("actor", "q_network") if name in networks), None)
         require(acting is not None, "methods", [self.name], f"an agent with an actor or values, not {agent!r}")
-        critics = bool(config.critic_penalty or config.max_critic_parameters)
+        critics = bool(config.critic_unit_penalty or config.max_critic_parameters)
         require(
             not critics or "critic" in networks,
-            "max_critic_parameters" if config.max_critic_parameters else "critic_penalty",
-            config.max_critic_parameters or config.critic_penalty,
+            "max_critic_parameters" if config.max_critic_parameters else "critic_unit_penalty",
+            config.max_critic_parameters or config.critic_unit_penalty,
             "0 for an agent without critics: max_parameters is of its one network",
         )
-        limit = parameters_at_most(config.max_parameters) if config.max_parameters else None
-        limit = flops_at_most(config.max_flops) if config.max_flops else limit
         every = getattr(agent.config, "policy_delay", 1)
-        self._add(agent, acting, limit, config.penalty, every)
+        self._add(agent, acting, self._limit(), config.unit_penalty, every)
         if critics:
             most = config.max_critic_parameters
             limit = parameters_at_most(most) if most else None
-            self._add(agent, "critic", limit, config.critic_penalty or config.penalty, 1)
+            self._add(agent, "critic", limit, config.critic_unit_penalty or config.unit_penalty, 1)
+
+    def _limit(self) -> Any:
+        """Return what acts may cost in the end, ``None`` without a limit."""
+        config = self.config
+        if config.max_parameters:
+            return parameters_at_most(config.max_parameters)
+        if config.max_latency_us:
+            return microseconds_at_most(config.max_latency_us, DeviceProfile.load(config.device_profile))
+        return flops_at_most(config.max_flops) if config.max_flops else None
 
     def _add(self, agent: Any, name: str, limit: Any, penalty: float, every: int) -> None:
         module = agent.own_modules[name]
@@ -236,7 +250,9 @@ class Units(Method):
             if name == one.name or (name == "actor" and place == 0):
                 return one
         names = ", ".join(one.name for one in self._pruned)
-        raise ConfigError(f"the units of {name!r}: expected one of {names}; set critic_penalty to let critics' learn")
+        raise ConfigError(
+            f"the units of {name!r}: expected one of {names}; set critic_unit_penalty to let critics' learn"
+        )
 
     def logged(self, agent: Any) -> Mapping[str, Tensor]:
         found: dict[str, Tensor] = {}

@@ -16,9 +16,12 @@ class UnitKeys:
         max_parameters: that what acts may have in the end, biases and both heads of a Gaussian actor included; of DQN
             the network of values. 0 for no limit.
         max_flops: of one action in the end, ``matmul`` convention, of early exits the dearest; 0 for no limit.
+        max_latency_us: of one action in the end, by the fit in ``device_profile``; 0 for no limit.
+        device_profile: file of ``budget profile --device-out``, made on the machine that is to act.
         max_critic_parameters: that the critics may have together in the end; 0 for no limit.
-        penalty: ν, what one parameter (FLOP) of what acts costs in the unit of its loss; with a limit, where ν begins.
-        critic_penalty: the same for the critics; 0 leaves them as they are, unless they have a limit.
+        unit_penalty: ν, what one parameter (FLOP) of what acts costs in the unit of its loss; with a limit, where ν
+            begins.
+        critic_unit_penalty: the same for the critics; 0 leaves them as they are, unless they have a limit.
         learn_from: share of the run before which all units are there.
         fix_from: share of the run from which units are there or gone, and the size is the one asked for.
         drop_below: θ below which a unit is removed while the others learn on.
@@ -30,9 +33,11 @@ class UnitKeys:
 
     max_parameters: int = 0
     max_flops: int = 0
+    max_latency_us: float = 0.0
+    device_profile: str = ""
     max_critic_parameters: int = 0
-    penalty: float = 1e-7
-    critic_penalty: float = 0.0
+    unit_penalty: float = 1e-7
+    critic_unit_penalty: float = 0.0
     learn_from: float = 0.2
     fix_from: float = 0.8
     drop_below: float = 0.1
@@ -47,16 +52,21 @@ def require_unit_keys(config: Any) -> None:
     Raises:
         ConfigError: with the key.
     """
-    for key in ("max_parameters", "max_flops", "max_critic_parameters"):
+    limits = ("max_parameters", "max_flops", "max_latency_us")
+    for key in (*limits, "max_critic_parameters"):
         require(getattr(config, key) >= 0, key, getattr(config, key), "a size, or 0 for no limit")
+    given = [key for key in limits if getattr(config, key)]
+    for key in given[1:]:
+        first = f"{given[0]}={getattr(config, given[0])}"
+        require(False, key, getattr(config, key), f"0 beside {first}: one limit of what acts")
     require(
-        not (config.max_parameters and config.max_flops),
-        "max_flops",
-        config.max_flops,
-        f"0 beside max_parameters={config.max_parameters}: one limit, of parameters or of FLOPs",
+        bool(config.max_latency_us) == bool(config.device_profile),
+        "device_profile",
+        config.device_profile,
+        "the file of a device's profile with max_latency_us, and only then",
     )
-    require(config.penalty > 0, "penalty", config.penalty, "a price above 0")
-    require(config.critic_penalty >= 0, "critic_penalty", config.critic_penalty, "a price of 0 or more")
+    require(config.unit_penalty > 0, "unit_penalty", config.unit_penalty, "a price above 0")
+    require(config.critic_unit_penalty >= 0, "critic_unit_penalty", config.critic_unit_penalty, "a price of 0 or more")
     rate = config.unit_learning_rate
     require(rate == "auto" or rate > 0, "unit_learning_rate", rate, "'auto' or a number above 0")
     schedule_of(config)  # raises

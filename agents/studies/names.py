@@ -21,6 +21,11 @@ AGENTS = {
     "bexa-dqn": ("agents.methods.bexa", "BexaDQN"),
     "bexa-cql": ("agents.methods.bexa", "BexaCQL"),
     "bexa-discrete-cql": ("agents.methods.bexa", "BexaDiscreteCQL"),
+    "xinet-sac": ("agents.methods.xinet", "XiNetSAC"),
+    "xinet-td3": ("agents.methods.xinet", "XiNetTD3"),
+    "xinet-dqn": ("agents.methods.xinet", "XiNetDQN"),
+    "xinet-cql": ("agents.methods.xinet", "XiNetCQL"),
+    "xinet-discrete-cql": ("agents.methods.xinet", "XiNetDiscreteCQL"),
 }
 
 PRESETS = Path(__file__).parent.parent / "methods" / "presets"

@@ -18,6 +18,9 @@ PLAIN = {
     "bexa-sac": "sac",
     "bexa-td3": "td3",
     "bexa-dqn": "dqn",
+    "xinet-sac": "sac",
+    "xinet-td3": "td3",
+    "xinet-dqn": "dqn",
 }
 """The agent without its budget method, where the name of the agent does not say it."""
 

@@ -8,7 +8,9 @@ next call follows it.
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
+
+from budget_wrappers.modules.units import thetas_read
 
 ACTIVATIONS = {"relu": lambda x: np.maximum(x, 0.0, out=x), "tanh": lambda x: np.tanh(x, out=x)}
 
@@ -16,30 +18,29 @@ ACTIVATIONS = {"relu": lambda x: np.maximum(x, 0.0, out=x), "tanh": lambda x: np
 class NumpyPerceptron:
     """``W_L · f(… f(W_1 · x + b_1) …) + b_L`` for float32 rows.
 
-    A deep copy made together with the module evaluates the module's copy.
+    A deep copy made together with the module evaluates the module's copy. Gates on units multiply by their θ.
 
     Args:
         linears: layers from input to output, on the CPU, with a bias or without.
         activation: ``"relu"`` or ``"tanh"``, between layers.
-        factors: what the inputs of each layer are multiplied by, shape ``(inputs,)``, ``None`` for nothing; of the
-            first layer always nothing.
+
+    Raises:
+        ConfigError: gates on some inputs of a layer only.
     """
 
-    def __init__(
-        self, linears: Sequence[nn.Linear], activation: str, factors: Sequence[Tensor | None] | None = None
-    ) -> None:
+    def __init__(self, linears: Sequence[nn.Linear], activation: str) -> None:
         self._linears = list(linears)
         self._activation = activation
-        given = factors or [None] * len(self._linears)
-        self._factors = given if any(factor is not None for factor in given) else None
+        thetas = [thetas_read(layer) for layer in self._linears[1:]]
+        self._thetas = thetas if any(theta is not None for theta in thetas) else None
         self._read()
 
     def _read(self) -> None:
         """View the parameters as arrays, and remember where they were."""
         self._places = addresses_of(self._linears)
         self._layers = [(layer.weight.detach().numpy().T, _bias_of(layer)) for layer in self._linears]
-        if self._factors is not None:  # what the inputs of the layer behind each hidden one are multiplied by
-            self._scales = [1.0 if factor is None else factor.detach().numpy() for factor in self._factors[1:]]
+        if self._thetas is not None:  # gates on the units of each hidden layer, where it is read
+            self._scales = [1.0 if theta is None else theta.detach().numpy() for theta in self._thetas]
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the output ``(n, out)`` for ``x`` ``(n, in)``."""
@@ -47,7 +48,7 @@ class NumpyPerceptron:
             self._read()
         f = ACTIVATIONS[self._activation]
         *hidden, (weight, bias) = self._layers
-        if self._factors is not None:
+        if self._thetas is not None:
             for (w, b), scale in zip(hidden, self._scales, strict=True):
                 x = f(x @ w + b) * scale
             return x @ weight + bias

@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from budget_wrappers.errors import MissingExtraError
+from budget_wrappers.modules.units import evaluated_weight
 
 _OPERATORS = {"relu": "Relu", "tanh": "Tanh"}
 _OPSET, _IR = 17, 8
@@ -54,7 +55,7 @@ def graph_of(linears: Sequence[nn.Linear], activation: str) -> Any:
         last = number == len(linears) - 1
         after, names = "y" if last else f"z{number}", (f"W{number}", f"b{number}")
         bias = np.zeros(layer.out_features) if layer.bias is None else layer.bias.detach().cpu().numpy()
-        for name, value in zip(names, (layer.weight.detach().cpu().numpy(), bias), strict=True):
+        for name, value in zip(names, (evaluated_weight(layer).cpu().numpy(), bias), strict=True):
             weights.append(onnx.numpy_helper.from_array(np.ascontiguousarray(value, dtype=np.float32), name))
         nodes.append(helper.make_node("Gemm", [before, *names], [after], transB=1))
         if not last:

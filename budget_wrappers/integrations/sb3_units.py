@@ -47,8 +47,9 @@ class PruneUnits:
         max_flops: of one action in the end, ``matmul`` convention, instead of ``max_parameters``; 0 for no limit.
         max_critic_parameters: that the critics may have together in the end, of PPO and A2C the network of the value; 0
             for no limit.
-        penalty: ν, what one parameter (FLOP) of what acts costs in the unit of its loss; with a limit, where ν begins.
-        critic_penalty: the same for the critics; 0 leaves them as they are, unless they have a limit.
+        unit_penalty: ν, what one parameter (FLOP) of what acts costs in the unit of its loss;
+            with a limit, where ν begins.
+        critic_unit_penalty: the same for the critics; 0 leaves them as they are, unless they have a limit.
         learn_from: share of this run before which all units are there.
         fix_from: share of this run from which units are there or gone, and the size is the one asked for.
         drop_below: θ below which a unit is removed while the others learn on.
@@ -78,8 +79,8 @@ class PruneUnits:
         max_parameters: int = 0,
         max_flops: int = 0,
         max_critic_parameters: int = 0,
-        penalty: float = 1e-7,
-        critic_penalty: float = 0.0,
+        unit_penalty: float = 1e-7,
+        critic_unit_penalty: float = 0.0,
         learn_from: float = 0.2,
         fix_from: float = 0.8,
         drop_below: float = 0.1,
@@ -94,8 +95,8 @@ class PruneUnits:
             a_count(name, most)
         if max_parameters and max_flops:
             refuse("max_flops", max_flops, f"0 beside max_parameters={max_parameters}: one limit")
-        a_number("penalty", penalty, "a price above 0", lambda number: number > 0)
-        a_number("critic_penalty", critic_penalty, "a price of 0 or more", lambda number: number >= 0)
+        a_number("unit_penalty", unit_penalty, "a price above 0", lambda number: number > 0)
+        a_number("critic_unit_penalty", critic_unit_penalty, "a price of 0 or more", lambda number: number >= 0)
         if unit_learning_rate != "auto":
             a_number("unit_learning_rate", unit_learning_rate, "'auto' or a number above 0", lambda number: number > 0)
         if not 0 <= learn_from < fix_from <= 1:
@@ -103,10 +104,10 @@ class PruneUnits:
         a_number("drop_below", drop_below, "a probability in (0, 0.5]", lambda number: 0 < number <= 0.5)
         a_count("prune_every", prune_every, least=1)
         self._schedule = UnitSchedule(learn_from, fix_from, drop_below, prune_every)
-        self._limits = {"actor": {name: most or None for name, most in limits.items()} | {"penalty": penalty}}
-        if max_critic_parameters or critic_penalty:
+        self._limits = {"actor": {name: most or None for name, most in limits.items()} | {"penalty": unit_penalty}}
+        if max_critic_parameters or critic_unit_penalty:
             most = max_critic_parameters or None
-            self._limits["critic"] = {"max_parameters": most, "penalty": critic_penalty or penalty}
+            self._limits["critic"] = {"max_parameters": most, "penalty": critic_unit_penalty or unit_penalty}
         self._rate = unit_learning_rate
         self._seed = None if seed is None else a_count("seed", seed, most=2**63 - 1)
         self._networks: list[_Pruned] = []

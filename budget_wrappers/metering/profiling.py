@@ -183,7 +183,7 @@ def profile(
         hz=None if hz is None else float(hz),
         fits=None if hz is None else fits(latency, hz),
         device=device,
-        machine=_machine(device),
+        machine=machine_now(device),
     )
 
 
@@ -236,7 +236,12 @@ def _flops_by(meter: ComputeMeter, call: Callable[[], Any], policy: Any) -> int:
     return flops
 
 
-def _machine(device: str) -> dict[str, str]:
+def machine_now(device: str = "cpu") -> dict[str, str]:
+    """Return processor, cores, operating system, versions of Python and torch, and the accelerator where one is used.
+
+    Args:
+        device: that computes.
+    """
     processor = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -145,11 +145,12 @@ def _keep_rows(group: UnitGroup, index: Tensor, beside: Sequence[nn.Parameter], 
 
 def _move_starts(chosen: Mapping[UnitGroup, Tensor]) -> None:
     """Count anew where units begin in layers that read several groups side by side."""
-    readers = [(reader, group, index) for group, index in chosen.items() for reader in group.readers]
-    before = {reader: (reader.start, group.units - len(index)) for reader, group, index in readers}
-    for reader, _, _ in readers:
-        others = (b for other, b in before.items() if other.layer is reader.layer)
-        reader.start -= sum(lost for start, lost in others if start < before[reader][0])
+    lost = {reader: group.units - len(index) for group, index in chosen.items() for reader in group.readers}
+    every = dict.fromkeys([*lost, *(other for reader in lost for other in reader.others)])
+    before = {reader: reader.start for reader in every}
+    for reader in every:
+        gone = (lost[other] for other in lost if other.layer is reader.layer and before[other] < before[reader])
+        reader.start -= sum(gone)
 
 
 def merged(*several: Kept) -> Kept:
@@ -173,21 +174,20 @@ def _indices(keep: Tensor, units: int) -> Tensor | None:
     return index if inside else None
 
 
-def replace_data(parameter: nn.Parameter, data: Tensor) -> None:
-    """Give a parameter data of another shape; its gradient is gone.
+def put_data(parameter: nn.Parameter, data: Tensor) -> None:
+    """Give a parameter data of another shape, in place; it keeps no gradient.
 
-    While the graph of a former loss is alive, autograd keeps with the parameter where its gradients go and of which
-    shape they have to be, and forgets that only for data of another type.
+    A loss that somebody still holds keeps the node at which autograd accumulates into the parameter, of the old shape,
+    and the next loss would meet it: torch drops that node where the type changes only.
     """
-    other = torch.float32 if parameter.dtype == torch.float16 else torch.float16
     parameter.grad = None
-    parameter.data = parameter.data.new_empty(0, dtype=other)
+    parameter.data = data.to(torch.float32 if data.dtype == torch.float64 else torch.float64)
     parameter.data = data
 
 
 def _select(parameter: nn.Parameter, dimension: int, index: Tensor, kept: Kept) -> None:
-    replace_data(parameter, parameter.data.index_select(dimension, index))
+    put_data(parameter, parameter.data.index_select(dimension, index))
     kept[parameter] = (*kept.get(parameter, ()), (dimension, index))
 
 
-__all__ = ["Kept", "keep_units", "merged", "remove_units", "replace_data"]
+__all__ = ["Kept", "keep_units", "merged", "put_data", "remove_units"]

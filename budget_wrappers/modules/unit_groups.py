@@ -52,10 +52,12 @@ class Reader:
     Attributes:
         layer: that reads them.
         start: its first input that is one of them; the others follow. ``remove_units`` keeps it up to date.
+        others: readings of other groups by the same layer, whose places move when units in front of them go.
     """
 
     layer: nn.Linear
     start: int = 0
+    others: list["Reader"] = field(default_factory=list, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +111,11 @@ def unit_groups(module: nn.Module, *example_inputs: Any) -> list[UnitGroup]:
             f"the units of a {type(module).__name__}: expected its {len(layers)} linear layers to run as they are, and "
             "saw none of them; pass the module before it is compiled or parametrised"
         )
-    return list(watching.groups())
+    groups = list(watching.groups())
+    readers = [reader for group in groups for reader in group.readers]
+    for reader in readers:
+        reader.others += [other for other in readers if other.layer is reader.layer and other is not reader]
+    return groups
 
 
 def chain_group(parts: Sequence[nn.Module], readers: Sequence[nn.Linear], name: str = "") -> UnitGroup:

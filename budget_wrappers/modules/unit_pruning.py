@@ -17,6 +17,7 @@ from budget_wrappers.errors import ConfigError, InfeasibleBudgetError
 from budget_wrappers.functional.complexity import Size
 from budget_wrappers.functional.multipliers import log_ascent
 from budget_wrappers.functional.units import keep_within
+from budget_wrappers.metering.device_profile import DeviceProfile
 from budget_wrappers.modules.surgery import Kept, merged, remove_units
 from budget_wrappers.modules.unit_groups import UnitGroup, unit_groups
 from budget_wrappers.modules.unit_size import NetworkSize
@@ -294,4 +295,19 @@ def flops_at_most(most: float) -> Callable[[NetworkSize], SizeLimit]:
     return lambda size: SizeLimit(most, "FLOPs", size.flops)
 
 
-__all__ = ["SizeLimit", "UnitPruner", "UnitSchedule", "flops_at_most", "parameters_at_most", "unit_groups"]
+def microseconds_at_most(most: float, device: DeviceProfile) -> Callable[[NetworkSize], SizeLimit]:
+    """Return the limit of at most ``most`` microseconds for one row by the fit of a device."""
+    return lambda size: SizeLimit(
+        most, "microseconds", lambda counts: max(device.microseconds(way) for way in size.layers(counts))
+    )
+
+
+__all__ = [
+    "SizeLimit",
+    "UnitPruner",
+    "UnitSchedule",
+    "flops_at_most",
+    "microseconds_at_most",
+    "parameters_at_most",
+    "unit_groups",
+]

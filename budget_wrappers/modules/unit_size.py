@@ -88,11 +88,19 @@ class NetworkSize:
         Args:
             counts: see ``parameters``.
         """
-        found: list[Size] = []
+        return max(sum(layer_flops(*own) for own in way) for way in self.layers(counts))
+
+    def layers(self, counts: Sequence[Size]) -> list[list[tuple[Size, Size]]]:
+        """Return inputs and outputs of the linear layers that run, for each way through the network.
+
+        Args:
+            counts: see ``parameters``.
+        """
+        found = []
         for way in self._ways:
-            sizes = ((layer.sizes(counts), outputs) for layer, outputs in way)
-            found.append(sum(layer_flops(own[0], own[1] if only is None else only) for own, only in sizes))
-        return max(found)
+            sizes = [(layer.sizes(counts), only) for layer, only in way]
+            found.append([(own[0], own[1] if only is None else only) for own, only in sizes])
+        return found
 
 
 def _ways(module: nn.Module, layers: dict[nn.Module, _Layer]) -> list[list[tuple[_Layer, int | None]]]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from budget_wrappers.arguments import an_instance
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.units import draw_units
-from budget_wrappers.modules.surgery import replace_data
+from budget_wrappers.modules.surgery import put_data
 from budget_wrappers.modules.unit_groups import UnitGroup, unit_groups
 
 
@@ -152,7 +152,7 @@ class UnitGates(nn.Module):
         """
         for group, theta in zip(self.groups, self.theta, strict=True):
             if len(theta) != group.units:
-                replace_data(theta, theta.data.new_ones(group.units))
+                put_data(theta, theta.data.new_ones(group.units))
         if self.attached:
             self.detach()
             self.attach()
@@ -191,10 +191,9 @@ def ungated(network: nn.Module) -> nn.Module:
     an_instance("network", network, nn.Module, "a torch.nn.Module")
     plain = copy.deepcopy(network)
     for layer in plain.modules():
+        if isinstance(layer, nn.Linear):
+            layer.weight.copy_(evaluated_weight(layer))
         for key, hook in _own_hooks(layer):
-            if isinstance(hook, _Reads):
-                hook.gate.factor = hook.gate.theta.detach()
-                layer.weight.mul_(hook.factors(layer.weight.shape[1]))
             for hooks in (layer._forward_pre_hooks, layer._forward_hooks):
                 if hooks.get(key) is hook:
                     del hooks[key]
@@ -238,6 +237,17 @@ def read_weight(layer: nn.Linear, frozen: bool = False) -> Tensor:
     return weight
 
 
+@torch.no_grad()
+def evaluated_weight(layer: nn.Linear) -> Tensor:
+    """Return the weight of a layer with the θ of its gates in it: what it does where nothing is drawn."""
+    weight = layer.weight.detach()
+    for _, hook in _own_hooks(layer):
+        if isinstance(hook, _Reads):
+            hook.gate.factor = hook.gate.theta.detach()
+            weight = weight * hook.factors(weight.shape[1])
+    return weight
+
+
 def as_read(layer: nn.Module, x: Tensor) -> Tensor:
     """Return ``x`` as a linear layer reads it: multiplied by its gates."""
     for hook in layer._forward_pre_hooks.values():
@@ -260,4 +270,4 @@ def thetas_read(layer: nn.Linear) -> nn.Parameter | None:
     return found[0].gate.theta
 
 
-__all__ = ["UnitGates", "as_read", "gated", "only_gated", "read_weight", "thetas_read", "ungated"]
+__all__ = ["UnitGates", "as_read", "evaluated_weight", "gated", "only_gated", "read_weight", "thetas_read", "ungated"]

@@ -4,7 +4,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from agents import CQL, DQN, SAC, TD3, DiscreteCQL, Exits, PolyPrune
+from agents import CQL, DQN, SAC, TD3, DiscreteCQL, Exits, PolyPrune, Units
 from agents.loop.method import Method
 from agents.loop.offline import FixedReplay
 from tests.agents.data import random_transitions
@@ -26,9 +26,20 @@ def polyprune(**settings: Any) -> PolyPrune:
     return PolyPrune(**{"final": 0.9, "every": 20, "start": 0.2, "end": 0.8, **settings})
 
 
+def units(**settings: Any) -> Units:
+    """Return units that learn in the middle of a run of 600 steps."""
+    return Units(**{"max_parameters": 150, "prune_every": 25, "learn_from": 0.3, "fix_from": 0.8, **settings})
+
+
 METHODS: dict[str, Any] = {
     "polyprune": lambda: [polyprune()],
     "exits+polyprune": lambda: [Exits(budget=0.4, gate_loss="mixture", gate_loss_scale=1.0), polyprune()],
+    "units": lambda: [units()],
+    "exits+units+polyprune": lambda: [
+        Exits(budget=0.4, gate_loss="mixture", gate_loss_scale=1.0),
+        units(),
+        polyprune(),
+    ],
 }
 """Name -> a function that makes them anew."""
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from agents import SAC, Asymmetric, BexaSAC, Exits, PolyPrune
+from agents import SAC, Asymmetric, BexaSAC, Exits, PolyPrune, Units
 from agents.loop.evaluate import evaluate_policy, undisturbed
 from agents.loop.method import Method
 from agents.methods.exits_config import ExitsConfig
 from agents.methods.polyprune import PolyPruneConfig
+from agents.methods.units_config import UnitsConfig
 from agents.nets.networks import squashed_gaussian
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.sparsity import layer_sparsities
@@ -22,24 +23,36 @@ from tests.agents.methods.combining import AGENTS, METHODS, STEPS, made, polypru
 
 @pytest.mark.parametrize("methods", METHODS)
 @pytest.mark.parametrize("name", AGENTS)
-def test_any_agent_with_any_methods_reaches_the_sparsity_and_keeps_the_budget(name: str, methods: str) -> None:
+def test_any_agent_with_any_methods_keeps_sparsity_budget_and_size(name: str, methods: str) -> None:
     agent = made(name, METHODS[methods]()).learn(STEPS)
-    held = agent.method("polyprune").masks
-    assert list(held) == ["q_network" if agent.discrete else "critic"]
-    for network, masks in held.items():
-        wanted = layer_sparsities(masks.shapes, 0.9, "erk")
+    logged = {key: float(value) for key, value in agent.logged().items()}
+    assert all(np.isfinite(value) for value in logged.values())
+    network = "q_network" if agent.discrete else "critic"
+    if "units" in methods:
+        acting = sum(parameter.numel() for parameter in agent.actor.parameters())
+        assert acting == agent.parameters_of() <= 150
+    if "polyprune" in methods:
+        held = agent.method("polyprune").masks
+        assert list(held) == [network]
+        assert all(weight[mask == 0].eq(0).all() for masks in held.values() for weight, mask in masked(masks))
+    if "polyprune" in methods and not ("units" in methods and agent.discrete):  # else masked units went, too
+        wanted = layer_sparsities(held[network].shapes, 0.9, "erk")
         weights = [part.weight for part in agent.own_modules[network].modules() if isinstance(part, torch.nn.Linear)]
         for weight, share in zip(weights, wanted, strict=True):
             assert abs(int((weight == 0).sum()) - share * weight.numel()) <= 1.0
-    logged = {key: float(value) for key, value in agent.logged().items()}
-    assert logged[f"sparsity/{network}"] == pytest.approx(0.9, abs=0.01)
-    assert all(np.isfinite(value) for value in logged.values())
+        assert logged[f"sparsity/{network}"] == pytest.approx(0.9, abs=0.01)
     if "exits" in methods:
         # An upper bound, of which gates that have learned for 500 updates may miss a tenth; they began at .5 to .6.
         assert logged["gate/expected_cost"] <= 0.4 + 0.1
         assert agent.spending({"exit 1": 0.6, "exit 3": 0.4}) == pytest.approx({"cost": 0.4, "budget": 0.4})
         assert agent.offline or logged["acting/cost"] == pytest.approx(agent.exits.cost_of(agent.exits.counts))
         assert agent.flops_per_action == max(agent.exits.flops)
+
+
+def masked(masks: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return each weight with its mask."""
+    layers, own = masks._layers(), masks._masks()
+    return [(layer.weight, own[key]) for key, layer in layers.items()]
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -70,6 +83,21 @@ FLIPS: dict[type, dict[str, Any]] = {
         "scheme": "stepwise",
         "critic_learning_rate": 1e-3,
     },
+    UnitsConfig: {
+        "max_parameters": 60,  # of 122
+        "max_flops": 120,  # of 208
+        "max_latency_us": None,  # needs a device's profile: test_units.py
+        "device_profile": None,
+        "max_critic_parameters": 150,  # of 2·121
+        "unit_penalty": 1e-5,
+        "critic_unit_penalty": 1e-6,
+        "learn_from": 0.4,
+        "fix_from": 0.95,
+        "drop_below": 0.3,
+        "prune_every": 5,
+        "unit_optimizer": {"unit_optimizer": "sgd", "unit_learning_rate": 0.5},
+        "unit_learning_rate": 1e-2,
+    },
     PolyPruneConfig: {
         "final": 0.5,
         "power": 1.0,
@@ -82,7 +110,7 @@ FLIPS: dict[type, dict[str, Any]] = {
         "actor_end": {"actor_final": 0.6, "actor_end": 0.5},
     },
 }
-CLASSES = {ExitsConfig: Exits, PolyPruneConfig: PolyPrune}
+CLASSES = {ExitsConfig: Exits, PolyPruneConfig: PolyPrune, UnitsConfig: Units}
 
 
 @pytest.mark.parametrize("config", FLIPS, ids=lambda config: config.__name__)
@@ -168,6 +196,16 @@ class Namesake(Method):
         (lambda: Exits(budget=-1.0), "budget=-1.0"),
         (lambda: PolyPrune(final=1.0), "final=1.0: expected"),
         (lambda: PolyPrune(start=0.8, end=0.2), "start=0.8: expected"),
+        (lambda: Units(max_parameters=-1), "max_parameters=-1: expected a size"),
+        (lambda: Units(max_parameters=100, max_flops=100), "max_flops=100: expected 0 beside max_parameters=100"),
+        (lambda: Units(max_latency_us=9.0), "device_profile='': expected the file"),
+        (lambda: Units(device_profile="device.json"), "device_profile='device.json': expected the file"),
+        (lambda: Units(unit_penalty=0.0), "unit_penalty=0.0: expected a price above 0"),
+        (lambda: Units(learn_from=0.8, fix_from=0.2), "learn_from=0.8: expected a share"),
+        (lambda: Units(drop_below=0.6), "drop_below=0.6: expected a probability"),
+        (lambda: Units(unit_learning_rate=0.0), "unit_learning_rate=0.0: expected 'auto'"),
+        (lambda: made("dqn", [Units(max_critic_parameters=100)]), "max_critic_parameters=100: expected 0"),
+        (lambda: made("sac", [Units(), Exits(scheme="stepwise")]), "set scheme='jointly'"),
         (lambda: PolyPrune(every=0), "every=0: expected at least 1 update"),
         (lambda: Asymmetric(gym.make("Pendulum-v1"), methods=[Exits()]), "small_methods=.*large_methods="),
     ],
