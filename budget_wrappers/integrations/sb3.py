@@ -47,6 +47,8 @@ from budget_wrappers.integrations.sb3_penalties import warn_of_lost_penalties
 from budget_wrappers.integrations.sb3_search import searching_members
 from budget_wrappers.metering import ComputeMeter, count_flops, get_meter
 from budget_wrappers.metering.evaluation import evaluating
+from budget_wrappers.metering.quiet import counting
+from budget_wrappers.metering.structure import Structure
 from budget_wrappers.policies import AgentPolicy
 
 Model = TypeVar("Model")
@@ -170,12 +172,13 @@ class _Metering:
         self.meter, self.learning = meter, False
         self._noise = [module for module in acting.values() if isinstance(module, NoiseProducts)]
         self.owner, self._policy = weakref.ref(model), model.policy
-        self._token = object()  # part of every key, so that no two models share one
+        self._token = object()  # part of every key, so that no two models share one, nor one with other layers
         self._checked, self._replay = False, None
         self._value_costs: dict[Hashable, int] = {}
         require_covered(model, acting, values, meter.convention)
         self._replay = keep_penalties(model, meter, None)
         self._acting = acting
+        self._structure = Structure(self._policy)
         self._watches, self.acted = watch_all(meter, acting, self._token), False
         self._checks = CoverageChecks(model, acting, values, meter.convention)
         self._hooks = [module.register_forward_hook(self._charge_value) for module in values]
@@ -211,8 +214,15 @@ class _Metering:
         if not self._checked:
             self._checked = True
             warn_of_lost_penalties(model, flops_per_action)
-        with self._counted(None if key is None else (self._token, key)):
+        with self._counted(None if key is None else (self._current(), key)):
             train()
+
+    def _current(self) -> object:
+        """Return what stands for the policy with the layers that it has now."""
+        if not self._structure.holds():
+            self._structure, self._token = Structure(self._policy), object()
+            self._value_costs.clear()
+        return self._token
 
     @contextmanager
     def _counted(self, key: Hashable | None) -> Iterator[None]:
@@ -228,20 +238,20 @@ class _Metering:
         if self.learning:
             return estimate(observation)
         shapes = tuple((name, tuple(part.shape)) for name, part in _parts(observation))
-        with self._counted((self._token, "values", shapes)):
+        with self._counted((self._current(), "values", shapes)):
             return estimate(observation)
 
     def _charge_value(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Charge the value side of a rollout's forward to learning: acting does not need it."""
-        if self.learning or self._checks.counting:
+        if self.learning or self._checks.counting or counting():
             return
         # A weak reference equals only references to the same module, also after the module is gone.
-        key = (weakref.ref(module), tuple(tuple(part.shape) for _, part in _parts(args[0])))
+        token, key = self._current(), (weakref.ref(module), tuple(tuple(part.shape) for _, part in _parts(args[0])))
         self.learning = True  # counting runs the module, and so this hook, once more
         try:
             if key not in self._value_costs:
                 self._value_costs[key] = count_flops(module, *args, convention=self.meter.convention)
-            with self.meter.phase("learn", key=(self._token, *key)):
+            with self.meter.phase("learn", key=(token, *key)):
                 self.meter.add(self._value_costs[key])
         finally:
             self.learning = False

@@ -18,6 +18,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from budget_wrappers.arguments import an_instance
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering.evaluation import evaluating
+from budget_wrappers.metering.quiet import all_quiet
 
 UNITWISE = (
     *(nn.ReLU, nn.Tanh, nn.Sigmoid, nn.SiLU, nn.GELU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Mish, nn.ReLU6, nn.SELU),
@@ -84,9 +85,9 @@ class UnitGroup:
 def unit_groups(module: nn.Module, *example_inputs: Any) -> list[UnitGroup]:
     """Return the groups of units of ``module``, in the order in which they are made.
 
-    The module runs once, in evaluation mode and without gradients, and is watched: whatever Python does in ``forward``,
-    the layers that it calls are found. A layer whose units go anywhere else (into a sum, a layer norm, an attention),
-    that is called twice, or that is the output, is no group: it is left alone.
+    The module runs once, in evaluation mode and without gradients, and charges no meter. It is watched: whatever Python
+    does in ``forward``, the layers that it calls are found. A layer whose units go anywhere else (into a sum, a layer
+    norm, an attention), that is called twice, or that is the output, is no group: it is left alone.
 
     Args:
         module: of any kind; its linear layers are looked at.
@@ -103,7 +104,7 @@ def unit_groups(module: nn.Module, *example_inputs: Any) -> list[UnitGroup]:
         if isinstance(part, nn.BatchNorm1d) and part.running_mean is not None
     }
     watching = _Watching(layers, norms)
-    with evaluating(module), torch.no_grad(), watching:
+    with evaluating(module), torch.no_grad(), all_quiet(), watching:
         module(*example_inputs)
     if layers and not watching.found:
         raise ConfigError(

@@ -205,18 +205,24 @@ class UnitPruner:
         if self.stage == "untouched" and progress >= plan.start:
             self.enter("learning")
             self._share = 0.0
-            return {}
+            if progress < plan.end:
+                return {}
         if self.stage != "learning":
             return None
         if progress >= plan.end:
             return self.fix()
-        share = (progress - plan.start) / (plan.end - plan.start)
-        self._follow_target(share)
+        self.follow_size(progress)
         return self.prune() if updates % plan.prune_every == 0 else None
 
-    def _follow_target(self, share: float) -> None:
+    def follow_size(self, progress: float) -> None:
+        """Let ν follow the size that is asked for, by as much as the run has gone on since; ``advance`` does so, too.
+
+        Args:
+            progress: share of the run that is over.
+        """
         if self.limit is None:
             return
+        share = (progress - self.schedule.start) / (self.schedule.end - self.schedule.start)
         fallen = min(share / self.schedule.reached, 1.0)
         log_target = (1.0 - fallen) * math.log(self._first) + fallen * math.log(self.limit.most)
         log_target = min(log_target, math.log(self._first))

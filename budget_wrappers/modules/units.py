@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from budget_wrappers.arguments import an_instance
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.units import draw_units
+from budget_wrappers.modules.surgery import put_data
 from budget_wrappers.modules.unit_groups import UnitGroup, unit_groups
 
 
@@ -151,8 +152,7 @@ class UnitGates(nn.Module):
         """
         for group, theta in zip(self.groups, self.theta, strict=True):
             if len(theta) != group.units:
-                theta.data = theta.data.new_ones(group.units)
-                theta.grad = None
+                put_data(theta, theta.data.new_ones(group.units))
         if self.attached:
             self.detach()
             self.attach()
