@@ -1,0 +1,87 @@
+"""What benchmarks/README.md says of units is made again from what ``benchmarks.units`` stored."""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from benchmarks.units import TEACHER_UNITS
+from tests.stored import percent, prose, said, stored
+
+PAGE = "benchmarks/README.md"
+
+
+def teacher() -> list[str]:
+    record = stored("units/teacher.json")
+    rows = [row for row in record["rows"] if row["width"] != TEACHER_UNITS]
+    kept, seeds = Counter(row["kept"] for row in rows), len({row["seed"] for row in rows})
+    assert all(abs(row["kept"] - TEACHER_UNITS) <= 1 for row in rows)
+    assert sum(row["kept"] != TEACHER_UNITS for row in rows) <= 1
+    worst = max(row["relative_error"] for row in rows)
+    return [
+        f"students of 8, 32 and 64 units ({seeds} seeds each) keep four in {kept[TEACHER_UNITS]} of {len(rows)}",
+        f"Their error is at most {percent(worst, 4)} % of the teacher's variance",
+    ]
+
+
+def one_unit() -> list[str]:
+    rows = stored("units/probe.json")["rows"]
+    found = []
+    for agent in ("TD3", "SAC"):
+        own = [row["kept"] for row in rows if row["agent"] == agent]
+        found.append(f"{agent} keeps one of 8 and of 32 in {own.count(1)} of {len(own)} runs")
+    twos = [row["kept"] for row in rows if row["kept"] != 1]
+    assert set(twos) <= {2}
+    worst = max(row["regret"] for row in rows)
+    return [*found, f"the policies miss {said(math.ceil(1e4 * worst) / 1e4, 4)} of reward a step at most"]
+
+
+def microseconds() -> list[str]:
+    record = stored("units/latency.json")
+    device, rows = record["device"], record["rows"]
+    assert all(row["fitted_us"] <= row["limit_us"] for row in rows)
+    inside = sum(row["measured_us"] <= row["limit_us"] for row in rows)
+    return [
+        f"is {percent(device['off_median'])} % off on {device['held_out']} networks that it has not seen, "
+        f"{percent(device['off_most'])} % at most",
+        f"{inside} of {len(rows)} policies, pruned to limits of {rows[0]['limit_us']} to {rows[-1]['limit_us']} µs, "
+        "take at most that when they are measured",
+        f"a layer costs {said(device['layer_us'])} µs whatever its width",
+    ]
+
+
+def cost() -> list[str]:
+    record = stored("units/cost.json")
+    seconds = record["seconds"]
+    for stage, ratio in record["ratios"].items():
+        pairs = zip(seconds[stage], seconds["plain"], strict=True)
+        assert statistics.median(a / b for a, b in pairs) == pytest.approx(ratio)
+    gated, pruned = (said(record["ratios"][stage], 2) for stage in ("gated", "pruned"))
+    return [
+        f"takes {gated} times a plain update of SAC with 2×256 units",
+        f"pruned to {said(record['parameters']['pruned'], 0)} parameters {pruned} times",
+    ]
+
+
+def kills() -> list[str]:
+    names = ("sac-units", "td3-units", "dqn-units", "sac-exits-units")
+    records = [stored(f"resume/{name}.json") for name in names]
+    assert all(record["equal"] for record in records)
+    return [f"{len(records[0]['kills'])} SIGKILLs on each of SAC, TD3 and DQN with units and SAC with exits and units"]
+
+
+CLAIMS: dict[str, Callable[[], list[str]]] = {
+    "a teacher of four": teacher,
+    "a policy of one": one_unit,
+    "a limit in microseconds": microseconds,
+    "what looking costs": cost,
+    "kills": kills,
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_the_page_says_what_was_stored(claim: str) -> None:
+    there = prose(PAGE)
+    assert [sentence for sentence in CLAIMS[claim]() if sentence not in there] == []
