@@ -8,8 +8,8 @@
 trains a DQN, this package's or Stable-Baselines3's, that chooses between two sub-policies (``SubPolicyAction``, two
 steps a choice) or between two exits (``EarlyExitAction``) in CartPole, at three seeds a budget.
 ``ComputePenaltyReward(weight="auto")`` is around them. Costs are those that training pays: exploration and the DQN's
-own forwards are in them. It stores the mean cost of each
-twentieth of training, the weight at its end, and the return, one file a library and task.
+own forwards are in them. It stores the mean cost of each twentieth of training, the weight at its end, and the return,
+one file a library and task.
 
 ``delays`` chose the controller: it runs each on a model of an agent that follows a new weight late. ``table`` writes
 both down from what is stored.
