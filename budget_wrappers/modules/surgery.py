@@ -181,7 +181,7 @@ def put_data(parameter: nn.Parameter, data: Tensor) -> None:
     and the next loss would meet it: torch drops that node where the type changes only.
     """
     parameter.grad = None
-    parameter.data = data.to(torch.float32 if data.dtype == torch.float64 else torch.float64)
+    parameter.data = data.new_empty(0, dtype=torch.float32 if data.dtype == torch.float16 else torch.float16)
     parameter.data = data
 
 
