@@ -2,6 +2,8 @@
 
     python -m benchmarks.units teacher   # how many units a student keeps of a teacher of four, whatever it began with
     python -m benchmarks.units probe     # the same where a policy is learned whose best form has one unit
+    python -m benchmarks.units limits    # a dozen random sizes of each kind in three environments: none is passed
+    python -m benchmarks.units cql       # discrete CQL on stored data, pruned, beside its size from scratch
     python -m benchmarks.units latency   # a limit in microseconds: the fit of this machine, and what came out, measured
     python -m benchmarks.units cost      # a gated update beside a plain one, and one after pruning, in turns
 
@@ -12,8 +14,10 @@ import argparse
 import dataclasses
 import itertools
 import json
+import os
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -22,12 +26,16 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from agents import SAC, TD3, Units
+from agents import DQN, SAC, TD3, DiscreteCQL, Units
 from agents.cli.profiling_device import NumpyRow, measure_device
+from agents.loop.evaluate import undisturbed
 from agents.methods.units import ThetaAdam
 from agents.nets.mlp import MLP
 from agents.nets.optim import FusedAdam
 from benchmarks.card import RESULTS, store
+from benchmarks.learning.offline import STUDIES
+from benchmarks.learning.protocol import FINAL_EPISODES, evaluate
+from benchmarks.learning.protocol import TASKS as TASKS_OF_THE_PROTOCOL
 from budget_wrappers.metering.latency import measure_latency
 from budget_wrappers.modules.unit_pruning import UnitPruner, UnitSchedule, unit_groups
 
@@ -208,6 +216,93 @@ def run_cost(updates: int, rounds: int) -> None:
     print(json.dumps({"ms": ms, "ratios": ratios, "parameters": sizes}))
 
 
+# ---- random limits -------------------------------------------------------------------------------------------------
+
+TASKS = {"Pendulum-v1": SAC, "MountainCarContinuous-v0": TD3, "CartPole-v1": DQN}
+
+
+def largest(agent: Any) -> dict[str, int]:
+    """Return the size of what acts before anything is removed, in the unit of each limit."""
+    parameters = sum(parameter.numel() for parameter in agent.actor.parameters())
+    return {"max_parameters": parameters, "max_flops": agent.flops_per_action}
+
+
+def one_limit(env_id: str, key: str, share: float, seed: int) -> dict[str, Any]:
+    """Train to a limit between the smallest and the largest network, and return both and what came out."""
+    settings = {"net_arch": (16, 16), "batch_size": 16, "learning_starts": 20, "seed": seed, "buffer_size": 1_000}
+    agent_class = TASKS[env_id]
+    plain = agent_class(gym.make(env_id), **settings)
+    most, (inputs, *_, outputs) = largest(plain)[key], plain.actor.net.sizes
+    least = {"max_parameters": inputs + 1 + 2 + 2 * outputs, "max_flops": 2 * (inputs + 1 + outputs)}[key]
+    limit = least + int(share * (most - least))
+    methods = [Units(**{key: limit, "prune_every": 10})]
+    agent = agent_class(gym.make(env_id), methods=methods, **settings).learn(120)
+    return {"env": env_id, "key": key, "least": least, "most": most, "limit": limit, "found": largest(agent)[key]}
+
+
+def run_limits(count: int) -> None:
+    """Go through random limits and store what came out."""
+    rng, rows = np.random.default_rng(0), []
+    for env_id in TASKS:
+        for key in ("max_parameters", "max_flops"):
+            for number in range(count):
+                rows.append(one_limit(env_id, key, float(rng.random()), number))
+                if rows[-1]["found"] > rows[-1]["limit"]:
+                    print(json.dumps(rows[-1]), flush=True)
+    above = sum(row["found"] > row["limit"] for row in rows)
+    store(FOLDER / "limits.json", {"rows": rows, "above": above})
+    print(f"{above} of {len(rows)} above the limit")
+
+
+# ---- learning from data --------------------------------------------------------------------------------------------
+
+OFFLINE: dict[str, tuple[tuple[int, ...], list[dict[str, Any]]]] = {
+    "2×256": ((256, 256), []),
+    "pruned to 8,000": ((256, 256), [{"max_parameters": 8_000}]),
+    "2×85 from scratch": ((85, 85), []),  # 7,907 parameters
+}
+
+
+def run_cql(seeds: int) -> None:
+    """Train on the data set that ``benchmarks.learning.offline collect cartpole`` made, and store each run."""
+    study = STUDIES["cartpole"]
+    _, updates, settings = study.methods["cql"]
+    os.environ.setdefault("MINARI_DATASETS_PATH", str(Path("datasets").resolve()))
+    path, env_id = FOLDER / "cql.json", TASKS_OF_THE_PROTOCOL[study.behaviour].env_id
+    rows = json.loads(path.read_text())["rows"] if path.is_file() else []
+    for seed in range(seeds):
+        for name, (widths, methods) in OFFLINE.items():
+            if any((row["name"], row["seed"]) == (name, seed) for row in rows):
+                continue
+            given = [Units(**own) for own in methods]
+            own = {**settings, "net_arch": widths, "seed": seed}
+            agent = DiscreteCQL(gym.make(env_id), study.dataset, methods=given, **own)
+            before: dict[str, float] = {}
+
+            def look(agent: Any, before: dict[str, float] = before) -> None:
+                if agent.num_updates == int(0.8 * updates) - 1:  # θ are rounded in the next update
+                    with undisturbed(agent):
+                        before["return"] = float(np.mean(evaluate(agent, env_id, FINAL_EPISODES)))
+
+            agent.learn(updates, callback=look)
+            with undisturbed(agent):
+                returns = evaluate(agent, env_id, FINAL_EPISODES)
+            widths_left = agent.units_of() if given else list(widths)
+            rows.append(
+                {
+                    "name": name,
+                    "seed": seed,
+                    "parameters": largest(agent)["max_parameters"],
+                    "flops": agent.flops_per_action,
+                    "units": widths_left,
+                    "return_before_rounding": before["return"],
+                    "returns": list(map(float, returns)),
+                }
+            )
+            print(json.dumps({key: rows[-1][key] for key in ("name", "seed", "parameters", "units")}), flush=True)
+            store(path, {"dataset": study.dataset, "updates": updates, "rows": rows})
+
+
 # ---- a limit in microseconds -----------------------------------------------------------------------------------------
 
 
@@ -241,7 +336,7 @@ def run_latency(limits: int) -> None:
 def main() -> None:
     """Run a part as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("teacher", "probe", "latency", "cost"))
+    parser.add_argument("part", choices=("teacher", "probe", "limits", "cql", "latency", "cost"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=20, help="of a turn")
     parser.add_argument("--rounds", type=int, default=31)
@@ -249,6 +344,10 @@ def main() -> None:
     torch.set_num_threads(1)
     if arguments.part == "cost":
         run_cost(arguments.updates, arguments.rounds)
+    elif arguments.part == "limits":
+        run_limits(12)
+    elif arguments.part == "cql":
+        run_cql(arguments.seeds)
     elif arguments.part == "latency":
         run_latency(arguments.seeds)
     else:
