@@ -19,6 +19,7 @@ from agents.nets.kept import Kept
 from agents.nets.optim import FusedAdam
 from agents.nets.td import MovingAverage
 from budget_wrappers.errors import ConfigError
+from budget_wrappers.functional.units import RATE, rate_for
 from budget_wrappers.metering.device_profile import DeviceProfile
 from budget_wrappers.modules.surgery import merged
 from budget_wrappers.modules.unit_pruning import (
@@ -28,9 +29,6 @@ from budget_wrappers.modules.unit_pruning import (
     parameters_at_most,
     unit_groups,
 )
-
-RATE, TRAVELS = 3e-4, 10.0
-"""Least step size of θ, and how many times the way from 1 to 0 the steps of a run are to add up to."""
 
 
 class ThetaAdam(FusedAdam):
@@ -209,7 +207,7 @@ class Units(Method):
         if learning and one.optimizer not in beside:
             beside.append(one.optimizer)
             if self.config.unit_learning_rate == "auto":
-                one.optimizer.param_groups[0]["lr"] = max(RATE, TRAVELS / self._steps_to_come(agent, one.every))
+                one.optimizer.param_groups[0]["lr"] = rate_for(self._steps_to_come(agent, one.every))
         elif not learning and one.optimizer in beside:
             beside.remove(one.optimizer)
 

@@ -27,8 +27,8 @@ class UnitKeys:
         drop_below: θ below which a unit is removed while the others learn on.
         prune_every: updates between two removals.
         unit_optimizer: of θ: Adam, or plain projected gradient steps as published.
-        unit_learning_rate: of θ; ``"auto"`` for 3e-4, or more in a short run, so that θ can travel from 1 to 0 ten
-            times. Learned θ stay what they were if the rate times the updates is below 3.
+        unit_learning_rate: of θ; ``"auto"`` for 3e-4, or up to .05 in a short run, so that θ can travel from 1 to 0
+            ten times. Learned θ stay what they were if the rate times the updates is below 3.
     """
 
     max_parameters: int = 0

@@ -101,6 +101,19 @@ def keep_within(
     return [index[:count].sort().values for index, count in zip(order, per_layer(counts), strict=True)]
 
 
+RATE, MOST_RATE, TRAVELS = 3e-4, 0.05, 10.0
+"""Least and largest step size of θ, and how many times the way from 1 to 0 all steps are to add up to."""
+
+
+def rate_for(steps: float) -> float:
+    """Return the step size with which θ can travel from 1 to 0 ten times, between 3e-4 and .05.
+
+    Args:
+        steps: that θ take while they learn.
+    """
+    return min(max(RATE, TRAVELS / max(steps, 1.0)), MOST_RATE)
+
+
 def require_probabilities(theta: Tensor) -> None:
     """Raise unless every θ is in [0, 1].
 
@@ -112,4 +125,4 @@ def require_probabilities(theta: Tensor) -> None:
         raise ConfigError(f"θ = {float(wrong[0])!r}: expected probabilities in [0, 1]")
 
 
-__all__ = ["draw_units", "keep_within", "require_probabilities"]
+__all__ = ["RATE", "draw_units", "keep_within", "rate_for", "require_probabilities"]

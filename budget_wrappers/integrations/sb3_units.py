@@ -54,7 +54,7 @@ class PruneUnits:
         fix_from: share of this run from which units are there or gone, and the size is the one asked for.
         drop_below: θ below which a unit is removed while the others learn on.
         prune_every: updates of a network between two removals.
-        unit_learning_rate: of θ; ``"auto"`` for 3e-4, or more in a short run, so that θ can travel from 1 to 0 ten
+        unit_learning_rate: of θ; ``"auto"`` for 3e-4, or up to .05 in a short run, so that θ can travel from 1 to 0 ten
             times.
         seed: of the draws, which have a generator of their own; by default the model's seed.
         verbose: as in every callback.

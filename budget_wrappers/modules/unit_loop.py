@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 from budget_wrappers.arguments import a_count, a_number, an_instance, refuse
 from budget_wrappers.errors import ConfigError
+from budget_wrappers.functional.units import RATE, rate_for
 from budget_wrappers.modules.moments import follow_removal, require_followable
 from budget_wrappers.modules.surgery import Kept
 from budget_wrappers.modules.unit_groups import Reader, UnitGroup, unit_groups
 from budget_wrappers.modules.unit_pruning import Stage, UnitPruner, UnitSchedule, flops_at_most, parameters_at_most
 from budget_wrappers.modules.units import UnitGates
-
-RATE, TRAVELS = 3e-4, 10.0
-"""Least step size of θ, and how many times the way from 1 to 0 the steps of a run are to add up to."""
 
 
 class UnitPruning:
@@ -50,7 +48,8 @@ class UnitPruning:
         groups: units to prune, in the place of all that are found; see ``unit_groups`` and ``chain_group``.
         alike: numbers of groups that have to keep as many units as each other.
         schedule: when θ learn and units are removed.
-        learning_rate: of θ; ``"auto"`` for 3e-4, or more in a short run, so that θ can travel from 1 to 0 ten times.
+        learning_rate: of θ; ``"auto"`` for 3e-4, or up to .05 in a short run, so that θ can travel from 1 to 0 ten
+            times.
         generator: of the draws, on the module's device; by default torch's own.
 
     Attributes:
@@ -219,7 +218,7 @@ class UnitPruning:
         require_followable(self.optimizer, self.module.parameters())
         if self._rate == "auto":
             to_come = self.total_updates * (self.pruner.schedule.end - progress)
-            self._theta.param_groups[0]["lr"] = max(RATE, TRAVELS / max(to_come, TRAVELS))
+            self._theta.param_groups[0]["lr"] = rate_for(to_come)
 
     def _followed(self, kept: Kept | None) -> Kept | None:
         if not kept:
@@ -320,4 +319,4 @@ def _require_stepped(groups: Sequence[UnitGroup], stepped: set[Tensor], optimize
             )
 
 
-__all__ = ["RATE", "TRAVELS", "UnitPruning", "mirrored"]
+__all__ = ["UnitPruning", "mirrored"]

@@ -251,9 +251,13 @@ class UnitPruner:
         return self.keep(keep_within(self.gates.theta, self.cost, None, 1, threshold, self.alike, floor))
 
     def fix(self) -> Kept:
-        """Round each θ to 0 or 1, remove the least until the size is within the limit, and take the gates off."""
-        most = None if self.limit is None else self.limit.most
-        kept = self.keep(keep_within(self.gates.theta, self.cost, most, 1, 0.5, self.alike))
+        """Make each θ 0 or 1, remove the units of 0, and take the gates off.
+
+        With a price alone θ are rounded. Where a size is asked for, the size says how many stay: those of the largest
+        θ, as many as it allows, but none below the threshold.
+        """
+        most, threshold = (None, 0.5) if self.limit is None else (self.limit.most, self.schedule.threshold)
+        kept = self.keep(keep_within(self.gates.theta, self.cost, most, 1, threshold, self.alike))
         for gates in (self.gates, *self.target_gates):
             for theta in gates.theta:
                 theta.data.fill_(1.0)

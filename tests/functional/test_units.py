@@ -11,7 +11,7 @@ from torch import Tensor
 
 from budget_wrappers.errors import ConfigError, InfeasibleBudgetError
 from budget_wrappers.functional.complexity import feedforward_cost
-from budget_wrappers.functional.units import draw_units, keep_within, require_probabilities
+from budget_wrappers.functional.units import draw_units, keep_within, rate_for, require_probabilities
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -29,7 +29,7 @@ def exact(loss: Loss, theta: Tensor) -> tuple[float, list[float]]:
     """Return E[L] and its derivative, by going through every configuration."""
     theta = theta.clone().requires_grad_()
     expected = sum(chance * loss(xi) for xi, chance in configurations(theta))
-    return float(expected), torch.autograd.grad(expected, theta)[0].tolist()
+    return float(expected.detach()), torch.autograd.grad(expected, theta)[0].tolist()
 
 
 def straight_through(loss: Loss, theta: Tensor) -> list[float]:
@@ -166,6 +166,12 @@ def test_layers_that_are_alike_keep_as_many_units_each_its_best() -> None:
 def test_a_limit_below_the_smallest_network_is_refused_with_its_size() -> None:
     with pytest.raises(InfeasibleBudgetError, match="a limit of 9: expected at least 10, what the smallest"):
         keep_within([torch.ones(4), torch.ones(4)], cost, 9)
+
+
+def test_theta_can_travel_ten_times_but_no_step_is_a_leap() -> None:
+    assert rate_for(1_000) == 0.01
+    assert rate_for(10**6) == 3e-4
+    assert rate_for(20) == rate_for(0) == 0.05
 
 
 def test_what_is_no_probability_is_refused() -> None:
