@@ -22,6 +22,7 @@ PLAIN = (
     "for which that counter reports 0",
     "counts 0 and is named",
     "Five seeds or more get a 95 % interval",
+    "begins with 2×256 units",
     'latency at batch 1, "fits at 50 Hz or not"',
 )
 """What is no measurement."""

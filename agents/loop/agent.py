@@ -193,6 +193,7 @@ class OffPolicyAgent(MethodHost, Conversion, ABC):
                     self._reset(collector)
                     episodes.restart()
             require_converging(self)
+            self.learned()
         finally:
             callbacks.on_training_end(self)
         return self

@@ -28,6 +28,7 @@ from agents.loop.fitting import (
 )
 from agents.loop.header import COUNTERS, FORMAT, TEXT, header_of
 from agents.loop.known_methods import methods_from, require_same_methods
+from agents.loop.method import RESTORING
 from agents.loop.rollback import unharmed
 from agents.loop.spaces import NoEnvironment, describe_space, space_of
 from agents.loop.structure import take_structure
@@ -215,6 +216,7 @@ def load_agent(
         require_spaces(header, env, path)
     methods = {name: given for name, given in header.get("methods", {}).items() if name not in parts}
     made = methods_from(cls, methods, str(path))
+    token = RESTORING.set(True)
     try:
         with WithinReason(path, numbers, capacities_of(settings)):
             agent = cls(env, meter=meter, **settings, **made, **parts)
@@ -225,6 +227,8 @@ def load_agent(
             f"{path}: no {cls.__name__} can be made of its configuration ({error!r}): expected one that `save` wrote, "
             "and the memory and device that it needs"
         ) from error
+    finally:
+        RESTORING.reset(token)
     restore(agent, header, tensors, path)
     return agent
 

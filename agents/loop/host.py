@@ -209,6 +209,12 @@ class MethodHost(MeteredActor):
             held.after_acting(self, action)
         return action
 
+    def learned(self) -> None:
+        """Tell the methods that ``learn`` is over, if it has taken all of its steps."""
+        if self.num_timesteps >= self.total_timesteps:
+            for held in self.methods:
+                held.after_learning(self)
+
     # ---- structure --------------------------------------------------------------------------------------------------
 
     def structure_changed(self, kept: Kept | None = None) -> None:

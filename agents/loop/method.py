@@ -6,6 +6,7 @@ called with the agent, so a method holds no agent, and one object belongs to one
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -19,6 +20,8 @@ from agents.nets.kept import Kept
 from agents.replay.buffers import Batch
 from budget_wrappers.errors import ConfigError
 
+RESTORING: ContextVar[bool] = ContextVar("restoring", default=False)
+"""Whether agents are made from a file now: what only further training needs may be missing then."""
 Role = Literal["actor", "critic"]
 Says = Literal["moments", "actions", "values"]
 """What the output of an agent's actor means: means and log standard deviations, actions before the squash, values."""
@@ -142,6 +145,9 @@ class Method:
 
     def after_update(self, agent: Any) -> None:
         """Run after each update; products that are computed here go into ``with agent.learning(…):``."""
+
+    def after_learning(self, agent: Any) -> None:
+        """Run when ``learn`` has taken all the steps that it was asked for, before callbacks are told."""
 
     def update_kind(self, agent: Any) -> str:
         """Return a name for the work that the next update does for the method; updates of one kind cost the same."""

@@ -105,6 +105,7 @@ def learn_offline(agent: Any, gradient_steps: int, callback: Any, progress_bar: 
             if not callbacks.on_step(agent):
                 break
         require_converging(agent)
+        agent.learned()
     finally:
         callbacks.on_training_end(agent)
     return agent

@@ -5,6 +5,8 @@ it meets an agent: θ step down the losses of the networks that they are of, tar
 optimizers, averages, meters and engines with it.
 """
 
+import functools
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from agents.config import require
-from agents.loop.method import Method
+from agents.loop.method import RESTORING, Method
 from agents.methods.units_config import UnitsConfig, schedule_of
 from agents.nets.kept import Kept
 from agents.nets.optim import FusedAdam
 from agents.nets.td import MovingAverage
-from budget_wrappers.errors import ConfigError
+from budget_wrappers.errors import CheckpointError, ComputeWarning, ConfigError, InfeasibleBudgetError
 from budget_wrappers.functional.units import RATE, rate_for
 from budget_wrappers.metering.device_profile import DeviceProfile
 from budget_wrappers.modules.surgery import merged
@@ -118,6 +120,7 @@ class Units(Method):
     def build(self, agent: Any) -> None:
         config, networks = self.config, agent.own_modules
         self._pruned: list[_Pruned] = []
+        self._in_the_way: Exception | None = None
         acting = next((name for name in ("actor", "q_network") if name in networks), None)
         require(acting is not None, "methods", [self.name], f"an agent with an actor or values, not {agent!r}")
         critics = bool(config.critic_unit_penalty or config.max_critic_parameters)
@@ -140,8 +143,27 @@ class Units(Method):
         if config.max_parameters:
             return parameters_at_most(config.max_parameters)
         if config.max_latency_us:
-            return microseconds_at_most(config.max_latency_us, DeviceProfile.load(config.device_profile))
+            try:
+                device = DeviceProfile.load(config.device_profile)
+            except CheckpointError as error:
+                self._postpone(error)
+                return None
+            return microseconds_at_most(config.max_latency_us, device)
         return flops_at_most(config.max_flops) if config.max_flops else None
+
+    def _postpone(self, error: Exception) -> None:
+        """Raise what stands in the way of training; of an agent that a file holds only when it trains on.
+
+        It may act on a machine that has not the profile of another, or is slower.
+        """
+        if not RESTORING.get():
+            raise error
+        self._in_the_way = error
+
+    def before_update(self, agent: Any) -> None:
+        """Raise what was in the way of keeping the size, unless all is decided."""
+        if self._in_the_way is not None and self._pruned[0].pruner.stage != "fixed":
+            raise self._in_the_way
 
     def _add(self, agent: Any, name: str, limit: Any, penalty: float, every: int) -> None:
         module = agent.own_modules[name]
@@ -153,7 +175,12 @@ class Units(Method):
         require(bool(groups), "net_arch", agent.config.net_arch, f"a hidden layer in the {name}, whose units can learn")
         targets = [unit_groups(average.target, *given) for average in self._averages(agent, module)]
         schedule = schedule_of(self.config)
-        pruner = UnitPruner(module, groups, targets, limit, penalty, schedule, generator=agent.generator)
+        made = functools.partial(UnitPruner, module, groups, targets, penalty=penalty, schedule=schedule)
+        try:
+            pruner = made(limit=limit, generator=agent.generator)
+        except InfeasibleBudgetError as error:
+            self._postpone(error)
+            pruner = made(generator=agent.generator)
         rate = RATE if self.config.unit_learning_rate == "auto" else self.config.unit_learning_rate
         kind = ThetaAdam if self.config.unit_optimizer == "adam" else ThetaDescent
         self._pruned.append(_Pruned(name, pruner, kind(pruner, rate), every))
@@ -196,6 +223,25 @@ class Units(Method):
             kept = one.pruner.advance(agent.progress, agent.num_updates)
             if kept is not None:
                 found.append(kept)
+                self._join(agent, one)
+        if found:
+            agent.structure_changed(merged(*found))
+
+    def after_learning(self, agent: Any) -> None:
+        """Keep the size in runs that ended with no update in their last part, and say so; without any, say so alone."""
+        found: list[Kept] = []
+        for one in self._pruned:
+            if one.pruner.stage == "fixed":
+                continue
+            kept = "so the size was kept by what θ were" if agent.num_updates else "so the network has all its units"
+            warnings.warn(
+                f"The units of the {one.name} were {one.pruner.stage} when training ended: its updates were too few or "
+                f"too late for them to learn, {kept}. Train longer, or begin to learn earlier.",
+                ComputeWarning,
+                stacklevel=3,
+            )
+            if agent.num_updates:
+                found.append(one.pruner.fix())
                 self._join(agent, one)
         if found:
             agent.structure_changed(merged(*found))
@@ -271,7 +317,10 @@ class Units(Method):
 
     def load_plain_state(self, agent: Any, state: Mapping[str, Any]) -> None:
         for one in self._pruned:
-            one.pruner.load_state_dict(state["units"][one.name])
+            try:
+                one.pruner.load_state_dict(state["units"][one.name])
+            except ConfigError as error:
+                raise CheckpointError(f"the units of the {one.name}: {error}") from error
             rate = one.optimizer.param_groups[0]["lr"]
             self._join(agent, one)
             one.optimizer.param_groups[0]["lr"] = rate

@@ -68,6 +68,9 @@ def keep_within(
     """
     order = [torch.argsort(theta.detach(), descending=True, stable=True) for theta in thetas]
     ranked = [theta.detach()[index].tolist() for theta, index in zip(thetas, order, strict=True)]
+    members = [layer for one in alike for layer in one]
+    if len(set(members)) < len(members) or not all(isinstance(n, int) and 0 <= n < len(thetas) for n in members):
+        raise ConfigError(f"alike={alike!r}: expected numbers of the {len(thetas)} layers, each in one list at most")
     classes = [*map(list, alike), *([n] for n in range(len(thetas)) if not any(n in one for one in alike))]
     best = []  # of each class, what its best, second best, … units are worth, the best of its layers
     for layers in classes:

@@ -74,6 +74,9 @@ class DeviceProfile:
         try:
             stored = unsealed(Path(path).read_text(encoding="utf-8"))
             require_types(cls, stored)
+            for name in ("base_us", "layer_us", "unit_us", "product_us"):
+                if stored[name] < 0:
+                    raise ValueError(f"{name} is {stored[name]}, expected 0 or more")
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"cannot read a device's profile from {path} ({error}): expected what `budget profile --device-out` "

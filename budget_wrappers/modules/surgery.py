@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from budget_wrappers.arguments import an_instance
 from budget_wrappers.errors import ConfigError
-from budget_wrappers.modules.unit_groups import UnitGroup
+from budget_wrappers.modules.unit_group import UnitGroup
 
 Kept: TypeAlias = dict[nn.Parameter, tuple[tuple[int, Tensor], ...]]
 """Of each parameter that lost something: dimensions, and the indices along them that are left, int64."""

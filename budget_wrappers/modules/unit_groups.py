@@ -1,9 +1,4 @@
-"""Which units a network has, and every place where they lie: who makes them and who reads them.
-
-A group is the outputs of one linear layer that nothing but other linear layers reads, possibly after activations and
-batch norms, which treat every unit by itself. Such a group can be multiplied unit by unit where it is read, and units
-can be taken out of it.
-"""
+"""Finding the hidden units of any module: it is watched while it runs, and what was seen is then tried on a copy."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +14,9 @@ from budget_wrappers.arguments import an_instance
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering.evaluation import evaluating
 from budget_wrappers.metering.quiet import all_quiet
+from budget_wrappers.modules.unit_group import Reader, UnitGroup, chain_group
+from budget_wrappers.modules.unit_proof import proved
 
-UNITWISE = (
-    *(nn.ReLU, nn.Tanh, nn.Sigmoid, nn.SiLU, nn.GELU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Mish, nn.ReLU6, nn.SELU),
-    *(nn.Hardswish, nn.Hardtanh, nn.CELU, nn.LogSigmoid, nn.Softsign, nn.Dropout, nn.Identity, nn.BatchNorm1d),
-)
-"""Modules that treat each unit by itself."""
 _NAMES = ("relu", "tanh", "sigmoid", "silu", "gelu", "elu", "leaky_relu", "softplus", "mish", "relu6", "selu")
 _NAMES += ("hardswish", "hardtanh", "celu", "logsigmoid", "softsign", "dropout", "batch_norm")
 _SAME = ("clone", "contiguous", "detach", "to", "float")
@@ -45,58 +37,29 @@ _NO_USE = _functions(_LIKE)
 _JOINS = {torch.cat, torch.concat, torch.concatenate}
 
 
-@dataclass(eq=False)
-class Reader:
-    """A linear layer some of whose inputs are the units of a group.
-
-    Attributes:
-        layer: that reads them.
-        start: its first input that is one of them; the others follow. ``remove_units`` keeps it up to date.
-        others: readings of other groups by the same layer, whose places move when units in front of them go.
-    """
-
-    layer: nn.Linear
-    start: int = 0
-    others: list["Reader"] = field(default_factory=list, repr=False)
-
-
-@dataclass(frozen=True, eq=False)
-class UnitGroup:
-    """The units of one hidden layer.
-
-    Attributes:
-        name: of the layer that makes them, as ``named_modules`` has it.
-        maker: whose outputs they are.
-        readers: every layer that reads them.
-        norms: batch norms between maker and readers.
-    """
-
-    name: str
-    maker: nn.Linear
-    readers: tuple[Reader, ...]
-    norms: tuple[nn.BatchNorm1d, ...] = ()
-
-    @property
-    def units(self) -> int:
-        """How many there are now."""
-        return self.maker.weight.shape[0]
-
-
 def unit_groups(module: nn.Module, *example_inputs: Any) -> list[UnitGroup]:
     """Return the groups of units of ``module``, in the order in which they are made.
 
-    The module runs once, in evaluation mode and without gradients, and charges no meter. It is watched: whatever Python
-    does in ``forward``, the layers that it calls are found. A layer whose units go anywhere else (into a sum, a layer
-    norm, an attention), that is called twice, or that is the output, is no group: it is left alone.
+    The module runs in evaluation mode and without gradients, and charges no meter. It is watched: whatever Python does
+    in ``forward``, the layers that it calls are found. A layer whose units go anywhere else (into a sum, a layer norm,
+    an attention), that is called twice, or that is the output, is no group: it is left alone. Each group is then
+    **tried on a copy**: with half of its units removed the copy has to say what it says with these units multiplied by
+    0 where they are read; a group of which that is not so is left alone, too. Ways that ``forward`` takes on other
+    inputs only are not seen.
 
     Args:
         module: of any kind; its linear layers are looked at.
         example_inputs: that it takes, such as ``torch.zeros(1, observation_size)``.
 
     Raises:
-        ConfigError: a parametrised or compiled module, whose layers' weights are not what runs.
+        ConfigError: a parametrised or compiled module, whose layers' weights are not what runs; inputs that it does not
+            take; or a module that cannot be copied.
     """
     an_instance("module", module, nn.Module, "a torch.nn.Module")
+    if any(type(part).__name__ == "OptimizedModule" for part in module.modules()):
+        raise ConfigError(
+            "the units of a compiled module: expected the module before it is compiled; pass the original"
+        )
     layers = {part.weight: (name, part) for name, part in module.named_modules() if isinstance(part, nn.Linear)}
     norms = {
         part.running_mean: part
@@ -105,44 +68,23 @@ def unit_groups(module: nn.Module, *example_inputs: Any) -> list[UnitGroup]:
     }
     watching = _Watching(layers, norms)
     with evaluating(module), torch.no_grad(), all_quiet(), watching:
-        module(*example_inputs)
+        try:
+            module(*example_inputs)
+        except (TypeError, RuntimeError, ValueError, IndexError) as error:
+            raise ConfigError(
+                f"a {type(module).__name__} cannot run on the example inputs ({error}): expected inputs that it takes, "
+                "such as torch.zeros(1, observation_size)"
+            ) from error
     if layers and not watching.found:
         raise ConfigError(
             f"the units of a {type(module).__name__}: expected its {len(layers)} linear layers to run as they are, and "
             "saw none of them; pass the module before it is compiled or parametrised"
         )
-    groups = list(watching.groups())
+    groups = proved(module, list(watching.groups()), example_inputs)
     readers = [reader for group in groups for reader in group.readers]
     for reader in readers:
         reader.others += [other for other in readers if other.layer is reader.layer and other is not reader]
     return groups
-
-
-def chain_group(parts: Sequence[nn.Module], readers: Sequence[nn.Linear], name: str = "") -> UnitGroup:
-    """Return the group of a linear layer, what follows it unit by unit, and the layers that read it, said by hand.
-
-    Args:
-        parts: the linear layer, then activations and batch norms in the order in which they run.
-        readers: linear layers all of whose inputs are these units.
-        name: of the group.
-
-    Raises:
-        ConfigError: the first is no linear layer, another does not treat each unit by itself, or a reader has another
-            number of inputs.
-    """
-    maker, *others = parts
-    an_instance("parts", maker, nn.Linear, "a torch.nn.Linear first")
-    for part in others:
-        an_instance("parts", part, UNITWISE, "activations and batch norms, which treat each unit by itself")
-    for reader in readers:
-        an_instance("readers", reader, nn.Linear, "the torch.nn.Linear layers that read the units")
-        if reader.in_features != maker.out_features:
-            raise ConfigError(
-                f"a reader of {reader.in_features} inputs: expected the {maker.out_features} units of the layer "
-                "before; pass the layers that read it directly"
-            )
-    norms = tuple(part for part in others if isinstance(part, nn.BatchNorm1d))
-    return UnitGroup(name, maker, tuple(map(Reader, readers)), norms)
 
 
 # ---- watching -------------------------------------------------------------------------------------------------------
@@ -194,9 +136,10 @@ class _Watching(TorchFunctionMode):
         given = _tensors_in([*args, *kwargs.values()])
         held = [self._holds.get(tensor) for tensor in given]
         result = func(*args, **kwargs)
-        if func is F.linear and args[1] in self._layers:
-            self._read(held[0], args[1])
-            self._holds[result] = _Units(((args[1], result.shape[-1]),))
+        weight = (args[1] if len(args) > 1 else kwargs.get("weight")) if func is F.linear else None
+        if weight is not None and weight in self._layers:
+            self._read(held[0], weight)
+            self._holds[result] = _Units(((weight, result.shape[-1]),))
         elif func in _UNITWISE or (func in _MAY_BE and _keeps_units(given[0], result)):
             self._pass(func, held[0], given)
             if held[0] is not None:

@@ -246,15 +246,24 @@ class UnitPruning:
         Call it first: it cuts module, targets and the optimizer's state to the sizes that they had. Then load theirs.
 
         Raises:
-            ConfigError: of another network, or of one with more units than there are now.
+            ConfigError: of another network, or of one with more units than there are now, or damaged; nothing has
+                changed then.
         """
-        units, targets = list(state["units"]), self.pruner.target_gates
+        targets = self.pruner.target_gates
+        self._require_state(state)
+        units = list(state["units"])
         fewer = len(units) == len(self.units) and all(map(int.__le__, units, self.units))
         if not fewer or len(state["targets"]) != len(targets):
             raise ConfigError(
                 f"a state of {units} units with {len(state['targets'])} targets: expected at most {self.units} with "
                 f"{len(targets)}; make the module and its UnitPruning as they were when the run began"
             )
+        for thetas in (state["theta"], *state["targets"]):
+            if [len(theta) for theta in thetas] != units:
+                raise ConfigError(
+                    f"a state of {units} units with θ of {[len(theta) for theta in thetas]}: expected one for each "
+                    "unit; it was damaged, take another copy"
+                )
         self._followed(self.pruner.keep([torch.arange(count) for count in units]))
         for gates, thetas in zip((self.gates, *targets), (state["theta"], *state["targets"]), strict=True):
             for theta, value in zip(gates.theta, thetas, strict=True):
@@ -263,6 +272,27 @@ class UnitPruning:
         self.pruner.load_state_dict(state["pruner"])
         self.updates = int(state["updates"])
         self._periods = self.updates // self.pruner.schedule.prune_every
+
+    def _require_state(self, state: Any) -> None:
+        """Raise unless ``state`` has the form that ``state_dict`` gives it."""
+        keys = {"units", "theta", "targets", "optimizer", "pruner", "updates"}
+        sound = isinstance(state, Mapping) and keys <= state.keys()
+        if sound:
+            counts, updates = state["units"], state["updates"]
+            every = [state["theta"], *(state["targets"] if isinstance(state["targets"], list | tuple) else [None])]
+            sound = (
+                isinstance(counts, list | tuple)
+                and all(type(count) is int and count >= 1 for count in counts)
+                and all(isinstance(own, list | tuple) and all(isinstance(t, Tensor) for t in own) for own in every)
+                and type(updates) is int
+                and updates >= 0
+                and isinstance(state["optimizer"], Mapping)
+                and isinstance(state["pruner"], Mapping)
+            )
+        if not sound:
+            raise ConfigError(
+                f"a state of {str(state)[:100]}: expected what state_dict() returned, with {', '.join(sorted(keys))}"
+            )
 
 
 def mirrored(groups: Sequence[UnitGroup], module: nn.Module, target: nn.Module) -> list[UnitGroup]:

@@ -7,16 +7,16 @@ the place of a penalty: the penalty's weight ν follows by dual ascent.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from budget_wrappers.arguments import a_number, an_instance, refuse
+from budget_wrappers.arguments import a_count, a_number, an_instance, refuse
 from budget_wrappers.errors import ConfigError, InfeasibleBudgetError
 from budget_wrappers.functional.complexity import Size
 from budget_wrappers.functional.multipliers import log_ascent
-from budget_wrappers.functional.units import keep_within
+from budget_wrappers.functional.units import keep_within, require_probabilities
 from budget_wrappers.metering.device_profile import DeviceProfile
 from budget_wrappers.modules.surgery import Kept, merged, remove_units
 from budget_wrappers.modules.unit_groups import UnitGroup, unit_groups
@@ -68,10 +68,12 @@ class UnitSchedule:
     pace: float = 200.0
 
     def __post_init__(self) -> None:
+        for name in ("start", "end"):
+            a_number(name, getattr(self, name), "a share of the run")
         if not 0 <= self.start < self.end <= 1:
             refuse("start, end", (self.start, self.end), "shares of the run, ascending in [0, 1]")
         a_number("threshold", self.threshold, "a probability in (0, 0.5]", lambda number: 0 < number <= 0.5)
-        a_number("prune_every", self.prune_every, "1 update or more", lambda number: number >= 1)
+        a_count("prune_every", self.prune_every, 1)
         a_number("reached", self.reached, "a share in (0, 1]", lambda number: 0 < number <= 1)
         a_number("pace", self.pace, "a number above 0", lambda number: number > 0)
 
@@ -123,7 +125,10 @@ class UnitPruner:
                 raise ConfigError(
                     f"a target whose layers have {own.counts()} units: expected {self.gates.counts()}, as the network"
                 )
+        if not isinstance(alike, list | tuple) or not all(isinstance(one, list | tuple) for one in alike):
+            refuse("alike", alike, "lists of numbers of groups")
         self.size, self.alike = NetworkSize(module, self.gates.groups), tuple(map(tuple, alike))
+        keep_within(self.gates.theta, self.size.parameters, None, 1, 0.5, self.alike)  # raises for other layers
         self.limit = None if limit is None else limit(self.size)
         self.schedule, self.stage = schedule or UnitSchedule(), "untouched"
         self.log_penalty = math.log(penalty)
@@ -283,7 +288,23 @@ class UnitPruner:
         return {"stage": self.stage, "log_penalty": self.log_penalty, "share": self._share, "first": self._first}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``state_dict`` returned, θ and sizes having been put in."""
+        """Take back what ``state_dict`` returned, θ and sizes having been put in.
+
+        Raises:
+            ConfigError: it is something else, or θ are no probabilities; nothing has changed then.
+        """
+        for gates in (self.gates, *self.target_gates):
+            for theta in gates.theta:
+                require_probabilities(theta.detach())
+        bounds = {"log_penalty": (-700.0, 700.0), "share": (0.0, 1.0), "first": (1e-9, 1e18)}
+        numbers = isinstance(state, Mapping) and all(
+            isinstance(state.get(key), int | float) and low <= state[key] <= high for key, (low, high) in bounds.items()
+        )
+        if not numbers or state.get("stage") not in get_args(Stage):
+            raise ConfigError(
+                f"the state {str(state)[:200]} is not that of units: expected a stage of {', '.join(get_args(Stage))}, "
+                f"and {', '.join(f'{key} in [{low:g}, {high:g}]' for key, (low, high) in bounds.items())}"
+            )
         self.log_penalty, self._share = float(state["log_penalty"]), float(state["share"])
         self._first = float(state["first"])
         self.enter(state["stage"])

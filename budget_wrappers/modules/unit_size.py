@@ -11,7 +11,7 @@ from torch import nn
 
 from budget_wrappers.functional.complexity import Size, layer_cost, layer_flops
 from budget_wrappers.modules.exits import EarlyExitNetwork
-from budget_wrappers.modules.unit_groups import UnitGroup
+from budget_wrappers.modules.unit_group import UnitGroup
 
 
 @dataclass(frozen=True)

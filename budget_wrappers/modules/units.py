@@ -16,7 +16,8 @@ from budget_wrappers.arguments import an_instance
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.units import draw_units
 from budget_wrappers.modules.surgery import put_data
-from budget_wrappers.modules.unit_groups import UnitGroup, unit_groups
+from budget_wrappers.modules.unit_group import UnitGroup
+from budget_wrappers.modules.unit_groups import unit_groups
 
 
 class _Gate:

@@ -142,9 +142,9 @@ class AdaptiveWeight:
             steps: environment steps.
             reward: size of the rewards before the penalty, ``Σ |r|``.
         """
-        self._cost += cost
-        self._steps += steps
-        self._reward += reward
+        self._cost += float(cost)
+        self._steps += int(steps)
+        self._reward += float(reward)
         if self._steps >= self.interval:
             self._adapt()
 
@@ -173,9 +173,12 @@ class AdaptiveWeight:
             CheckpointError: it is something else.
         """
         numbers = isinstance(state, dict) and state.keys() == set(STATE)
-        if not numbers or not all(isinstance(value, int | float) and math.isfinite(value) for value in state.values()):
+        finite = numbers and all(isinstance(value, int | float) and math.isfinite(value) for value in state.values())
+        sound = finite and state["weight"] > 0 and state["budget"] > 1 and state["_steps"] >= 0 <= state["_reward"]
+        if not sound or type(state["_steps"]) is not int or abs(state["_log"] - state["_start"]) > RANGE + 1e-9:
             raise CheckpointError(
-                f"the state {str(state)[:200]} is not that of an adaptive weight: expected finite numbers under "
+                f"the state {str(state)[:200]} is not that of an adaptive weight: expected finite numbers, a weight "
+                "above 0, a budget above 1 and steps of 0 or more, under "
                 f"{', '.join(STATE)}, as state_dict() returns them; take another copy of the file"
             )
         vars(self).update({name: state[name] for name in STATE})

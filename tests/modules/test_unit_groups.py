@@ -1,6 +1,7 @@
 """The hidden units of a network are found by watching it run: who makes them, who reads them, and where."""
 
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -152,3 +153,86 @@ def test_groups_by_hand_that_cannot_be_are_refused() -> None:
         chain_group([layer, nn.LayerNorm(8)], [reader])
     with pytest.raises(ConfigError, match="a reader of 7 inputs: expected the 8 units"):
         chain_group([layer], [nn.Linear(7, 2)])
+
+
+class Two(nn.Module):
+    """Two layers, joined as ``way`` says."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.a, self.c, self.way = nn.Linear(3, 8), nn.Linear(8, 2), way
+
+    def forward(self, x: Tensor) -> Any:
+        if self.way == "functional maker":
+            return self.c(torch.relu(nn.functional.linear(x, self.a.weight, self.a.bias)))
+        h = torch.relu(self.a(x))
+        if self.way == "returned":
+            return self.c(h), h
+        if self.way == "returned by name":
+            return {"output": self.c(h), "hidden": h}
+        if self.way == "written to":
+            h[:, 0] = 1.0
+        if self.way == "left torch":
+            return self.c(h) + float(h.numpy().sum())
+        if self.way == "functional reader":
+            return nn.functional.linear(h, self.c.weight, bias=self.c.bias)
+        if self.way == "another shape":
+            return self.c(h.view(-1, 8))
+        if self.way == "by keyword":
+            return self.c(input=h)
+        if self.way == "its bias is used":
+            return self.c(h) + self.a.bias.sum()
+        if self.way == "tied":
+            return nn.functional.linear(self.c(h), self.a.weight.t()[:, :2])
+        return self.c(h)
+
+
+WAYS = ["returned", "returned by name", "written to", "left torch", "functional reader", "functional maker"]
+WAYS += ["another shape", "by keyword", "its bias is used", "tied"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_cannot_be_seen_is_tried_and_left_alone(way: str) -> None:
+    assert unit_groups(Two(way), torch.zeros(1, 3)) == []
+
+
+def test_a_group_that_holds_is_found_beside_one_that_does_not() -> None:
+    module = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), Two("left torch"))
+    assert [group.name for group in unit_groups(module, torch.zeros(1, 3))] == ["0"]
+
+
+class Draws(nn.Module):
+    """Its output has noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) + torch.randn(2)
+
+
+def test_a_module_that_draws_is_tried_with_the_same_draws_and_nobody_s_are_moved() -> None:
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    assert [group.name for group in unit_groups(Draws(), torch.zeros(1, 3))] == ["net.0"]
+    torch.manual_seed(7)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_batch_norms_of_another_axis_and_shared_ones_are_left_alone() -> None:
+    over_time = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(8, 2)).eval()
+    assert unit_groups(over_time, torch.zeros(2, 5, 3)) == []
+    norm = nn.BatchNorm1d(8)
+    shared = nn.Sequential(nn.Linear(3, 8), norm, nn.ReLU(), nn.Linear(8, 8), norm, nn.ReLU(), nn.Linear(8, 2)).eval()
+    assert unit_groups(shared, torch.zeros(2, 3)) == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, when its compiler is imported
+def test_a_compiled_module_and_inputs_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ConfigError, match="before it is compiled"):
+        unit_groups(torch.compile(Two("plain")), torch.zeros(1, 3))
+    with pytest.raises(ConfigError, match="cannot run on the example inputs"):
+        unit_groups(Two("plain"), torch.zeros(1, 4))
+    with pytest.raises(ConfigError, match="cannot run on the example inputs"):
+        unit_groups(Two("plain"))

@@ -1,6 +1,7 @@
 """Units that learn whether they are needed, in our agents: textbook until then, within the size, resumed exactly."""
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from agents import DQN, SAC, TD3, Exits, Units
 from agents.loop.callbacks import Callback
 from agents.loop.checkpoint import restore_agent, save_agent
-from budget_wrappers.errors import CheckpointError, InfeasibleBudgetError
+from budget_wrappers.errors import CheckpointError, ComputeWarning, InfeasibleBudgetError
 from budget_wrappers.metering import count_flops
 from budget_wrappers.metering.device_profile import DeviceProfile
 from budget_wrappers.wrappers import RecordComputeStatistics
@@ -100,6 +101,71 @@ def test_a_latency_is_kept_by_the_fit_of_a_device(tmp_path: Path) -> None:
     assert 30 + 0.05 * (3 * first + first * second + 2 * second) <= 32.0
     with pytest.raises(InfeasibleBudgetError, match=r"30 microseconds: expected 30\.3 at least"):
         quick("sac", [units(max_parameters=0, max_latency_us=30.0, device_profile=str(path))])
+
+
+def test_a_policy_for_another_device_is_loaded_from_its_file_alone(tmp_path: Path) -> None:
+    path, saved = tmp_path / "device.json", tmp_path / "agent.safetensors"
+    DeviceProfile(0.0, 10.0, 0.0, 0.05, "numpy", 1, 0.0, 0.0, 45, 15, {}).save(path)
+    make = functools.partial(units, max_parameters=0, max_latency_us=32.0, device_profile=str(path))
+    for steps in (STEPS, 100):
+        agent = quick("sac", [make()]).learn(STEPS, callback=lambda own, end=steps: own.num_timesteps < end)
+        agent.save(saved)
+        path.unlink()
+        again = SAC.load(saved, gym.make("Pendulum-v1"))
+        assert again.units_of() == agent.units_of()
+        observation = np.linspace(-1, 1, 3, dtype=np.float32)
+        assert np.array_equal(again.predict(observation)[0], agent.predict(observation)[0])
+        if steps == STEPS:
+            again.learn(10)  # all is decided
+        else:
+            with pytest.raises(CheckpointError, match="cannot read a device's profile"):
+                again.learn(60)
+        DeviceProfile(0.0, 50.0, 0.0, 0.05, "numpy", 1, 0.0, 0.0, 45, 15, {}).save(path)  # slower than what was asked
+        assert SAC.load(saved, None).units_of() == agent.units_of()
+        DeviceProfile(0.0, 10.0, 0.0, 0.05, "numpy", 1, 0.0, 0.0, 45, 15, {}).save(path)
+    with pytest.raises(CheckpointError, match="cannot read a device's profile"):
+        quick("sac", [make(device_profile=str(tmp_path / "none.json"))])
+
+
+def test_a_run_without_updates_in_its_last_part_keeps_the_size_and_says_so() -> None:
+    agent = quick("sac", [units()])
+    with pytest.warns(ComputeWarning, match="were learning when training ended.*the size was kept"):
+        agent.learn(60, callback=lambda own: _learns_only_until(own, 40))
+    assert agent.parameters_of() <= 60
+    agent = quick("sac", [units()])
+    with pytest.warns(ComputeWarning, match="were untouched when training ended.*has all its units"):
+        agent.learn(15)
+    assert agent.units_of() == [8, 8]
+    agent.learn(STEPS)  # begins to learn now
+    assert agent.parameters_of() <= 60
+
+
+def _learns_only_until(agent: Any, step: int) -> bool:
+    if agent.num_timesteps >= step:
+        agent.train = lambda updates: None
+    return True
+
+
+@pytest.mark.parametrize(
+    "change", [{"stage": "weird"}, {"first": -1.0}, {"log_penalty": 1e6}, {"share": 2.0}, {"first": "many"}]
+)
+def test_an_altered_state_of_units_is_refused_and_leaves_the_agent_as_it_was(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    saved, path = tmp_path / "saved.safetensors", tmp_path / "crafted.safetensors"
+    quick("dqn", [units()]).learn(100, callback=lambda own: own.num_timesteps < 60).save(saved)
+    agent = quick("dqn", [units()]).learn(30, callback=lambda own: own.num_timesteps < 25)
+    plain = agent.plain_state()
+    crafted(saved, path, lambda header, tensors: header["plain"]["units"]["q_network"].update(change))
+    with pytest.raises(CheckpointError):
+        restore_agent(agent, path)
+    assert agent.plain_state() == plain
+
+    def no_probability(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        tensors["module/units.q_network/theta.0"].fill_(7.0)
+
+    with pytest.raises(CheckpointError, match=r"θ = 7\.0"):
+        restore_agent(agent, crafted(saved, path, no_probability))
 
 
 def test_critics_have_a_limit_of_their_own_and_shrink_apart() -> None:
