@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from benchmarks.units import TEACHER_UNITS
-from tests.stored import percent, prose, said, stored
+from tests.stored import WORDS, percent, prose, said, stored
 
 PAGE = "benchmarks/README.md"
 
@@ -36,6 +36,20 @@ def one_unit() -> list[str]:
     assert set(twos) <= {2}
     worst = max(row["regret"] for row in rows)
     return [*found, f"the policies miss {said(math.ceil(1e4 * worst) / 1e4, 4)} of reward a step at most"]
+
+
+def limits() -> list[str]:
+    record = stored("units/limits.json")
+    rows = record["rows"]
+    assert record["above"] == sum(row["found"] > row["limit"] for row in rows) == 0
+    shares = [row["found"] / row["limit"] for row in rows]
+    environments = len({row["env"] for row in rows})
+    each = len(rows) // environments // len({row["key"] for row in rows})
+    return [
+        f"{len(rows)} random limits, {each} of parameters and {each} of FLOPs in each of {WORDS[environments]} "
+        "environments: 0 passed",
+        f"half of the networks have {percent(statistics.median(shares))} % of what they may have or more",
+    ]
 
 
 def microseconds() -> list[str]:
@@ -75,6 +89,7 @@ def kills() -> list[str]:
 CLAIMS: dict[str, Callable[[], list[str]]] = {
     "a teacher of four": teacher,
     "a policy of one": one_unit,
+    "random limits": limits,
     "a limit in microseconds": microseconds,
     "what looking costs": cost,
     "kills": kills,
