@@ -86,7 +86,7 @@ class SubPolicies:
         if (np.diff(flops) < 0).any():
             raise ConfigError(
                 f"Sub-policies {list(self.names)} cost {flops.tolist()} FLOPs now; expected the order in which they "
-                "were given, the cheapest first. Make a new set."
+                "were given, the cheapest first. Ask for a larger size where one is pruned, or make a new set."
             )
         self.flops = flops
         self.flops.flags.writeable = False
