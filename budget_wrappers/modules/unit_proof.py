@@ -106,13 +106,33 @@ class _Multiplies:
 
 
 def _copied(module: nn.Module) -> nn.Module:
+    """Return a copy that can be cut; without hooks where these cannot be copied, as those of who meters a model."""
     try:
         return copy.deepcopy(module)
+    except Exception:  # noqa: BLE001  what a foreign object may raise
+        made: dict[nn.Module, nn.Module] = {}
+    try:
+        return _without_hooks(module, made)
     except Exception as error:
         raise ConfigError(
             f"a {type(module).__name__} cannot be copied ({error!r}), so that its units cannot be tried: expected one "
             "that copy.deepcopy takes; pass groups=[chain_group([layer, activation, …], [reader, …]), …]"
         ) from error
+
+
+def _without_hooks(module: nn.Module, made: dict[nn.Module, nn.Module]) -> nn.Module:
+    """Return a copy of a module and of what is inside it, with parameters and buffers of its own, and no hooks."""
+    if module not in made:
+        own = made[module] = copy.copy(module)
+        for name, value in list(vars(module).items()):
+            if "_hooks" in name and isinstance(value, dict):
+                setattr(own, name, type(value)())
+        own._parameters = {name: copy.deepcopy(value) for name, value in module._parameters.items()}
+        own._buffers = {name: copy.deepcopy(value) for name, value in module._buffers.items()}
+        own._modules = {
+            name: None if part is None else _without_hooks(part, made) for name, part in module._modules.items()
+        }
+    return made[module]
 
 
 def _same(module: nn.Module, groups: Sequence[UnitGroup], other: nn.Module) -> list[UnitGroup]:

@@ -1,5 +1,6 @@
 """The hidden units of a network are found by watching it run: who makes them, who reads them, and where."""
 
+import functools
 import threading
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch.nn.utils import parametrizations
 
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.modules.unit_groups import chain_group, unit_groups
-from tests.modules.networks import NETWORKS, inputs, network
+from tests.modules.networks import NETWORKS, inputs, network, said
 
 FOUND = {
     "perceptron": {"0": (8, ["2"]), "2": (6, ["4"])},
@@ -199,6 +200,19 @@ def test_what_cannot_be_seen_is_tried_and_left_alone(way: str) -> None:
 def test_a_group_that_holds_is_found_beside_one_that_does_not() -> None:
     module = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), Two("left torch"))
     assert [group.name for group in unit_groups(module, torch.zeros(1, 3))] == ["0"]
+
+
+def test_hooks_that_cannot_be_copied_stand_in_nobody_s_way() -> None:
+    module, seen = network("dueling"), []
+    held = {1: 2}.values()  # nobody copies these
+
+    def hook(*_: Any) -> None:
+        seen.append(held)
+
+    module.trunk[0][0].register_forward_hook(functools.partial(hook, held))
+    assert [group.units for group in unit_groups(module, torch.zeros(1, 3))] == [8, 6, 6]
+    assert torch.equal(said(module, "dueling"), said(network("dueling"), "dueling"))
+    assert seen
 
 
 class Draws(nn.Module):

@@ -34,7 +34,6 @@ def units(**settings: Any) -> Units:
 METHODS: dict[str, Any] = {
     "polyprune": lambda: [polyprune()],
     "exits+polyprune": lambda: [Exits(budget=0.4, gate_loss="mixture", gate_loss_scale=1.0), polyprune()],
-    "units": lambda: [units()],
     "exits+units+polyprune": lambda: [
         Exits(budget=0.4, gate_loss="mixture", gate_loss_scale=1.0),
         units(),
