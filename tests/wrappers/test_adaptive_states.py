@@ -7,19 +7,19 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from budget_wrappers.errors import CheckpointError
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.multiplier import AdaptiveWeight
 from budget_wrappers.wrappers.vector import ComputePenaltyReward
+from tests.gymnasium_versions import AutoresetMode, sync
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 def test_a_vector_environment_s_state_goes_through_json(mode: AutoresetMode) -> None:
     meter = ComputeMeter()
     makers = [lambda: gym.make("CartPole-v1", max_episode_steps=4)] * 3
-    env = ComputePenaltyReward(SyncVectorEnv(makers, autoreset_mode=mode), weight="auto", budget=100.0, meter=meter)
+    env = ComputePenaltyReward(sync(makers, mode), weight="auto", budget=100.0, meter=meter)
     env.reset(seed=0)
     for _ in range(7):  # over the end of an episode
         meter.add(150, rows=3)
