@@ -52,6 +52,20 @@ def limits() -> list[str]:
     ]
 
 
+def offline() -> list[str]:
+    rows = stored("units/cql.json")["rows"]
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    own = {name: [math.fsum(r["returns"]) / len(r["returns"]) for r in rows if r["name"] == name] for name in names}
+    assert {len(returns) for returns in own.values()} == {2}
+    told = {name: " and ".join(said(value, 0) for value in returns) for name, returns in own.items()}
+    before = [row["return_before_rounding"] for row in rows if row["name"] == "pruned to 8,000"]
+    return [
+        f"2×256 earns {told['2×256']}, the same pruned to 8,000 parameters {told['pruned to 8,000']} "
+        f"({' and '.join(said(value, 0) for value in before)} just before θ are rounded), and 2×85 from scratch "
+        f"{told['2×85 from scratch']}",
+    ]
+
+
 def microseconds() -> list[str]:
     record = stored("units/latency.json")
     device, rows = record["device"], record["rows"]
@@ -90,6 +104,7 @@ CLAIMS: dict[str, Callable[[], list[str]]] = {
     "a teacher of four": teacher,
     "a policy of one": one_unit,
     "random limits": limits,
+    "learning from data": offline,
     "a limit in microseconds": microseconds,
     "what looking costs": cost,
     "kills": kills,
