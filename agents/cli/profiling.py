@@ -101,7 +101,7 @@ def fitted(policy: Any, observation: Any, options: ProfileOptions, path: Path) -
     """Measure perceptrons of many widths, write the fit and return a line that says what it is.
 
     Raises:
-        ConfigError: observations that are no vectors, or an action that is neither a vector nor one of a few.
+        ConfigError: the observations are not vectors, or the policy has no network of its own.
     """
     outputs = outputs_of(policy)
     if np.ndim(observation) != 1 or outputs is None:
@@ -113,7 +113,7 @@ def fitted(policy: Any, observation: Any, options: ProfileOptions, path: Path) -
 
 
 def outputs_of(policy: Any) -> int | None:
-    """Return how many numbers the last layer of what acts has, ``None`` where nobody knows."""
+    """Return how many numbers the last layer of what acts has, ``None`` where the policy has no network."""
     actor = getattr(policy, "actor", None)
     linears = [part for part in actor.modules() if isinstance(part, nn.Linear)] if actor is not None else []
     return linears[-1].out_features if linears else None

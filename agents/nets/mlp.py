@@ -88,7 +88,7 @@ class MLP(nn.Sequential):
         Fused passes and acting engines evaluate the weights by themselves and must ask: they would skip other parts.
 
         Args:
-            gates: whether those of ``budget_wrappers.modules.units`` may be there, as whoever asks multiplies by them.
+            gates: whether a perceptron with gates on its units counts as plain, for a caller that multiplies by them.
         """
         parts = tuple(self._modules.values())
         if parts != self.parts and not self._as_made(parts):

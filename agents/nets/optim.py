@@ -63,7 +63,7 @@ class FusedAdam(torch.optim.Adam):
             max_norm: bound of the Euclidean norm of the whole gradient, ``None`` for none.
         """
         groups = self.param_groups
-        own = groups[0]["params"] if len(groups) == 1 else self._every_parameter()
+        own = groups[0]["params"] if len(groups) == 1 else self.parameters
         if not self.beside:
             gradients = torch.autograd.grad(loss, own)
         else:
@@ -125,7 +125,7 @@ class FusedAdam(torch.optim.Adam):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters from their gradients, as any torch optimizer."""
         value = closure() if closure is not None else None
-        self.apply([parameter.grad for parameter in self._every_parameter()])
+        self.apply([parameter.grad for parameter in self.parameters])
         return value
 
     def follow(self, kept: Kept | None = None) -> None:
@@ -151,9 +151,6 @@ class FusedAdam(torch.optim.Adam):
     @property
     def parameters(self) -> list[Tensor]:
         """Every parameter, group after group."""
-        return self._every_parameter()
-
-    def _every_parameter(self) -> list[Tensor]:
         if len(self.param_groups) == 1:
             return self.param_groups[0]["params"]
         return [parameter for group in self.param_groups for parameter in group["params"]]
