@@ -12,7 +12,7 @@ GYMNASIUMS := 1.0.0 1.2.2
 GYMNASIUM_TESTS := tests/wrappers tests/contracts tests/agents/test_dqn.py tests/agents/test_hindsight.py tests/agents/test_resume.py
 INTEGRATIONS_VENV ?= .venv-integrations
 # The libraries of budget_wrappers/integrations, as extras of setup.cfg; they are gigabytes, and so not in $(VENV).
-INTEGRATIONS := sb3,sb3-contrib,minigrid,array-api,tianshou,skrl,torchrl,d3rlpy,ray
+INTEGRATIONS := sb3,sb3-contrib,minigrid,minatar,array-api,tianshou,skrl,torchrl,d3rlpy,ray
 
 # The first interpreter that is new enough and can make a virtual environment; 3.11 first, as the pins were run on it.
 FIND_PYTHON = for python in python3.11 python3 python; do \
@@ -41,9 +41,11 @@ $(VENV)/.installed-core: $(PINS)
 	@$(PIP_INSTALL) -e .
 	@touch $@
 
+# MinAtar comes without its dependencies: the games need NumPy only, pandas and seaborn are 80 MB.
 $(VENV)/.installed-dev: $(VENV)/.installed-core
 	@echo "Installing what the tests need"
 	@$(PIP_INSTALL) -e '.[dev,sb3,box2d,minari,onnx,pettingzoo]'
+	@$(PIP_INSTALL) --no-deps MinAtar
 	@touch $@
 
 demo: $(VENV)/.installed-core

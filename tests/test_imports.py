@@ -9,7 +9,7 @@ import textwrap
 OPTIONAL = {
     "stable_baselines3", "sb3_contrib", "sbx", "jax", "Box2D", "ale_py", "cv2", "gymnasium_robotics", "dm_control",
     "shimmy", "minari", "h5py", "onnx", "onnxruntime", "onnxscript", "ray", "tianshou", "torchrl", "tensordict", "skrl",
-    "d3rlpy", "optuna", "envpool", "supersuit", "pandas", "seaborn", "pytest",
+    "d3rlpy", "optuna", "envpool", "supersuit", "minatar", "pandas", "seaborn", "pytest",
 }  # fmt: skip
 # Core, but slow to import: loaded by what needs them.
 SLOW = {"matplotlib", "tensorboard", "cvxpy", "pettingzoo", "tyro", "mujoco", "scipy"}

@@ -26,7 +26,11 @@ from budget_wrappers.files import (
 
 METRICS, CONFIG, RUN = "metrics.jsonl", "config.json", "run.json"
 
-OWN_MODULES = ("agents.studies.environments", "agents.recipes.environments")
+OWN_MODULES = (
+    "agents.studies.environments",
+    "agents.recipes.environments",
+    "budget_wrappers.integrations.minatar",
+)
 """Modules with environments that are this package's: the second is the former name of the first."""
 
 TRUST, NAME = ("pass --trust (in Python trust=True)",), ("name the environment yourself with --env {env_id}",)

@@ -12,8 +12,11 @@ from gymnasium.vector import VectorEnv
 
 from agents.config import Settings, check_types, require
 from budget_wrappers.errors import CheckpointError, ConfigError
+from budget_wrappers.integrations import minatar
 from budget_wrappers.metering import ComputeMeter
 from budget_wrappers.wrappers.vector.modes import SAME_STEP, mode_arguments
+
+gym.register_envs(minatar)  # importing the module has registered budget/MinAtarBreakout-v0 and its kin
 
 MOST_THREADS = 1_024
 """Of torch: it does not survive a million."""

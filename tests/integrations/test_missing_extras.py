@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from budget_wrappers.errors import MissingExtraError
-from budget_wrappers.integrations import d3rlpy, rllib, torchrl
+from budget_wrappers.integrations import d3rlpy, minatar, rllib, torchrl
 
 EPISODES = d3rlpy.Episodes(
     np.zeros((1, 4)), np.zeros(1, np.int64), np.zeros(1), np.zeros(1), np.ones(1, bool), np.zeros(1, bool), False, (), 2
@@ -23,6 +23,8 @@ CALLS: list[tuple[str, Callable[[], Any]]] = [
     ("d3rlpy", lambda: EPISODES.dataset()),
     ("ray", lambda: rllib.metered(object())),
     ("ray", lambda: rllib.as_sub_policy(object())),
+    ("minatar", lambda: minatar.MinAtarEnv("breakout")),
+    ("minatar", lambda: gym.make("budget/MinAtarFreeway-v0")),
 ]
 
 
