@@ -1,12 +1,14 @@
 """How sparse a network is to be, when, and in which layers: schedules, shares of layers, and masks by magnitude.
 
 Sources: Zhu and Gupta 2017 for the polynomial schedule, in the form of "Eau De Q-Network: Adaptive Distillation of
-Neural Networks in Deep RL"; Evci et al. 2020 ("Rigging the Lottery") for Erdős-Rényi-Kernel shares.
+Neural Networks in Deep RL", which also explores sparsities; Evci et al. 2020 ("Rigging the Lottery") for
+Erdős-Rényi-Kernel shares.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,9 +16,11 @@ from torch import Tensor
 from budget_wrappers.arguments import a_number, refuse
 from budget_wrappers.errors import ConfigError
 
-Distribution = Literal["erk", "uniform"]
+Distribution = Literal["erk", "uniform", "global"]
 """``"erk"``: a layer's density is in proportion to ``(inputs + outputs)/(inputs · outputs)``, at most 1, so that narrow
-layers stay dense. ``"uniform"``: every layer has the sparsity of the whole."""
+layers stay dense; of a convolution the sizes of its kernel join the sum and the product. ``"uniform"``: every layer has
+the sparsity of the whole. ``"global"``: the weights of the least magnitude of all layers go."""
+DISTRIBUTIONS = get_args(Distribution)
 
 
 def polynomial_sparsity(progress: float, start: float, end: float, final: float, power: float = 3.0) -> float:
@@ -32,6 +36,25 @@ def polynomial_sparsity(progress: float, start: float, end: float, final: float,
     if progress >= end:
         return final
     return final * (1.0 - (1.0 - max(progress - start, 0.0) / (end - start)) ** power)
+
+
+def explored_sparsity(sparsity: float, step: float, next_step: float, end: float, draw: float, cap: float) -> float:
+    """Return ``s' = s + min((1 − s)/(end − t)·(t' − t)·U, (1 − s)·S_max)``: a straight line to 1, U times as steep.
+
+    From the end on it is ``s``.
+
+    Args:
+        sparsity: s, in [0, 1).
+        step: t, now.
+        next_step: t', when sparsities are drawn again.
+        end: when the last ones are drawn, in the unit of ``step``.
+        draw: U, 0 or more.
+        cap: S_max, the largest share of what is left that goes at once.
+    """
+    if step >= end:
+        return sparsity
+    left = 1.0 - sparsity
+    return sparsity + min(left / (end - step) * (next_step - step) * draw, left * cap)
 
 
 @dataclass(frozen=True)
@@ -74,28 +97,22 @@ class PolynomialSchedule:
             if not holds:
                 raise ConfigError(f"{self.prefix}{name}={getattr(self, name)!r}: expected {expected}")
 
-    def counts(self, shapes: Sequence[tuple[int, ...]], progress: float, distribution: Distribution) -> list[int]:
-        """Return how many weights of each layer are 0: of the shares at the end, what the schedule has reached.
-
-        Args:
-            shapes: of the weights, ``(outputs, inputs)`` each.
-            progress: share of the run that is over.
-            distribution: see ``layer_sparsities``.
-        """
-        reached = polynomial_sparsity(progress, self.start, self.end, 1.0, self.power)
-        return pruned_counts(shapes, layer_sparsities(shapes, self.final, distribution), reached)
+    def reached(self, progress: float) -> float:
+        """Return the share of the final sparsity that is reached; see ``polynomial_sparsity``."""
+        return polynomial_sparsity(progress, self.start, self.end, 1.0, self.power)
 
 
 def layer_sparsities(shapes: Sequence[tuple[int, ...]], sparsity: float, distribution: Distribution) -> list[float]:
     """Return the sparsity of each layer, such that all of them together have ``sparsity``.
 
     Args:
-        shapes: of the weights, ``(outputs, inputs)`` each.
+        shapes: of the weights, ``(outputs, inputs)`` each, of a convolution with the sizes of its kernel.
         sparsity: share of all weights that are 0, in [0, 1).
         distribution: see ``Distribution``.
 
     Raises:
-        ConfigError: no layer, another distribution, or a sparsity outside [0, 1).
+        ConfigError: no layer, another distribution or the global one, which depends on the weights, or a sparsity
+            outside [0, 1).
     """
     a_number("sparsity", sparsity, "a share of the weights in [0, 1)", lambda share: 0 <= share < 1)
     if not isinstance(shapes, list | tuple) or not shapes or not all(_is_shape(shape) for shape in shapes):
@@ -103,9 +120,12 @@ def layer_sparsities(shapes: Sequence[tuple[int, ...]], sparsity: float, distrib
     if isinstance(distribution, str) and distribution == "uniform":
         return [sparsity] * len(shapes)
     if not isinstance(distribution, str) or distribution != "erk":
-        raise ConfigError(f"distribution={distribution!r}: expected 'erk' or 'uniform'")
-    sizes = [outputs * inputs for outputs, inputs in shapes]
-    raw = [(outputs + inputs) / (outputs * inputs) for outputs, inputs in shapes]
+        raise ConfigError(
+            f"distribution={distribution!r}: expected 'erk' or 'uniform', which depend on the layers' shapes alone; "
+            "global_counts has the share of each layer by the weights"
+        )
+    sizes = [math.prod(shape) for shape in shapes]
+    raw = [sum(shape) / math.prod(shape) for shape in shapes]
     dense: set[int] = set()
     while True:
         # Σ_l density_l·size_l = (1 − s)·Σ_l size_l with density 1 in the dense layers and ε·raw_l in the others.
@@ -120,18 +140,65 @@ def layer_sparsities(shapes: Sequence[tuple[int, ...]], sparsity: float, distrib
 
 
 def _is_shape(shape: Sequence[int]) -> bool:
-    return isinstance(shape, tuple | list) and len(shape) == 2 and all(size >= 1 for size in shape)
+    return isinstance(shape, tuple | list) and len(shape) >= 2 and all(size >= 1 for size in shape)
 
 
-def pruned_counts(shapes: Sequence[tuple[int, ...]], final: Sequence[float], share: float) -> list[int]:
+def pruned_counts(shapes: Sequence[tuple[int, ...]], final: Sequence[float], share: float = 1.0) -> list[int]:
     """Return how many weights of each layer are 0 where the whole has ``share`` of its final sparsity.
 
     Args:
         shapes: of the weights.
         final: sparsity of each layer at the end.
-        share: of it, in [0, 1].
+        share: of it, in [0, 1]. One weight of each layer stays at least.
     """
-    return [round(share * own * outputs * inputs) for own, (outputs, inputs) in zip(final, shapes, strict=True)]
+    sizes = [math.prod(shape) for shape in shapes]
+    return [min(round(share * own * size), size - 1) for own, size in zip(final, sizes, strict=True)]
+
+
+def kept_counts(shapes: Sequence[tuple[int, ...]], sparsity: float, distribution: Distribution) -> list[int]:
+    """Return how many weights of each layer stay at a sparsity of the whole; see ``layer_sparsities``."""
+    pruned = pruned_counts(shapes, layer_sparsities(shapes, sparsity, distribution))
+    return [math.prod(shape) - count for shape, count in zip(shapes, pruned, strict=True)]
+
+
+def global_counts(weights: Sequence[Tensor], sparsity: float, masks: Sequence[Tensor]) -> list[int]:
+    """Return how many weights of each layer are 0 where those of the least magnitude of all layers go.
+
+    Args:
+        weights: of the layers.
+        sparsity: share of all weights that are 0, in [0, 1).
+        masks: of the layers: their zeros go first. The largest weight of each layer stays.
+    """
+    a_number("sparsity", sparsity, "a share of the weights in [0, 1)", lambda share: 0 <= share < 1)
+    ranked = []
+    for weight, mask in zip(weights, masks, strict=True):
+        magnitude = torch.where(mask == 0, -1.0, weight.detach().abs()).flatten()
+        magnitude[magnitude.argmax()] = math.inf
+        ranked.append(magnitude)
+    every = torch.cat(ranked)
+    count = min(round(sparsity * len(every)), len(every) - len(ranked))
+    gone = torch.zeros(len(every), dtype=torch.bool, device=every.device)
+    gone[torch.argsort(every, stable=True)[:count]] = True
+    return [int(own.sum()) for own in gone.split([len(magnitude) for magnitude in ranked])]
+
+
+def magnitude_masks(
+    weights: Sequence[Tensor], sparsity: float, masks: Sequence[Tensor], distribution: Distribution
+) -> list[Tensor]:
+    """Return the masks of several layers at a sparsity of the whole, each ranked inside the old one.
+
+    Args:
+        weights: of the layers.
+        sparsity: share of all weights that are 0, in [0, 1).
+        masks: of the layers: their zeros stay.
+        distribution: see ``Distribution``.
+    """
+    shapes = [tuple(weight.shape) for weight in weights]
+    if distribution == "global":
+        counts = global_counts(weights, sparsity, masks)
+    else:
+        counts = pruned_counts(shapes, layer_sparsities(shapes, sparsity, distribution))
+    return [magnitude_mask(*own) for own in zip(weights, counts, masks, strict=True)]
 
 
 def magnitude_mask(weight: Tensor, count: int, mask: Tensor) -> Tensor:
@@ -152,10 +219,15 @@ def magnitude_mask(weight: Tensor, count: int, mask: Tensor) -> Tensor:
 
 
 __all__ = [
+    "DISTRIBUTIONS",
     "Distribution",
     "PolynomialSchedule",
+    "explored_sparsity",
+    "global_counts",
+    "kept_counts",
     "layer_sparsities",
     "magnitude_mask",
+    "magnitude_masks",
     "polynomial_sparsity",
     "pruned_counts",
 ]

@@ -14,8 +14,12 @@ from torch.nn.utils import prune
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.sparsity import (
     PolynomialSchedule,
+    explored_sparsity,
+    global_counts,
+    kept_counts,
     layer_sparsities,
     magnitude_mask,
+    magnitude_masks,
     polynomial_sparsity,
     pruned_counts,
 )
@@ -36,6 +40,7 @@ weights = arrays(np.float32, st.tuples(st.integers(1, 6), st.integers(1, 6)), el
         (0.2, 0.0),
         (0.35, 0.95 * (1 - 27 / 64)),  # a quarter of the way: 1 − (3/4)³
         (0.5, 0.83125),  # half of the way: .95·(1 − (1/2)³) = .95·.875
+        (0.65, 0.93515625),  # three quarters: .95·(1 − (1/4)³)
         (0.8, 0.95),
         (1.0, 0.95),
     ],
@@ -88,6 +93,45 @@ def test_a_schedule_that_cannot_be_is_refused(settings: dict[str, Any], message:
         PolynomialSchedule(**{"start": 0.2, "end": 0.8, "final": 0.95, **settings})
 
 
+# ---- sparsities that are explored ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sparsity"),
+    [
+        ((0.5, 500_000, 501_000, 10**6, 3, 0.01), 0.503),  # .5/500,000·1,000·3 = .003, below .5·.01
+        ((0.9, 990_000, 991_000, 10**6, 0.05, 0.01), 0.9005),  # .1/10,000·1,000·.05 = .0005, below .1·.01
+        ((0.9, 990_000, 991_000, 10**6, 3, 0.01), 0.901),  # .03 above the cap .1·.01
+        ((0.5, 10**6, 1_001_000, 10**6, 3, 0.01), 0.5),  # the end: nothing is drawn
+        ((0.5, 0, 1_000, 10**6, 0, 0.01), 0.5),
+    ],
+)
+def test_explored_sparsities_are_those_computed_by_hand(arguments: tuple[float, ...], sparsity: float) -> None:
+    assert explored_sparsity(*arguments) == pytest.approx(sparsity, abs=1e-12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    sparsity=st.floats(0, 0.9999),
+    times=st.lists(st.floats(0, 1e6), min_size=3, max_size=3).map(sorted),
+    draw=st.floats(0, 30),
+    cap=st.floats(0, 1),
+)
+def test_explored_sparsities_only_rise_and_by_the_cap_at_most(
+    sparsity: float, times: list[float], draw: float, cap: float
+) -> None:
+    found = explored_sparsity(sparsity, *times, draw, cap)
+    assert sparsity <= found <= sparsity + (1 - sparsity) * cap + 1e-12 <= 1 + 1e-12
+
+
+def test_draws_of_one_lead_straight_to_a_sparsity_of_one() -> None:
+    # U = 1 and no cap: what is left falls by 1/10, 1/9, … of itself, that is by the same amount each time.
+    found = [0.0]
+    for step in range(10):
+        found.append(explored_sparsity(found[-1], step, step + 1, 10, 1.0, 1.0))
+    assert found == pytest.approx([step / 10 for step in range(11)], abs=1e-12)
+
+
 # ---- shares of the layers -----------------------------------------------------------------------------------------
 
 
@@ -123,8 +167,8 @@ def test_what_all_layers_lose_is_the_sparsity_of_the_whole(shapes: list[tuple[in
     total = sum(outputs * inputs for outputs, inputs in shapes)
     for distribution in ("erk", "uniform"):
         counts = pruned_counts(shapes, layer_sparsities(shapes, sparsity, distribution), 1.0)
-        # Each layer's count is rounded: half a weight a layer.
-        assert abs(sum(counts) - sparsity * total) <= 0.5 * len(shapes) + 1e-6 * total
+        # Each layer's count is rounded, and one of its weights stays: less than one weight a layer.
+        assert abs(sum(counts) - sparsity * total) <= len(shapes) + 1e-6 * total
 
 
 @settings(max_examples=300, deadline=None)
@@ -158,6 +202,90 @@ def test_uniform_shares_are_alike() -> None:
     assert pruned_counts(SHAPES, [0.9] * 3, 1.0) == [58, 230, 14]  # 57.6, 230.4, 14.4
 
 
+def test_kept_weights_of_a_critic_are_those_computed_by_hand() -> None:
+    # 113-256-256-1 at .9: 94,720 weights, of which 9,472 stay. ERK keeps ε·(i + o) of a layer: 369ε, 512ε and 257ε; the
+    # last one would keep 257/1138·9,472 = 2,139 of its 256: it is dense, and 9,216 are left for ε = 9,216/881.
+    shapes = [(256, 113), (256, 256), (1, 256)]
+    assert kept_counts(shapes, 0.9, "erk") == [3860, 5356, 256]
+    assert kept_counts(shapes, 0.9, "uniform") == [2893, 6554, 26]
+
+
+def test_a_convolution_s_kernel_joins_the_sum_and_the_product() -> None:
+    # Convolution (8, 4, 3, 3): raw 18/288; linear (4, 8): raw 12/32. At .5 of 320 weights 160 stay: ε·(18 + 12) = 160.
+    # The linear layer would keep 64 of 32: it is dense, and the convolution keeps 128 of 288.
+    assert layer_sparsities([(8, 4, 3, 3), (4, 8)], 0.5, "erk") == pytest.approx([1 - 128 / 288, 0.0])
+
+
+def _water_filled(shapes: list[tuple[int, int]], sparsity: float) -> list[float]:
+    """Return densities ``min(1, ε·raw)`` whose mean is ``1 − sparsity``, with ε found by bisection."""
+    sizes = np.array([outputs * inputs for outputs, inputs in shapes], dtype=float)
+    raw = np.array([(outputs + inputs) / (outputs * inputs) for outputs, inputs in shapes])
+    low, high = 0.0, 1.0 / raw.min()
+    for _ in range(200):
+        middle = 0.5 * (low + high)
+        kept = (np.minimum(1.0, middle * raw) * sizes).sum()
+        low, high = (middle, high) if kept < (1.0 - sparsity) * sizes.sum() else (low, middle)
+    return np.minimum(1.0, high * raw).tolist()
+
+
+@settings(max_examples=200, deadline=None)
+@given(shapes=layers, sparsity=st.floats(0, 0.999))
+def test_shares_match_oracle_by_bisection(shapes: list[tuple[int, int]], sparsity: float) -> None:
+    found = [1 - own for own in layer_sparsities(shapes, sparsity, "erk")]
+    assert found == pytest.approx(_water_filled(shapes, sparsity), abs=1e-9)
+
+
+@settings(max_examples=200, deadline=None)
+@given(shapes=layers, sparsities=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)).map(sorted))
+def test_every_layer_s_share_rises_with_that_of_the_whole(
+    shapes: list[tuple[int, int]], sparsities: tuple[float, float]
+) -> None:
+    lower, higher = (layer_sparsities(shapes, sparsity, "erk") for sparsity in sparsities)
+    assert all(a <= b + 1e-9 for a, b in zip(lower, higher, strict=True))
+
+
+@settings(max_examples=200, deadline=None)
+@given(shapes=layers, sparsity=st.floats(0, 0.9999))
+def test_at_least_one_weight_of_each_layer_stays(shapes: list[tuple[int, int]], sparsity: float) -> None:
+    for distribution in ("erk", "uniform"):
+        assert min(kept_counts(shapes, sparsity, distribution)) >= 1
+
+
+def test_global_counts_take_the_smallest_weights_of_all_layers_and_leave_one_in_each() -> None:
+    weights = [torch.tensor([[5.0, 4.0]]), torch.tensor([[0.3], [0.2]]), torch.tensor([[1.0, 2.0]])]
+    ones = [torch.ones_like(weight) for weight in weights]
+    # By magnitude .2, .3, 1, 2, 4, 5; .3, 2 and 5 are the largest of their layers and stay.
+    assert global_counts(weights, 1 / 6, ones) == [0, 1, 0]
+    assert global_counts(weights, 2 / 6, ones) == [0, 1, 1]
+    assert global_counts(weights, 5 / 6, ones) == [1, 1, 1]
+    masks = magnitude_masks(weights, 0.5, ones, "global")
+    assert [mask.tolist() for mask in masks] == [[[1, 0]], [[1], [0]], [[0, 1]]]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    sparsities=st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)).map(sorted),
+    data=st.data(),
+)
+def test_masks_of_several_layers_only_grow_and_have_the_counts_asked_for(
+    seed: int, sparsities: tuple[float, float], data: st.DataObject
+) -> None:
+    distribution = data.draw(st.sampled_from(["erk", "uniform", "global"]))
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(7, 5), (9, 7), (2, 9)]
+    masks = [torch.ones(shape) for shape in shapes]
+    for sparsity in sparsities:
+        weights = [torch.randn(shape, generator=generator) for shape in shapes]  # what is masked comes back meanwhile
+        now = magnitude_masks(weights, sparsity, masks, distribution)
+        assert all(bool((after <= before).all()) for before, after in zip(masks, now, strict=True))
+        masks = now
+    zeros = sum(int((mask == 0).sum()) for mask in masks)
+    assert zeros >= sparsities[1] * 116 - 1.5 - 3
+    if distribution != "global":
+        assert [int(mask.sum()) for mask in masks] == kept_counts(shapes, sparsities[1], distribution)
+
+
 def test_another_distribution_is_refused() -> None:
     with pytest.raises(ConfigError, match="distribution='er': expected 'erk' or 'uniform'"):
         layer_sparsities(SHAPES, 0.5, "er")
@@ -167,10 +295,10 @@ def test_another_distribution_is_refused() -> None:
 def test_half_of_the_way_each_layer_has_lost_the_same_share_of_what_it_will_lose(distribution: Any) -> None:
     schedule = PolynomialSchedule(0.2, 0.8, 0.9)
     final = layer_sparsities(SHAPES, 0.9, distribution)
-    assert schedule.counts(SHAPES, 0.1, distribution) == [0, 0, 0]
+    assert pruned_counts(SHAPES, final, schedule.reached(0.1)) == [0, 0, 0]
     halfway = [round(0.875 * own * size) for own, size in zip(final, (64, 256, 16), strict=True)]  # 1 − (1/2)³
-    assert schedule.counts(SHAPES, 0.5, distribution) == halfway
-    assert schedule.counts(SHAPES, 0.8, distribution) == pruned_counts(SHAPES, final, 1.0)
+    assert pruned_counts(SHAPES, final, schedule.reached(0.5)) == halfway
+    assert schedule.reached(0.8) == 1.0
 
 
 # ---- masks --------------------------------------------------------------------------------------------------------
