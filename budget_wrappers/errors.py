@@ -12,6 +12,10 @@ class ConfigError(BudgetError, ValueError):
     """A configuration value or key that does not exist or lies outside its bounds."""
 
 
+class NoPathError(ConfigError):
+    """Masks that leave no path from an input of a network to an output; the message names the layer."""
+
+
 class SpaceError(BudgetError, TypeError):
     """An observation or action space (or a shape or dtype of one of its elements) that cannot be used."""
 
