@@ -18,6 +18,7 @@ PROMISES = {
     "rllib_agent.py": r"acting [\d,]+ FLOPs, learning [\d,]+ FLOPs[\s\S]*\n10 steps within[\s\S]*'ppo', flops=2432",
     "cleanrl_sac.py": r"step 400: return -\d+ \(-\d+ penalised\)\nacting 2,649,600 FLOPs, learning [\d,]+ FLOPs",
     "cleanrl_dqn_pruned.py": r"at first 10934 parameters[\s\S]*learning\n[\s\S]*at last (\d{3}|1000) parameters: Q",
+    "prune_sb3.py": r"SAC: 90\.0% of the weights are 0, 9\d\.\d%[\s\S]*DQN: 90\.0%.* of 8,960 FLOPs of an action",
     "skrl_agent.py": r"acting 2,176,000 FLOPs[\s\S]*(?=.*'sac': '[\d,]+')(?=.*'rest': '[\d,]+').*'q_network': '[\d,]+'",
     "tianshou_agent.py": r"acting [\d,]+ FLOPs[\s\S]*(?=.*'sac': '[\d,]+')(?=.*'rest': '[\d,]+').*'model': '[\d,]+'",
     "torchrl_policy.py": r"acting [\d,]+ FLOPs, learning [\d,]+ FLOPs[\s\S]*\n2432 FLOPs a step in \d+ steps",

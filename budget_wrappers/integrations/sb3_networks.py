@@ -1,4 +1,4 @@
-"""The networks of a Stable-Baselines3 model whose hidden units can be pruned, and where it keeps their widths."""
+"""The networks of a Stable-Baselines3 model whose units or weights can be pruned, and where it keeps their widths."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,11 +94,11 @@ class TrainedNetwork:
         return groups
 
 
-def kind_of(model: Any) -> str:
-    """Return which algorithm a model is of.
+def algorithm_of(model: Any) -> str:
+    """Return which of ``KINDS`` a model is of.
 
     Raises:
-        ConfigError: none that is known, or one with features of an extractor that learns, or state-dependent noise.
+        ConfigError: another algorithm.
         MissingExtraError: Stable-Baselines3 is not installed.
     """
     sb3 = library("stable_baselines3", "sb3")
@@ -106,9 +106,19 @@ def kind_of(model: Any) -> str:
     if kind is None:
         raise ConfigError(
             f"{type(model).__name__} of {type(model).__module__.partition('.')[0]}: expected SAC, TD3, DDPG, DQN, PPO "
-            "or A2C of stable_baselines3; the units of other networks are pruned by UnitPruning"
+            "or A2C of stable_baselines3; UnitPruning prunes the units of other networks, and Pruner their weights"
         )
-    policy = require_torch(model)
+    return kind
+
+
+def kind_of(model: Any) -> str:
+    """Return which algorithm a model is of whose units are to be pruned.
+
+    Raises:
+        ConfigError: none that is known, or one with features of an extractor that learns, or state-dependent noise.
+        MissingExtraError: Stable-Baselines3 is not installed.
+    """
+    kind, policy = algorithm_of(model), require_torch(model)
     for name, part in policy.named_modules():
         if name.endswith("features_extractor") and next(part.parameters(), None) is not None:
             raise ConfigError(
@@ -134,7 +144,9 @@ def actor_of(model: Any, kind: str) -> TrainedNetwork:
     try:
         if kind == "SAC":
             actor = policy.actor
-            module = _Heads(actor.latent_pi, [actor.mu, actor.log_std])
+            # With state-dependent noise, log_std is a parameter and not a layer.
+            heads = [head for head in (actor.mu, actor.log_std) if isinstance(head, nn.Module)]
+            module = _Heads(actor.latent_pi, heads)
             return TrainedNetwork("actor", module, (), actor.optimizer, _linear(actor.latent_pi))
         if kind == "TD3":
             actor, target = policy.actor, policy.actor_target.mu
@@ -206,8 +218,9 @@ def _widths(layers: Sequence[nn.Linear]) -> list[int]:
 def _unknown(model: Any, error: Exception) -> ConfigError:
     return ConfigError(
         f"{type(model).__name__} with the policy {type(model.policy).__name__} ({error}): expected MlpPolicy or "
-        "MultiInputPolicy of stable_baselines3; the units of other networks are pruned by UnitPruning"
+        "MultiInputPolicy of stable_baselines3; UnitPruning prunes the units of other networks, and Pruner their "
+        "weights"
     )
 
 
-__all__ = ["KINDS", "TrainedNetwork", "actor_of", "critic_of", "kind_of", "write_widths"]
+__all__ = ["KINDS", "TrainedNetwork", "actor_of", "algorithm_of", "critic_of", "kind_of", "write_widths"]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from budget_wrappers.arguments import a_count, a_number, refuse
 from budget_wrappers.errors import ComputeWarning, ConfigError
-from budget_wrappers.integrations.extras import library
+from budget_wrappers.integrations.sb3_callbacks import new_callback
 from budget_wrappers.integrations.sb3_networks import TrainedNetwork, actor_of, critic_of, kind_of, write_widths
 from budget_wrappers.modules.unit_loop import UnitPruning
 from budget_wrappers.modules.unit_pruning import UnitSchedule
@@ -71,8 +71,7 @@ class PruneUnits:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "PruneUnits":
         """Make an object that is one of Stable-Baselines3's callbacks, too: that class is imported only now."""
-        base = library("stable_baselines3.common.callbacks", "sb3").BaseCallback
-        return object.__new__(cls if issubclass(cls, base) else _callback_class(cls, base))
+        return new_callback(cls)
 
     def __init__(
         self,
@@ -306,12 +305,6 @@ class _Pruned:
     def gates(self) -> Sequence[UnitGates]:
         """Those of the network and of its targets."""
         return (self.pruning.gates, *self.pruning.pruner.target_gates)
-
-
-@functools.cache
-def _callback_class(cls: type, base: type) -> type:
-    own = {"__doc__": cls.__doc__, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    return type(cls.__name__, (cls, base), own)
 
 
 # ---- hooks on the model, which a copy of it takes along ------------------------------------------------------------
