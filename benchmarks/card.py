@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "stable_baselines3", "sbx-rl", "jax", "minari", "cvxpy")
+PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "stable_baselines3", "sbx-rl", "jax", "minari", "cvxpy", "scipy")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -1,4 +1,4 @@
-"""One trained actor, evaluated by torch, numpy or ONNX Runtime: the same actions, a fraction of the time.
+"""One trained actor, evaluated by torch, numpy, ONNX Runtime or sparse products: the same actions, in other times.
 
 At batch 1 a control policy's time is dispatch, not arithmetic, so the engine decides more about latency than the size
 of the network does.
@@ -14,6 +14,7 @@ from torch import nn
 from budget_wrappers.arguments import an_instance
 from budget_wrappers.deploy.numpy_engine import NumpyPerceptron
 from budget_wrappers.deploy.onnx_engine import OnnxPerceptron
+from budget_wrappers.deploy.sparse_engine import SparsePerceptron
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.finite import finite
 from budget_wrappers.metering import ComputeMeter
@@ -21,7 +22,7 @@ from budget_wrappers.modules.weights import refuse_output, require_finite_weight
 from budget_wrappers.policies.retrofit import TrainedActor
 from budget_wrappers.policies.rows import checked_rows
 
-Engine = Literal["torch", "numpy", "onnxruntime"]
+Engine = Literal["torch", "numpy", "onnxruntime", "sparse"]
 Forward = Callable[[np.ndarray], np.ndarray]
 
 
@@ -43,6 +44,7 @@ ENGINES: dict[Engine, Callable[[Sequence[nn.Linear], str], Forward]] = {
     "torch": TorchPerceptron,
     "numpy": NumpyPerceptron,
     "onnxruntime": OnnxPerceptron,
+    "sparse": SparsePerceptron,
 }
 
 

@@ -38,7 +38,7 @@ class NumpyPerceptron:
     def _read(self) -> None:
         """View the parameters as arrays, and remember where they were."""
         self._places = addresses_of(self._linears)
-        self._layers = [(layer.weight.detach().numpy().T, _bias_of(layer)) for layer in self._linears]
+        self._layers = [(layer.weight.detach().numpy().T, bias_of(layer)) for layer in self._linears]
         if self._thetas is not None:  # gates on the units of each hidden layer, where it is read
             self._scales = [1.0 if theta is None else theta.detach().numpy() for theta in self._thetas]
 
@@ -69,7 +69,8 @@ def addresses_of(linears: Iterable[nn.Linear]) -> list[int]:
     return found
 
 
-def _bias_of(layer: nn.Linear) -> np.ndarray:
+def bias_of(layer: nn.Linear) -> np.ndarray:
+    """Return the bias of a layer on the module's memory, zeros where it has none."""
     if layer.bias is None:
         return np.zeros(layer.out_features, layer.weight.detach().numpy().dtype)
     return layer.bias.detach().numpy()
