@@ -22,9 +22,34 @@ if TYPE_CHECKING:  # what type checkers and editors read; a test holds it equal 
         BexaSACConfig,
         BexaTD3Config,
     )
+    from agents.methods.eaude import (
+        DistillDiscreteCQL,
+        DistillDiscreteCQLConfig,
+        DistillDQN,
+        DistillDQNConfig,
+        EauDeDiscreteCQL,
+        EauDeDiscreteCQLConfig,
+        EauDeDQN,
+        EauDeDQNConfig,
+        EauDeSAC,
+        EauDeSACConfig,
+        EauDeTD3,
+        EauDeTD3Config,
+        PolyPruneDiscreteCQL,
+        PolyPruneDiscreteCQLConfig,
+        PolyPruneDQN,
+        PolyPruneDQNConfig,
+        PolyPruneSAC,
+        PolyPruneSACConfig,
+        PolyPruneTD3,
+        PolyPruneTD3Config,
+    )
     from agents.methods.exits import Exits
     from agents.methods.exits_config import ExitsConfig
-    from agents.methods.polyprune import PolyPrune, PolyPruneConfig
+    from agents.methods.polyprune import PolyPrune
+    from agents.methods.polyprune_config import PolyPruneConfig
+    from agents.methods.population import Population
+    from agents.methods.population_config import PopulationConfig
     from agents.methods.units import Units
     from agents.methods.units_config import UnitsConfig
     from agents.methods.xinet import (
@@ -56,9 +81,34 @@ _HOMES = {
         "BexaSACConfig",
         "BexaTD3Config",
     ),
+    "methods.eaude": (
+        "DistillDQN",
+        "DistillDQNConfig",
+        "DistillDiscreteCQL",
+        "DistillDiscreteCQLConfig",
+        "EauDeDQN",
+        "EauDeDQNConfig",
+        "EauDeDiscreteCQL",
+        "EauDeDiscreteCQLConfig",
+        "EauDeSAC",
+        "EauDeSACConfig",
+        "EauDeTD3",
+        "EauDeTD3Config",
+        "PolyPruneDQN",
+        "PolyPruneDQNConfig",
+        "PolyPruneDiscreteCQL",
+        "PolyPruneDiscreteCQLConfig",
+        "PolyPruneSAC",
+        "PolyPruneSACConfig",
+        "PolyPruneTD3",
+        "PolyPruneTD3Config",
+    ),
     "methods.exits": ("Exits",),
     "methods.exits_config": ("ExitsConfig",),
-    "methods.polyprune": ("PolyPrune", "PolyPruneConfig"),
+    "methods.polyprune": ("PolyPrune",),
+    "methods.polyprune_config": ("PolyPruneConfig",),
+    "methods.population": ("Population",),
+    "methods.population_config": ("PopulationConfig",),
     "methods.units": ("Units",),
     "methods.units_config": ("UnitsConfig",),
     "methods.xinet": (

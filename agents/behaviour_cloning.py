@@ -53,7 +53,7 @@ class BehaviourCloning(OffPolicyAgent):
         config = self.config
         width = int(self.action_space.n) if self.discrete else self.action_space.shape[0]
         self.net = MLP([self.observation_shape[0], *config.net_arch, width], config.activation).to(self.device)
-        self.optimizer = FusedAdam(self.net, lr=config.learning_rate)
+        self.optimizer = FusedAdam(self.net, lr=config.learning_rate, eps=config.adam_eps)
 
     def make_replay(self) -> ReplayBuffer:
         return replay_of(self, self._dataset)

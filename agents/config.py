@@ -265,6 +265,7 @@ class OffPolicyConfig(Settings):
 
     Attributes:
         learning_rate: Adam's step size.
+        adam_eps: added to the root of Adam's second moment, of the networks' optimizers.
         buffer_size: transitions the replay holds.
         learning_starts: environment steps with uniformly random actions before the first update.
         batch_size: transitions of one update.
@@ -283,6 +284,7 @@ class OffPolicyConfig(Settings):
     """
 
     learning_rate: float = 3e-4
+    adam_eps: float = 1e-8
     buffer_size: int = 1_000_000
     learning_starts: int = 100
     batch_size: int = 256
@@ -301,6 +303,7 @@ class OffPolicyConfig(Settings):
         # Those of the children too, which may rely on it in what they require.
         check_types(self)
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
+        require(self.adam_eps > 0, "adam_eps", self.adam_eps, "a number above 0")
         require(1 <= self.buffer_size <= 2**40, "buffer_size", self.buffer_size, "at least 1 transition, at most 2**40")
         require(0 <= self.learning_starts < 2**63, "learning_starts", self.learning_starts, "0 or more steps")
         require(1 <= self.batch_size < 2**31, "batch_size", self.batch_size, "at least 1 transition, below 2**31")

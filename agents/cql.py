@@ -129,7 +129,7 @@ class CQL(SAC):
     def build(self) -> None:
         super().build()
         config = self.config
-        self.actor_optimizer = FusedAdam(self.policy, lr=config.actor_learning_rate)
+        self.actor_optimizer = FusedAdam(self.policy, lr=config.actor_learning_rate, eps=config.adam_eps)
         automatic = config.cql_alpha == "auto"
         start = config.cql_alpha_init if automatic else config.cql_alpha
         self.log_cql_alpha = nn.Parameter(torch.tensor(float(start), device=self.device).log(), requires_grad=automatic)
@@ -160,9 +160,7 @@ class CQL(SAC):
         ent_coef = self.log_ent_coef.detach().exp()
         own = self.sample(batch.observation, updated=True)
         temperature = self._step_temperature(own.log_prob)
-        td_loss, gap = self.critic_losses(batch, ent_coef)
-        weight = self.log_cql_alpha.detach().exp()
-        self.critic_optimizer.descend(td_loss + weight * gap.sum())
+        td_loss, gap, weight = self._improve_critics(batch, ent_coef)
         if self.log_cql_alpha.requires_grad:
             self.conservative_optimizer.descend(self.conservative_loss(gap))
         actor_loss = self.improve_actor(batch, own, ent_coef)
@@ -178,18 +176,39 @@ class CQL(SAC):
             **temperature,
         }
 
+    def _improve_critics(self, batch: Batch, ent_coef: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Take the critics' gradient steps; return the temporal-difference loss, the gap and the weight of the gap."""
+        weight, task = self.log_cql_alpha.detach().exp(), self._critic_task(batch, ent_coef)
+        found: list[tuple[Tensor, Tensor]] = []
+
+        def losses() -> Tensor:
+            found.append(self._losses_of_task(batch, *task))
+            return found[-1][0] + weight * found[-1][1].sum()
+
+        self.descend_critics(losses)
+        td_losses, gaps = zip(*found, strict=True)  # of every member, where there are several
+        return torch.stack(td_losses).mean(), torch.stack(gaps).mean(0), weight
+
     def critic_losses(self, batch: Batch, ent_coef: Tensor) -> tuple[Tensor, Tensor]:
         """Return the temporal-difference loss, the methods' terms included, and the gap ``(M, K)`` of the other term.
 
         The values of the data's action and of all sampled ones come out of one pass of ``(S + 1)·B`` rows.
         """
-        with torch.no_grad():
-            action, log_prob = self.policy_actions(batch)
-            # The first action drawn at s' serves the target too.
-            following = action.shape[1] // 2
-            target = self.conservative_target(batch, action[:, following], log_prob[:, following], ent_coef)
-            action, log_density = self.proposals(action, log_prob)
-            action = torch.cat([batch.action.expand(len(action), 1, -1, -1), action], 1)
+        return self._losses_of_task(batch, *self._critic_task(batch, ent_coef))
+
+    @torch.no_grad()
+    def _critic_task(self, batch: Batch, ent_coef: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the data's action and the sampled ones ``(K, S + 1, B, A)``, ``log(S·μ)`` of these, and y."""
+        action, log_prob = self.policy_actions(batch)
+        # The first action drawn at s' serves the target too.
+        following = action.shape[1] // 2
+        target = self.conservative_target(batch, action[:, following], log_prob[:, following], ent_coef)
+        action, log_density = self.proposals(action, log_prob)
+        return torch.cat([batch.action.expand(len(action), 1, -1, -1), action], 1), log_density, target
+
+    def _losses_of_task(
+        self, batch: Batch, action: Tensor, log_density: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
         heads, samples, rows, width = action.shape
         observation = batch.observation.repeat(samples, 1)
         values = self.critic.of_own_actions(observation, action.reshape(heads, samples * rows, width))
@@ -310,8 +329,8 @@ class DiscreteCQL(DQN):
         """Return the agent that ``save`` wrote; pass ``dataset=…`` to let it learn on."""
         return load_agent(cls, path, env, meter, **parts)
 
-    def losses(self, values: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def losses(self, values: Tensor, batch: Batch, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return DQN's losses plus ``α·gap_i``, ``(K,)``, and the errors ``(K, B)``."""
-        losses, error = super().losses(values, batch)
+        losses, error = super().losses(values, batch, target)
         gap = conservative_gap(values.transpose(1, 2), chosen(values, batch.action))
         return losses + self.config.cql_alpha * gap, error

@@ -7,7 +7,7 @@ Clocks are Stable-Baselines3's, so hyper-parameters tuned for it mean the same: 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,12 +15,12 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.config import Activation, OffPolicyConfig, require
+from agents.config import OffPolicyConfig, require
 from agents.loop.acting import TorchForward, numpy_forward
 from agents.loop.agent import OffPolicyAgent
 from agents.loop.method import ActorPass, Method
-from agents.nets.mlp import MLP
 from agents.nets.optim import FusedAdam
+from agents.nets.q_networks import DuelingQNetwork, QNetwork, textbook_q_network
 from agents.nets.said import ask, besides, output_of
 from agents.nets.td import MovingAverage, td_target
 from agents.replay.buffers import Batch, ReplayBuffer
@@ -39,6 +39,7 @@ class DQNConfig(OffPolicyConfig):
         exploration_initial_eps: ε, the share of random actions, at the beginning.
         exploration_final_eps: ε at the end.
         max_grad_norm: bound of the gradient's Euclidean norm.
+        loss: of the error e, ``"huber"``: ½e² below 1 and linear above, or ``"squared"``: e².
         double: the online network picks the next action, the target network values it (van Hasselt et al. 2016).
         dueling: ``Q = V + A − mean A`` with a stream each (Wang et al. 2016).
         prioritized: sample in proportion to a power of the last error (Schaul et al. 2016).
@@ -56,6 +57,7 @@ class DQNConfig(OffPolicyConfig):
     exploration_initial_eps: float = 1.0
     exploration_final_eps: float = 0.05
     max_grad_norm: float = 10.0
+    loss: Literal["huber", "squared"] = "huber"
     double: bool = False
     dueling: bool = False
     prioritized: bool = False
@@ -78,64 +80,6 @@ class DQNConfig(OffPolicyConfig):
             )
 
 
-class QNetwork(nn.Module):
-    """Values of every action, as one perceptron.
-
-    Args:
-        observation_size: O.
-        actions: A.
-        hidden: widths of the hidden layers.
-        activation: between layers.
-        heads: K.
-    """
-
-    static_flops = True
-
-    def __init__(
-        self, observation_size: int, actions: int, hidden: Sequence[int], activation: Activation, heads: int = 1
-    ) -> None:
-        super().__init__()
-        self.net, self.heads = MLP([observation_size, *hidden, heads * actions], activation), heads
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """Return values ``(K, B, A)`` for ``observation`` ``(B, O)``."""
-        return self.net(observation).unflatten(1, (self.heads, -1)).transpose(0, 1)
-
-
-class DuelingQNetwork(nn.Module):
-    """``Q = V + A − mean_a A``: the last hidden layer is one for each stream, those before it are shared.
-
-    Args:
-        observation_size, actions, hidden, activation, heads: see ``QNetwork``.
-
-    Attributes:
-        joints: names of perceptrons, and of those that read what they say.
-    """
-
-    static_flops = True
-
-    def __init__(
-        self, observation_size: int, actions: int, hidden: Sequence[int], activation: Activation, heads: int = 1
-    ) -> None:
-        super().__init__()
-        shared, own = list(hidden[:-1]), list(hidden[-1:])
-        self.heads = heads
-        self.trunk = nn.Sequential(MLP([observation_size, *shared], activation), nn.ReLU()) if shared else nn.Identity()
-        if shared and activation == "tanh":
-            self.trunk[1] = nn.Tanh()
-        features = shared[-1] if shared else observation_size
-        self.joints = (("trunk.0", ("value", "advantage")),) if shared else ()
-        self.value = MLP([features, *own, heads], activation)
-        self.advantage = MLP([features, *own, heads * actions], activation)
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """Return values ``(K, B, A)`` for ``observation`` ``(B, O)``."""
-        features = self.trunk(observation)
-        advantage = self.advantage(features).unflatten(1, (self.heads, -1))
-        value = self.value(features).unsqueeze(2)
-        return (value + advantage - advantage.mean(2, keepdim=True)).transpose(0, 1)
-
-
 class DQN(OffPolicyAgent):
     """Deep Q-learning.
 
@@ -146,6 +90,10 @@ class DQN(OffPolicyAgent):
             ``(K, B, A)``, or a record whose ``output`` they are; the last head acts. By default ``QNetwork`` or
             ``DuelingQNetwork`` (K = 1).
         settings: keys of ``DQNConfig``.
+
+    Attributes:
+        learner: what is asked for the values that losses are made of; a method may put several networks there, whose
+            values ``(M, B, A)`` stand for those of heads.
     """
 
     config_class = DQNConfig
@@ -168,13 +116,14 @@ class DQN(OffPolicyAgent):
         self._torch_forward = TorchForward(self.q_network, self.device)
 
     def build(self) -> None:
-        config, sizes = self.config, (self.observation_shape[0], int(self.action_space.n))
+        config, sizes = self.config, self.network_sizes
         network_of = self.maker("actor", self._given, textbook_q_network)
         self.q_network = network_of(*sizes, config).to(self.device)
         self.target_network = network_of(*sizes, config).to(self.device).requires_grad_(False)
         self.target_network.load_state_dict(self.q_network.state_dict())
+        self.learner = self.q_network
         self.average = MovingAverage(self.q_network, self.target_network, config.tau)
-        self.optimizer = FusedAdam(self.q_network, lr=config.learning_rate)
+        self.optimizer = FusedAdam(self.q_network, lr=config.learning_rate, eps=config.adam_eps)
 
     def make_replay(self) -> ReplayBuffer:
         config = self.config
@@ -215,6 +164,7 @@ class DQN(OffPolicyAgent):
         config = self.config
         envs = self.env.num_envs if isinstance(self.env, VectorEnv) else 1
         if self.num_rounds % max(config.target_update_interval // envs, 1) == 0:
+            self.target_moves()
             self.average.update()
             self.target_moved()
         if config.prioritized:
@@ -239,9 +189,10 @@ class DQN(OffPolicyAgent):
         """Let a method take the gradient steps; return its loss and the errors of the first pass, ``None`` without."""
         self.begin_actor_update()
         errors: list[Tensor] = []
+        target = self.target(batch) if self.one_target else None
 
         def losses() -> Tensor:
-            found, error = self.network_losses(batch)
+            found, error = self.network_losses(batch, target)
             errors.append(error)
             return found
 
@@ -251,23 +202,30 @@ class DQN(OffPolicyAgent):
         return loss, errors[0] if errors else self.loss(batch)[1]  # a method may have asked for no loss
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return ``Σ_i mean_B w·huber(Q_i(s, a) − y_i)`` and the errors ``Q_i(s, a) − y_i``, ``(K, B)``."""
+        """Return ``Σ_i mean_B w·loss(Q_i(s, a) − y_i)`` and the errors ``Q_i(s, a) − y_i``, ``(K, B)``."""
         losses, error = self.network_losses(batch)
         return losses.sum(), error
 
-    def network_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the loss of each head ``(K,)``, the methods' terms included, and the errors ``(K, B)``."""
-        said = ask(self.q_network, batch.observation, updated=True)
+    def network_losses(self, batch: Batch, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the loss of each head ``(K,)``, the methods' terms included, and the errors ``(K, B)``.
+
+        Args:
+            batch: of the update.
+            target: y, ``(K, B)``; ``None`` has it computed.
+        """
+        said = ask(self.learner, batch.observation, updated=True)
         values = output_of(said)
-        losses, error = self.losses(values, batch)
+        losses, error = self.losses(values, batch, target)
         if not self.methods:
             return losses, error
         made_of = ActorPass(batch, losses, values, besides(said), lambda: values.detach().amax(2), error=error)
         return self.taught(losses, lambda: made_of), made_of.error
 
-    def losses(self, values: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def losses(self, values: Tensor, batch: Batch, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return each head's loss ``(K,)`` and error ``(K, B)`` for values ``(K, B, A)`` of the batch's states."""
-        error = chosen(values, batch.action) - self.target(batch)
+        error = chosen(values, batch.action) - (self.target(batch) if target is None else target)
+        if self.config.loss == "squared":
+            return (batch.weight * error.square()).mean(1), error
         return weighted_huber(error, batch.weight), error
 
     def values_of(self, network: nn.Module, observation: Tensor) -> Tensor:
@@ -335,7 +293,4 @@ def chosen(values: Tensor, action: Tensor) -> Tensor:
     return values.gather(2, action.expand(len(values), -1).unsqueeze(2)).squeeze(2)
 
 
-def textbook_q_network(observation_size: int, actions: int, config: DQNConfig) -> nn.Module:
-    """Return the network of one head that ``config`` describes."""
-    network = DuelingQNetwork if config.dueling else QNetwork
-    return network(observation_size, actions, config.net_arch, config.activation)
+__all__ = ["DQN", "DQNConfig", "DuelingQNetwork", "QNetwork", "chosen", "textbook_q_network", "weighted_huber"]

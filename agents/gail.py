@@ -123,7 +123,7 @@ class GAIL(SAC):
         # Plain layers: the penalty differentiates their gradient, and that of MLP, written out, has none.
         self.discriminator = nn.Sequential(*MLP(sizes, config.activation)).to(self.device)
         rate = config.discriminator_learning_rate
-        self.discriminator_optimizer = FusedAdam(self.discriminator, lr=rate)
+        self.discriminator_optimizer = FusedAdam(self.discriminator, lr=rate, eps=self.config.adam_eps)
 
     @property
     def own_modules(self) -> Mapping[str, nn.Module]:

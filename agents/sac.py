@@ -98,7 +98,7 @@ class SAC(OffPolicyAgent):
         self._torch_forward = TorchForward(self.policy, self.device)
 
     def build(self) -> None:
-        config, sizes = self.config, (self.observation_shape[0], self.action_space.shape[0])
+        config, sizes = self.config, self.network_sizes
         actor_of = self.maker("actor", self._given[0], textbook_actor)
         critic_of = self.maker("critic", self._given[1], textbook_critic)
         self.policy = actor_of(*sizes, config).to(self.device)
@@ -110,8 +110,8 @@ class SAC(OffPolicyAgent):
         start = config.ent_coef_init if automatic else config.ent_coef
         self.log_ent_coef = nn.Parameter(torch.tensor(float(start), device=self.device).log(), requires_grad=automatic)
         self.target_entropy = -float(sizes[1]) if config.target_entropy == "auto" else float(config.target_entropy)
-        self.actor_optimizer = FusedAdam(self.policy, lr=config.learning_rate)
-        self.critic_optimizer = FusedAdam(self.critic, lr=config.learning_rate)
+        self.actor_optimizer = FusedAdam(self.policy, lr=config.learning_rate, eps=config.adam_eps)
+        self.critic_optimizer = FusedAdam(self.critic, lr=config.learning_rate, eps=config.adam_eps)
         self.temperature_optimizer = FusedAdam([self.log_ent_coef], lr=config.learning_rate)
         self.noise = OrnsteinUhlenbeck(sizes[1], config.correlated_noise, self.rng)
 
@@ -144,8 +144,7 @@ class SAC(OffPolicyAgent):
         ent_coef = self.log_ent_coef.detach().exp()
         own = self.sample(batch.observation, updated=True)
         temperature = self._step_temperature(own.log_prob)
-        critic_loss = self.critic_loss(batch, ent_coef)
-        self.critic_optimizer.descend(critic_loss)
+        critic_loss = self.improve_critics(batch, ent_coef)
         actor_loss = self.improve_actor(batch, own, ent_coef)
         if (self.num_updates + 1) % self.config.target_update_interval == 0:
             self.critic_average.update()
@@ -158,13 +157,24 @@ class SAC(OffPolicyAgent):
             **temperature,
         }
 
+    def improve_critics(self, batch: Batch, ent_coef: Tensor) -> Tensor:
+        """Take one gradient step of the critics, or those of a method, and return their loss.
+
+        It is ``½ Σ_m Σ_i mean_B (Q_{m,i}(s, a) − y_i)²`` with every head's own target ``y_i``.
+        """
+        target = self.critic_target(batch, ent_coef)
+        return self.descend_critics(lambda: self.critic_total(self.critic, batch, target))
+
     def critic_loss(self, batch: Batch, ent_coef: Tensor) -> Tensor:
-        """Return ``½ Σ_m Σ_i mean_B (Q_{m,i}(s, a) − y_i)²`` with every head's own target ``y_i``."""
-        with torch.no_grad():
-            following = self.sample(batch.next_observation).last(self.critic.heads)
-            next_value = self.target_critic.smallest_of_own_actions(batch.next_observation, following.action)
-            target = entropy_regularised_target(batch, next_value, following.log_prob, ent_coef)
-        return self.critic_total(self.critic, batch, target)
+        """Return what ``improve_critics`` steps down."""
+        return self.critic_total(self.critic, batch, self.critic_target(batch, ent_coef))
+
+    @torch.no_grad()
+    def critic_target(self, batch: Batch, ent_coef: Tensor) -> Tensor:
+        """Return every head's target ``y_i``, ``(K, B)``."""
+        following = self.sample(batch.next_observation).last(self.critic.heads)
+        next_value = self.target_critic.smallest_of_own_actions(batch.next_observation, following.action)
+        return entropy_regularised_target(batch, next_value, following.log_prob, ent_coef)
 
     def improve_actor(self, batch: Batch, own: PolicySample, ent_coef: Tensor) -> Tensor:
         """Take one gradient step of the policy, or those of a method, and return its loss."""

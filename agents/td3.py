@@ -84,7 +84,7 @@ class TD3(OffPolicyAgent):
         self._torch_forward = TorchForward(self.policy, self.device)
 
     def build(self) -> None:
-        config, sizes = self.config, (self.observation_shape[0], self.action_space.shape[0])
+        config, sizes = self.config, self.network_sizes
         actor_of = self.maker("actor", self._given[0], textbook_actor)
         critic_of = self.maker("critic", self._given[1], textbook_critic)
         self.policy = actor_of(*sizes, config).to(self.device)
@@ -95,8 +95,8 @@ class TD3(OffPolicyAgent):
         self.actor_average = MovingAverage(self.policy, self.target_policy, config.tau)
         self.target_critic.load_state_dict(self.critic.state_dict())
         self.critic_average = MovingAverage(self.critic, self.target_critic, config.tau)
-        self.actor_optimizer = FusedAdam(self.policy, lr=config.learning_rate)
-        self.critic_optimizer = FusedAdam(self.critic, lr=config.learning_rate)
+        self.actor_optimizer = FusedAdam(self.policy, lr=config.learning_rate, eps=config.adam_eps)
+        self.critic_optimizer = FusedAdam(self.critic, lr=config.learning_rate, eps=config.adam_eps)
 
     @property
     def actor(self) -> nn.Module:
@@ -125,8 +125,7 @@ class TD3(OffPolicyAgent):
         return "critic and actor" if self._actor_is_due() else "critic"
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        critic_loss = self.critic_loss(batch)
-        self.critic_optimizer.descend(critic_loss)
+        critic_loss = self.improve_critics(batch)
         metrics = {"critic_loss": critic_loss.detach()}
         if self._actor_is_due():
             metrics["actor_loss"] = self.improve_actor(batch).detach()
@@ -135,17 +134,28 @@ class TD3(OffPolicyAgent):
             self.target_moved()
         return metrics
 
+    def improve_critics(self, batch: Batch) -> Tensor:
+        """Take one gradient step of the critics, or those of a method, and return their loss.
+
+        It is ``½ Σ_m Σ_i mean_B (Q_{m,i}(s, a) − y_i)²``.
+        """
+        target = self.critic_target(batch)
+        return self.descend_critics(lambda: self.critic_total(self.critic, batch, target))
+
     def critic_loss(self, batch: Batch) -> Tensor:
-        """Return ``½ Σ_m Σ_i mean_B (Q_{m,i}(s, a) − y_i)²`` with target policy smoothing."""
+        """Return what ``improve_critics`` steps down."""
+        return self.critic_total(self.critic, batch, self.critic_target(batch))
+
+    @torch.no_grad()
+    def critic_target(self, batch: Batch) -> Tensor:
+        """Return every head's target ``y_i``, ``(K, B)``, with target policy smoothing."""
         config = self.config
-        with torch.no_grad():
-            action = self.propose(self.target_policy, batch.next_observation)
-            noise = torch.randn(action.shape, generator=self.generator, device=self.device)
-            noise.mul_(config.target_policy_noise).clamp_(-config.target_noise_clip, config.target_noise_clip)
-            action = (action + noise).clamp_(-1.0, 1.0)
-            next_value = self.target_critic.smallest_of_own_actions(batch.next_observation, action)
-            target = td_target(batch, next_value)
-        return self.critic_total(self.critic, batch, target)
+        action = self.propose(self.target_policy, batch.next_observation)
+        noise = torch.randn(action.shape, generator=self.generator, device=self.device)
+        noise.mul_(config.target_policy_noise).clamp_(-config.target_noise_clip, config.target_noise_clip)
+        action = (action + noise).clamp_(-1.0, 1.0)
+        next_value = self.target_critic.smallest_of_own_actions(batch.next_observation, action)
+        return td_target(batch, next_value)
 
     def propose(self, policy: nn.Module, observation: Tensor) -> Tensor:
         """Return the actions of ``policy`` that the critic's heads value, ``(K, B, A)``."""

@@ -34,7 +34,7 @@ HEADER = "budget_wrappers"
 """Key of a checkpoint's header in the metadata of the file."""
 ASIDE = ("versions", "crc32")
 """Keys of that header that are left out: versions may differ, and checksums follow from the tensors."""
-LATER = ("gate/information", "information", "critic_net_arch")
+LATER = ("gate/information", "information", "critic_net_arch", "config/adam_eps", "config/loss")
 """Ends of entries that later versions add beside all numbers that there were: they are left out."""
 
 Entries = dict[str, str]
@@ -72,7 +72,8 @@ def exact(value: Any) -> str:
 def leaves(prefix: str, value: Any) -> Entries:
     """Return ``value`` as entries, one for each leaf of its dictionaries; without those that came later."""
     if not isinstance(value, Mapping):
-        return {} if prefix.endswith(tuple(f"/{end}" for end in LATER)) else {prefix: exact(value)}
+        later = f"/{prefix}".endswith(tuple(f"/{end}" for end in LATER))
+        return {} if later else {prefix: exact(value)}
     return {name: text for key in value for name, text in leaves(f"{prefix}/{key}", value[key]).items()}
 
 

@@ -28,7 +28,7 @@ from agents.loop.fitting import (
 )
 from agents.loop.header import COUNTERS, FORMAT, TEXT, header_of
 from agents.loop.known_methods import methods_from, require_same_methods
-from agents.loop.method import RESTORING
+from agents.loop.restoring import RESTORING
 from agents.loop.rollback import unharmed
 from agents.loop.spaces import NoEnvironment, describe_space, space_of
 from agents.loop.structure import take_structure
@@ -276,13 +276,14 @@ def restore(agent: Any, header: Mapping[str, Any], tensors: Mapping[str, Tensor]
 
 
 def _restore(agent: Any, header: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    networks = {
-        f"module/{name}/{key}": value
-        for name, module in agent.modules.items()
-        for key, value in module.state_dict().items()
-    }
+    networks: dict[str, Tensor] = {}
+    tolerated: set[str] = set()
+    for name, module in agent.modules.items():
+        own = {f"module/{name}/{key}": value for key, value in module.state_dict().items()}
+        networks |= own
+        tolerated |= own.keys() if getattr(module, "tolerates_divergence", False) else set()
     require_same_tensors(networks, {n: t for n, t in tensors.items() if n.startswith("module/")}, path)
-    require_finite_tensors(networks, tensors, path)
+    require_finite_tensors({name: own for name, own in networks.items() if name not in tolerated}, tensors, path)
     if set(header["optimizers"]) != set(agent.optimizers):
         raise CheckpointError(
             f"{path} holds the optimizers {sorted(header['optimizers'])}: expected {sorted(agent.optimizers)}; "

@@ -28,6 +28,7 @@ class MethodHost(MeteredActor):
     Attributes:
         methods: held by the agent, those of a preset first.
         followers: called after the structure has changed.
+        one_target: whether a method's gradient steps of what says values are all towards the target of the first one.
     """
 
     config: Any
@@ -67,6 +68,9 @@ class MethodHost(MeteredActor):
         self._in_preset = len(preset)
         self.altering = overriding(self.methods, "critic_losses")
         self._stepping = overriding(self.methods, "descend")
+        self._stepping_critics = overriding(self.methods, "descend_critics")
+        self.one_target = any(held.one_target for held in self.methods)
+        self._makers: dict[Role, Callable[..., Any]] = {}
         self.followers: list[Callable[[], None]] = []
         self._renew_token()
 
@@ -118,7 +122,28 @@ class MethodHost(MeteredActor):
         if len(makers) + (given is not None) > 1:
             names = [*makers, *([f"{role}=…"] if given is not None else [])]
             raise ConfigError(f"{' and '.join(names)} each make the {role}: expected one; leave the others out")
-        return next(iter(makers.values()), given or textbook)
+        self._makers[role] = next(iter(makers.values()), given or textbook)
+        return self._makers[role]
+
+    def another(self, role: Role) -> Any:
+        """Return a new network of a role, made as the agent's own was, with weights of its own."""
+        return self._makers[role](*self.network_sizes, self.config).to(self.device)
+
+    @property
+    def network_sizes(self) -> tuple[int, int]:
+        """Sizes of an observation and of an action, or how many actions there are."""
+        actions = int(self.action_space.n) if self.discrete else self.action_space.shape[0]
+        return self.observation_shape[0], actions
+
+    def example_inputs(self, name: str) -> list[Tensor]:
+        """Return zeros that a network of the agent takes, one row of them.
+
+        Args:
+            name: of the network in ``own_modules``; critics take actions, too.
+        """
+        observation_size, action_size = self.network_sizes
+        given = [torch.zeros(1, observation_size, device=self.device)]
+        return [*given, torch.zeros(1, action_size, device=self.device)] if name.endswith("critic") else given
 
     # ---- modules and optimizers -------------------------------------------------------------------------------------
 
@@ -184,6 +209,20 @@ class MethodHost(MeteredActor):
                 return loss
         return None
 
+    def descend_critics(self, losses: Callable[[], Tensor]) -> Tensor:
+        """Take one gradient step of the critics, or those of a method, and return their loss.
+
+        Args:
+            losses: of a new forward pass of the critics, whenever called.
+        """
+        for held in self._stepping_critics:
+            loss = held.descend_critics(self, losses)
+            if loss is not None:
+                return loss
+        loss = losses()
+        self.own_optimizers["critic"].descend(loss)
+        return loss
+
     @property
     def progress(self) -> float:
         """Share of the steps of ``learn`` that are over, 0 outside of it; offline, of its updates.
@@ -194,6 +233,11 @@ class MethodHost(MeteredActor):
         if not total:
             return 0.0
         return 1.0 if total - self.num_timesteps < between else self.num_timesteps / total
+
+    def target_moves(self) -> None:
+        """Tell the methods that the target of the network that says values is about to move."""
+        for held in self.methods:
+            held.before_target(self)
 
     def target_moved(self) -> None:
         """Tell the methods that the target networks have moved."""

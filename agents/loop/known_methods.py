@@ -12,6 +12,7 @@ from budget_wrappers.errors import CheckpointError, ConfigError
 METHODS = {
     "exits": ("agents.methods.exits", "Exits"),
     "polyprune": ("agents.methods.polyprune", "PolyPrune"),
+    "population": ("agents.methods.population", "Population"),
     "units": ("agents.methods.units", "Units"),
 }
 """Name -> module and class; a module is imported when its method is asked for."""

@@ -6,7 +6,6 @@ called with the agent, so a method holds no agent, and one object belongs to one
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -20,8 +19,6 @@ from agents.nets.kept import Kept
 from agents.replay.buffers import Batch
 from budget_wrappers.errors import ConfigError
 
-RESTORING: ContextVar[bool] = ContextVar("restoring", default=False)
-"""Whether agents are made from a file now: what only further training needs may be missing then."""
 Role = Literal["actor", "critic"]
 Says = Literal["moments", "actions", "values"]
 """What the output of an agent's actor means: means and log standard deviations, actions before the squash, values."""
@@ -76,6 +73,8 @@ class Method:
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
     taken: bool = False
     """Whether an agent holds the method, which then is that agent's alone."""
+    one_target: ClassVar[bool] = False
+    """Whether the losses of values that ``descend`` asks for are all towards one target, computed before."""
     offers: ClassVar[tuple[str, ...]] = ()
     """Members of the method that its agent has, too: ``agent.x`` is ``method.x``, a function without its first argument
     where that is ``agent``, of an ``answer`` its value."""
@@ -139,6 +138,18 @@ class Method:
             max_norm: bound of the gradient's Euclidean norm, ``None`` for none.
         """
         return None
+
+    def descend_critics(self, agent: Any, losses: Callable[[], Tensor]) -> Tensor | None:
+        """Take the critics' gradient steps and return their loss; ``None``: the agent takes one down the loss.
+
+        Args:
+            agent: whose critics learn.
+            losses: returns the loss of a new forward pass of the critics, whenever called; the target stays.
+        """
+        return None
+
+    def before_target(self, agent: Any) -> None:
+        """Run before a target network becomes, or moves towards, the network that says values."""
 
     def after_target(self, agent: Any) -> None:
         """Run after the target networks have moved."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from agents.loop.restoring import RESTORING
 from agents.nets.mlp import MLP
 from budget_wrappers.errors import BudgetError, CheckpointError
 from budget_wrappers.modules.exits import EarlyExitNetwork
@@ -61,6 +62,7 @@ def take_structure(agent: Any, stored: Sizes, tensors: Mapping[str, Tensor], pat
 
 
 def _follow(agent: Any, path: str | Path) -> None:
+    token = RESTORING.set(True)  # weights that a method keeps are about to be read, too
     try:
         agent.structure_changed()
     except BudgetError as error:
@@ -68,6 +70,8 @@ def _follow(agent: Any, path: str | Path) -> None:
             f"{path}: the structure does not fit the agent ({error}): expected layers that the agent can follow; the "
             "file was damaged, take another copy"
         ) from error
+    finally:
+        RESTORING.reset(token)
 
 
 def _resize(agent: Any, wanted: Sizes) -> None:

@@ -4,9 +4,6 @@ Source: "Mind the Budget: Accelerating DRL Using Early Exit Neural Networks". Ea
 ``Exits``, with the keys of both in one configuration.
 """
 
-import dataclasses
-from typing import Any
-
 from agents.cql import CQL, DiscreteCQL
 from agents.dqn import DQN
 from agents.methods.bexa_config import (
@@ -17,15 +14,9 @@ from agents.methods.bexa_config import (
     BexaTD3Config,
 )
 from agents.methods.exits import Exits
-from agents.methods.exits_config import ExitsConfig
+from agents.methods.preset import preset_of
 from agents.sac import SAC
 from agents.td3 import TD3
-
-
-def preset_exits(cls: type, config: Any) -> list[Exits]:
-    """Return the exits whose keys the configuration of a preset has: ``preset`` of each agent below."""
-    keys = (field.name for field in dataclasses.fields(ExitsConfig))
-    return [Exits(**{key: getattr(config, key) for key in keys if hasattr(config, key)})]
 
 
 class BexaSAC(SAC):
@@ -45,7 +36,7 @@ class BexaSAC(SAC):
     config_class = BexaSACConfig
     config: BexaSACConfig
 
-    preset = classmethod(preset_exits)
+    preset = preset_of(Exits)
 
 
 class BexaTD3(TD3):
@@ -63,7 +54,7 @@ class BexaTD3(TD3):
     config_class = BexaTD3Config
     config: BexaTD3Config
 
-    preset = classmethod(preset_exits)
+    preset = preset_of(Exits)
 
 
 class BexaDQN(DQN):
@@ -81,7 +72,7 @@ class BexaDQN(DQN):
     config_class = BexaDQNConfig
     config: BexaDQNConfig
 
-    preset = classmethod(preset_exits)
+    preset = preset_of(Exits)
 
 
 class BexaCQL(CQL):
@@ -95,7 +86,7 @@ class BexaCQL(CQL):
     config_class = BexaCQLConfig
     config: BexaCQLConfig
 
-    preset = classmethod(preset_exits)
+    preset = preset_of(Exits)
 
 
 class BexaDiscreteCQL(DiscreteCQL):
@@ -109,4 +100,4 @@ class BexaDiscreteCQL(DiscreteCQL):
     config_class = BexaDiscreteCQLConfig
     config: BexaDiscreteCQLConfig
 
-    preset = classmethod(preset_exits)
+    preset = preset_of(Exits)

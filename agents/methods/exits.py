@@ -118,12 +118,11 @@ class Exits(ExitReports):
         self.actor_name = next(name for name, part in agent.own_modules.items() if part is agent.actor)
         if config.scheme == "stepwise":
             parts = zip(agent.actor.stages, agent.actor.exits, strict=True)
-            rate = agent.own_optimizers[self.actor_name].param_groups[0]["lr"]
-            self.exit_optimizers = [FusedAdam([stage, layer], lr=rate) for stage, layer in parts]
+            rate, eps = agent.own_optimizers[self.actor_name].param_groups[0]["lr"], agent.config.adam_eps
+            self.exit_optimizers = [FusedAdam([stage, layer], lr=rate, eps=eps) for stage, layer in parts]
         if agent.says != "values":
-            agent.critic_optimizer = FusedAdam(
-                agent.critic, lr=config.critic_learning_rate or agent.config.learning_rate
-            )
+            rate = config.critic_learning_rate or agent.config.learning_rate
+            agent.critic_optimizer = FusedAdam(agent.critic, lr=rate, eps=agent.config.adam_eps)
 
     def start_metering(self, agent: Any) -> int:
         """Return what the dearest exit costs: the engine of the exits acts, and charges by exit; nothing is watched."""

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from agents.config import require
-from agents.loop.method import RESTORING, Method
+from agents.loop.method import Method
+from agents.loop.restoring import RESTORING
 from agents.methods.units_config import UnitsConfig, schedule_of
 from agents.nets.kept import Kept
 from agents.nets.optim import FusedAdam
@@ -167,10 +168,7 @@ class Units(Method):
 
     def _add(self, agent: Any, name: str, limit: Any, penalty: float, every: int) -> None:
         module = agent.own_modules[name]
-        size, device = agent.observation_shape[0], agent.device
-        given = [torch.zeros(1, size, device=device)]
-        if name == "critic":
-            given.append(torch.zeros(1, agent.action_space.shape[0], device=device))
+        given = agent.example_inputs(name)
         groups = unit_groups(module, *given)
         require(bool(groups), "net_arch", agent.config.net_arch, f"a hidden layer in the {name}, whose units can learn")
         targets = [unit_groups(average.target, *given) for average in self._averages(agent, module)]

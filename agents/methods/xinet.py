@@ -4,14 +4,13 @@ Source: "Online Training and Pruning of Deep Reinforcement Learning Networks", t
 agent given the method ``Units``, with the keys of both in one configuration.
 """
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 from agents.cql import CQL, CQLConfig, DiscreteCQL, DiscreteCQLConfig
 from agents.dqn import DQN, DQNConfig
+from agents.methods.preset import preset_of
 from agents.methods.units import Units
-from agents.methods.units_config import UnitKeys, UnitsConfig, require_unit_keys
+from agents.methods.units_config import UnitKeys, require_unit_keys
 from agents.sac import SAC, SACConfig
 from agents.td3 import TD3, TD3Config
 
@@ -50,12 +49,6 @@ class XiNetDiscreteCQLConfig(UnitSettings, DiscreteCQLConfig):
     """Configuration of discrete XiNet-CQL: discrete CQL's keys and those of its units."""
 
 
-def preset_units(cls: type, config: Any) -> list[Units]:
-    """Return the units whose keys the configuration of a preset has: ``preset`` of each agent below."""
-    keys = (field.name for field in dataclasses.fields(UnitsConfig))
-    return [Units(**{key: getattr(config, key) for key in keys if hasattr(config, key)})]
-
-
 class XiNetSAC(SAC):
     """SAC whose hidden units learn whether they are needed.
 
@@ -72,7 +65,7 @@ class XiNetSAC(SAC):
     config_class = XiNetSACConfig
     config: XiNetSACConfig
 
-    preset = classmethod(preset_units)
+    preset = preset_of(Units)
 
 
 class XiNetTD3(TD3):
@@ -91,7 +84,7 @@ class XiNetTD3(TD3):
     config_class = XiNetTD3Config
     config: XiNetTD3Config
 
-    preset = classmethod(preset_units)
+    preset = preset_of(Units)
 
 
 class XiNetDQN(DQN):
@@ -110,7 +103,7 @@ class XiNetDQN(DQN):
     config_class = XiNetDQNConfig
     config: XiNetDQNConfig
 
-    preset = classmethod(preset_units)
+    preset = preset_of(Units)
 
 
 class XiNetCQL(CQL):
@@ -124,7 +117,7 @@ class XiNetCQL(CQL):
     config_class = XiNetCQLConfig
     config: XiNetCQLConfig
 
-    preset = classmethod(preset_units)
+    preset = preset_of(Units)
 
 
 class XiNetDiscreteCQL(DiscreteCQL):
@@ -138,4 +131,4 @@ class XiNetDiscreteCQL(DiscreteCQL):
     config_class = XiNetDiscreteCQLConfig
     config: XiNetDiscreteCQLConfig
 
-    preset = classmethod(preset_units)
+    preset = preset_of(Units)

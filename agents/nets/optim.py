@@ -82,17 +82,16 @@ class FusedAdam(torch.optim.Adam):
         Raises:
             ConfigError: moments of another shape than their parameter's.
         """
-        if self._lists is None:
-            self._lists = [self._lists_of(group) for group in self.param_groups]
-        for parameters, _, _, _, shapes in self._lists:  # all of them before any group steps
+        made = self.lists
+        for parameters, _, _, _, shapes in made:  # all of them before any group steps
             # The kernel reads as many numbers as the parameter has, whatever memory the moments have.
             if list(map(_shape_of, parameters)) != shapes:
                 raise _other_shape(parameters, shapes)
         if len(self.param_groups) == 1:
-            self._step(self.param_groups[0], self._lists[0], gradients)
+            self._step(self.param_groups[0], made[0], gradients)
             return
         start = 0
-        for group, lists in zip(self.param_groups, self._lists, strict=True):
+        for group, lists in zip(self.param_groups, made, strict=True):
             self._step(group, lists, gradients[start : start + len(lists.parameters)])
             start += len(lists.parameters)
 
@@ -121,6 +120,13 @@ class FusedAdam(torch.optim.Adam):
             with torch.no_grad():
                 for parameter in parameters:
                     parameter.clamp_(low, high)
+
+    @property
+    def lists(self) -> list[_Lists]:
+        """Parameters, moments and counter of each group, as the kernel takes them; made where there are none yet."""
+        if self._lists is None:
+            self._lists = [self._lists_of(group) for group in self.param_groups]
+        return self._lists
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters from their gradients, as any torch optimizer."""

@@ -1,5 +1,7 @@
 """Temporal-difference targets and losses over leading dimensions ``M`` (critics) and ``K`` (sub-policies)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -70,9 +72,14 @@ class MovingAverage:
                     f"{name} has the shape {shapes[0]} and in the target network {shapes[1]}: expected the same; "
                     "change the layers of both"
                 )
-        self._online = [parameter.detach() for parameter in online.values()]
-        self._target = [target[name].detach() for name in online]
+        # The parameters, not their data of now: what a parameter shows may be elsewhere at the next update.
+        self.move(list(online.values()), [target[name] for name in online])
 
+    def move(self, online: Sequence[Tensor], target: Sequence[Tensor]) -> None:
+        """Move these tensors in place of the networks' parameters, until ``follow``: those of all members, say."""
+        self._online, self._target = list(online), list(target)
+
+    @torch.no_grad()
     def update(self) -> None:
         """Move the target once, in place."""
         torch._foreach_lerp_(self._target, self._online, self.tau)

@@ -26,6 +26,16 @@ AGENTS = {
     "xinet-dqn": ("agents.methods.xinet", "XiNetDQN"),
     "xinet-cql": ("agents.methods.xinet", "XiNetCQL"),
     "xinet-discrete-cql": ("agents.methods.xinet", "XiNetDiscreteCQL"),
+    "eaude-dqn": ("agents.methods.eaude", "EauDeDQN"),
+    "eaude-discrete-cql": ("agents.methods.eaude", "EauDeDiscreteCQL"),
+    "eaude-sac": ("agents.methods.eaude", "EauDeSAC"),
+    "eaude-td3": ("agents.methods.eaude", "EauDeTD3"),
+    "polyprune-dqn": ("agents.methods.eaude", "PolyPruneDQN"),
+    "polyprune-discrete-cql": ("agents.methods.eaude", "PolyPruneDiscreteCQL"),
+    "polyprune-sac": ("agents.methods.eaude", "PolyPruneSAC"),
+    "polyprune-td3": ("agents.methods.eaude", "PolyPruneTD3"),
+    "distill-dqn": ("agents.methods.eaude", "DistillDQN"),
+    "distill-discrete-cql": ("agents.methods.eaude", "DistillDiscreteCQL"),
 }
 
 PRESETS = Path(__file__).parent.parent / "methods" / "presets"

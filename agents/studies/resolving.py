@@ -21,6 +21,13 @@ PLAIN = {
     "xinet-sac": "sac",
     "xinet-td3": "td3",
     "xinet-dqn": "dqn",
+    "eaude-dqn": "dqn",
+    "eaude-sac": "sac",
+    "eaude-td3": "td3",
+    "polyprune-dqn": "dqn",
+    "polyprune-sac": "sac",
+    "polyprune-td3": "td3",
+    "distill-dqn": "dqn",
 }
 """The agent without its budget method, where the name of the agent does not say it."""
 

@@ -78,7 +78,8 @@ def test_sub_policies_with_methods_are_trained_interrupted_and_evaluated(
     config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     large = ["--large.with", "exits", "polyprune", "--large.budget", "0.3", "--large.every", "10"]
-    words = ["train", "asymmetric", "--config", config, *large, "--small.with", "polyprune", "--run"]
+    sparse = ["--large.final", "0.5", "--small.final", "0.5"]
+    words = ["train", "asymmetric", "--config", config, *large, "--small.with", "polyprune", *sparse, "--run"]
     assert main([*words, str(tmp_path / "whole")]) == 0
     interrupted([*words, str(tmp_path / "killed")], monkeypatch)
     assert main(["train", "--resume", str(tmp_path / "killed")]) == 0

@@ -221,11 +221,11 @@ def helped(words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: py
 @pytest.mark.parametrize(
     ("words", "there", "absent"),
     [
-        (["sac"], ["--with [{exits,polyprune,units}", "--budget for --exits.budget"], ["--exits.gate-loss"]),
+        (["sac"], ["--with [{exits,polyprune,population,units}", "--budget for --exits.budget"], ["--exits.gate-loss"]),
         (["sac", "--with", "exits"], ["--exits.budget FLOAT", "b, mean cost of acting"], ["--polyprune.final"]),
         (
             ["asymmetric"],
-            ["--small.with [{exits,polyprune,units}", "--large.with [{exits,polyprune,units}"],
+            ["--small.with [{exits,polyprune,population,units}", "--large.with [{exits,polyprune,population,units}"],
             ["--large.exits."],
         ),
         (["asymmetric", "--large.with", "polyprune"], ["--large.polyprune.final FLOAT"], ["--small.polyprune"]),

@@ -16,7 +16,7 @@ from agents.cql import DiscreteCQLConfig
 from agents.dqn import DQNConfig
 from agents.loop.checkpoint import read, restore_agent, save_agent
 from budget_wrappers.errors import CheckpointError, ConfigError
-from tests.agents.methods.combining import METHODS, made
+from tests.agents.methods.combining import FINAL, METHODS, made
 from tests.agents.small import make_agent
 
 NARROW, WIDE = (4, 4), (12, 10)
@@ -71,7 +71,7 @@ def test_pruning_masks_the_critics_as_they_are(name: str) -> None:
     zeros = [weight for name, weight in agent.critic.named_parameters() if weight.ndim == 2]
     assert [tuple(weight.shape) for weight in zeros] == [(12, 4), (10, 12), (3, 10)] * 2
     share = sum(int((weight == 0).sum()) for weight in zeros) / sum(weight.numel() for weight in zeros)
-    assert share == pytest.approx(0.9, abs=0.02)  # final=.9, rounded a layer
+    assert share == pytest.approx(FINAL, abs=0.02)  # rounded a layer
 
 
 @pytest.mark.parametrize("name", ["BexaSAC", "BexaTD3", "BexaCQL", "GAIL"])

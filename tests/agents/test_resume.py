@@ -230,7 +230,7 @@ def test_open_refuses_a_folder_of_another_run(
 
 
 def two_methods() -> list[Method]:
-    return [Exits(budget=0.3, budget_feedback=1e-2), PolyPrune(final=0.9, start=0.1, end=0.8, every=10)]
+    return [Exits(budget=0.3, budget_feedback=1e-2), PolyPrune(final=0.6, start=0.1, end=0.8, every=10)]
 
 
 @pytest.fixture(scope="module")

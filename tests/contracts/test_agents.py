@@ -17,6 +17,7 @@ from tests.contracts.agent import AgentContract, OnlineContract
 
 COMMON = {
     "learning_rate": 1e-2,
+    "adam_eps": 1e-2,
     "buffer_size": 50,
     "learning_starts": 2,
     "batch_size": 4,
@@ -49,6 +50,7 @@ DQN_KEYS = {
     "exploration_initial_eps": 0.5,
     "exploration_final_eps": 0.2,
     "max_grad_norm": 0.1,
+    "loss": "squared",
     "double": True,
     "dueling": True,
     "prioritized": True,

@@ -21,9 +21,13 @@ AGENTS: dict[str, tuple[Any, str, dict[str, Any]]] = {
 """Name -> class, environment, settings beside ``SETTINGS``."""
 
 
+FINAL = 0.6
+"""Sparsity that leaves a path through every layer of these small networks, also where units go."""
+
+
 def polyprune(**settings: Any) -> PolyPrune:
     """Return pruning that a run of 600 steps sees from begin to end."""
-    return PolyPrune(**{"final": 0.9, "every": 20, "start": 0.2, "end": 0.8, **settings})
+    return PolyPrune(**{"final": FINAL, "every": 20, "start": 0.2, "end": 0.8, **settings})
 
 
 def units(**settings: Any) -> Units:

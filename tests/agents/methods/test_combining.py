@@ -12,13 +12,13 @@ from agents import SAC, Asymmetric, BexaSAC, Exits, PolyPrune, Units
 from agents.loop.evaluate import evaluate_policy, undisturbed
 from agents.loop.method import Method
 from agents.methods.exits_config import ExitsConfig
-from agents.methods.polyprune import PolyPruneConfig
+from agents.methods.polyprune_config import PolyPruneConfig
 from agents.methods.units_config import UnitsConfig
 from agents.nets.networks import squashed_gaussian
 from budget_wrappers.errors import ConfigError
 from budget_wrappers.functional.sparsity import layer_sparsities
 from budget_wrappers.wrappers import ComputeLimit, RecordComputeStatistics
-from tests.agents.methods.combining import AGENTS, METHODS, STEPS, made, polyprune
+from tests.agents.methods.combining import AGENTS, FINAL, METHODS, STEPS, made, polyprune
 
 
 @pytest.mark.parametrize("methods", METHODS)
@@ -36,11 +36,11 @@ def test_any_agent_with_any_methods_keeps_sparsity_budget_and_size(name: str, me
         assert list(held) == [network]
         assert all(weight[mask == 0].eq(0).all() for masks in held.values() for weight, mask in masked(masks))
     if "polyprune" in methods and not ("units" in methods and agent.discrete):  # else masked units went, too
-        wanted = layer_sparsities(held[network].shapes, 0.9, "erk")
+        wanted = layer_sparsities(held[network].shapes, FINAL, "erk")
         weights = [part.weight for part in agent.own_modules[network].modules() if isinstance(part, torch.nn.Linear)]
         for weight, share in zip(weights, wanted, strict=True):
             assert abs(int((weight == 0).sum()) - share * weight.numel()) <= 1.0
-        assert logged[f"sparsity/{network}"] == pytest.approx(0.9, abs=0.01)
+        assert logged[f"sparsity/{network}"] == pytest.approx(FINAL, abs=0.01)
     if "exits" in methods:
         # An upper bound, of which gates that have learned for 500 updates may miss a tenth; they began at .5 to .6.
         assert logged["gate/expected_cost"] <= 0.4 + 0.1
@@ -59,7 +59,7 @@ def masked(masks: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
 def test_pruning_is_complete_at_its_end_whatever_the_interval(name: str) -> None:
     agent = made(name, [polyprune(every=10_000)]).learn(STEPS)
     (masks,) = agent.method("polyprune").masks.values()
-    assert float(masks.sparsity()) == pytest.approx(0.9, abs=0.01)
+    assert float(masks.sparsity()) == pytest.approx(FINAL, abs=0.01)
 
 
 # ---- options --------------------------------------------------------------------------------------------------------
@@ -104,6 +104,7 @@ FLIPS: dict[type, dict[str, Any]] = {
         "start": 0.0,
         "end": 1.0,
         "every": 7,
+        "at_targets": None,  # of networks of values: tests/contracts/test_eaude.py
         "distribution": "uniform",
         "actor_final": 0.6,
         "actor_start": {"actor_final": 0.6, "actor_start": 0.5},
@@ -124,7 +125,8 @@ def test_every_option_is_listed_here(config: type) -> None:
 )
 def test_every_option_flipped_alone_learns_beside_the_other_method(config: type, key: str) -> None:
     value = FLIPS[config][key]
-    flipped = CLASSES[config](**(value if isinstance(value, dict) else {key: value}))
+    base = {"final": FINAL} if config is PolyPruneConfig else {}
+    flipped = CLASSES[config](**{**base, **(value if isinstance(value, dict) else {key: value})})
     other = Exits() if config is PolyPruneConfig else polyprune()
     agent = made("sac", [flipped, other], learning_starts=20, net_arch=(8, 8)).learn(60)
     assert agent.num_updates == 40
@@ -260,7 +262,7 @@ def test_flops_of_asymmetric_with_exits_in_large_add_up_to_the_digit() -> None:
     master = by_name["actor"]  # greedy decisions only: ε-greedy ones and those of the warm-up ask no network
     assert 0 < master < decisions * agent.master.flops_per_action
     assert agent.meter.totals["act"] == by_name["large"] + small + master
-    assert float(agent.large.method("polyprune").masks["critic"].sparsity()) == pytest.approx(0.9, abs=0.01)
+    assert float(agent.large.method("polyprune").masks["critic"].sparsity()) == pytest.approx(FINAL, abs=0.01)
 
 
 def test_an_option_pays_for_the_exits_that_its_steps_left_at() -> None:

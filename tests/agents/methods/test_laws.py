@@ -45,7 +45,7 @@ def test_polyprune_is_one_short_file() -> None:
 
 
 def test_there_are_agents_to_check() -> None:
-    assert len(CLASSES) == 18
+    assert len(CLASSES) == 28
 
 
 @pytest.mark.parametrize("agent", CLASSES, ids=lambda agent: agent.__name__)

@@ -18,7 +18,7 @@ from agents.loop.header import TEXT, metadata_of
 from agents.loop.method import Method
 from budget_wrappers.errors import CheckpointError, ConfigError
 from budget_wrappers.modules.surgery import keep_units, merged
-from tests.agents.methods.combining import made, polyprune
+from tests.agents.methods.combining import FINAL, made, polyprune
 
 SMALL: dict[str, Any] = {"net_arch": (8, 8), "batch_size": 8, "learning_starts": 10, "buffer_size": 1_000}
 
@@ -166,7 +166,7 @@ def test_kinds_of_updates_of_two_methods_are_told_apart() -> None:
 
 def test_pruning_ends_with_the_last_update_where_updates_do_not_divide_the_run() -> None:
     agent = made("dqn", [polyprune(every=10_000, end=1.0)], train_freq=4).learn(602)
-    assert float(agent.method("polyprune").masks["q_network"].sparsity()) == pytest.approx(0.9, abs=0.01)
+    assert float(agent.method("polyprune").masks["q_network"].sparsity()) == pytest.approx(FINAL, abs=0.01)
 
 
 def test_under_another_master_methods_are_told_how_long_the_run_is() -> None:
@@ -178,7 +178,7 @@ def test_under_another_master_methods_are_told_how_long_the_run_is() -> None:
     options.reset(seed=0)
     for _ in range(40):
         options.step(1)
-    assert float(agent.large.method("polyprune").masks["critic"].sparsity()) == pytest.approx(0.9, abs=0.01)
+    assert float(agent.large.method("polyprune").masks["critic"].sparsity()) == pytest.approx(FINAL, abs=0.01)
 
 
 class OwnStep(Method):
