@@ -66,6 +66,31 @@ def offline() -> list[str]:
     ]
 
 
+def lunar_lander() -> list[str]:
+    rows = stored("units/study-lunar-lander.json")["rows"]
+    own: dict[str, list[dict]] = {}
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        own.setdefault(row["method"], []).append(row)
+    assert {len(runs) for runs in own.values()} == {2}
+
+    def told(method: str, key: str) -> str:
+        values = [row[key] if key == "final_return" else statistics.fmean(row[key]) for row in own[method]]
+        return " and ".join(said(value, 0) for value in values)
+
+    pruned, plain, fit = own["m8000"], own["dqn"][0], own["fit of m8000"]
+    sizes = sorted(row["parameters"] for row in pruned)
+    assert sizes[-1] <= 8_000
+    undecided = {said(row["undecided_when_fixed"], 2) for row in pruned}
+    return [
+        f"DQN of 2×256 ({said(plain['parameters'], 0)} parameters) earns {told('dqn', 'final_return')} after training, "
+        f"the same pruned to {said(sizes[0], 0)} and {said(sizes[-1], 0)} {told('m8000', 'final_return')}, and a plain "
+        f"network of its FLOPs ({said(fit[0]['parameters'], 0)}) {told('fit of m8000', 'final_return')}",
+        f"over the last fifth of training {told('dqn', 'returns_at_the_end')}, {told('m8000', 'returns_at_the_end')} "
+        f"and {told('fit of m8000', 'returns_at_the_end')}",
+        f"{undecided.pop()} of all θ lay between 0.05 and 0.95" if len(undecided) == 1 else "",
+    ]
+
+
 def microseconds() -> list[str]:
     record = stored("units/latency.json")
     device, rows = record["device"], record["rows"]
@@ -105,6 +130,7 @@ CLAIMS: dict[str, Callable[[], list[str]]] = {
     "a policy of one": one_unit,
     "random limits": limits,
     "learning from data": offline,
+    "learning to land": lunar_lander,
     "a limit in microseconds": microseconds,
     "what looking costs": cost,
     "kills": kills,
