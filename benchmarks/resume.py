@@ -31,6 +31,7 @@ from agents.loop.known_methods import METHODS, method_named, records_of
 from agents.loop.method import Method
 from agents.methods.asymmetric import Asymmetric
 from agents.methods.bexa import BexaDiscreteCQL, BexaDQN, BexaSAC
+from agents.methods.eaude import EauDeDQN, EauDeSAC, PolyPruneDQN
 from agents.replay.dataset import write_dataset
 from agents.runs.log import CHECKPOINT, read_rows
 from agents.runs.run import Run
@@ -46,6 +47,7 @@ SMALL = {"net_arch": (16, 16), "batch_size": 32, "buffer_size": 2_000}
 SETTINGS_OF: dict[str, dict[str, Any]] = {
     "exits": {"budget": 0.3, "budget_feedback": 1e-3},
     "polyprune": {"final": 0.9, "start": 0.1, "end": 0.9, "every": 20, "actor_final": 0.5},
+    "population": {"growth_cap": 0.1, "max_growth": 30.0},
     "units": {"max_parameters": 150, "prune_every": 20, "learn_from": 0.1, "fix_from": 0.9},
 }
 """Of budget methods: those with the most state. A method that is not listed has its defaults."""
@@ -114,10 +116,28 @@ class RandomPolicy:
         return self.space.sample(), None
 
 
+class Diverging(EauDeDQN):
+    """A population one of whose members becomes NaN at each 150th update, until members are selected next."""
+
+    def update(self, batch: Any) -> dict[str, torch.Tensor]:
+        """Lose a member, and take the gradient steps."""
+        if self.num_updates % 150 == 149:
+            lost = (self.populations[0].crowned + 1) % self.config.members
+            for name, stack in self.method("population").members[0].named_buffers():
+                if name.startswith("online"):
+                    stack[lost].fill_(float("nan"))
+        return super().update(batch)
+
+
 CLASSES = {
     agent.__name__: agent
-    for agent in (SAC, TD3, DQN, CQL, DiscreteCQL, GAIL, Asymmetric, BexaSAC, BexaDQN, BexaDiscreteCQL)
+    for agent in (
+        *(SAC, TD3, DQN, CQL, DiscreteCQL, GAIL, Asymmetric, BexaSAC, BexaDQN, BexaDiscreteCQL),
+        *(EauDeDQN, EauDeSAC, PolyPruneDQN, Diverging),
+    )
 }
+GROWING = {"growth_cap": 0.1, "max_growth": 30.0}
+"""Of populations: sparsities that grow within a short run."""
 CASES = {
     "sac": Case("SAC", {"env": "Pendulum-v1", "max_episode_steps": 50}, SMALL),
     "td3": Case("TD3", {"env": "Pendulum-v1", "max_episode_steps": 50}, {**SMALL, "n_step": 3}),
@@ -137,6 +157,14 @@ CASES = {
     "sac-vector-penalty": Case(
         "SAC", {"env": "Pendulum-v1", "n_envs": 3, "max_episode_steps": 50, "penalty": 1e-3}, SMALL
     ),
+    "eaude-dqn": Case("EauDeDQN", {"env": "CartPole-v1"}, {**SMALL, **GROWING, "target_update_interval": 50}),
+    "eaude-dqn-diverging": Case(
+        "Diverging", {"env": "CartPole-v1"}, {**SMALL, **GROWING, "target_update_interval": 100, "train_freq": 1}
+    ),
+    "eaude-sac": Case(
+        "EauDeSAC", {"env": "Pendulum-v1", "max_episode_steps": 50}, {**SMALL, **GROWING, "generation_every": 50}
+    ),
+    "polyprune-dqn": Case("PolyPruneDQN", {"env": "CartPole-v1"}, {**SMALL, "final": 0.5, "every": 10}),
     # Costs of 0 while it explores and of one forward then: below the budget and above, so the weight moves both ways.
     "dqn-multiplier": Case("DQN", {"env": "CartPole-v1", "penalty_budget": 600.0}, {**SMALL, "train_freq": 4}),
     "dqn-multiplier-vector": Case(
