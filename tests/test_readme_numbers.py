@@ -24,6 +24,7 @@ PLAIN = (
     "Five seeds or more get a 95 % interval",
     "begins with 2×256 units",
     'latency at batch 1, "fits at 50 Hz or not"',
+    "is truncated after 10,000 steps",
 )
 """What is no measurement."""
 
