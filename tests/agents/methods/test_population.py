@@ -10,11 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from agents import DQN, Exits, PolyPrune, Population, Units
+from agents import DQN, Exits, Population
 from agents.loop.method import Method
 from agents.methods import population as module
 from agents.nets.together import BatchedPerceptron
-from budget_wrappers.errors import ConfigError
 from budget_wrappers.metering import count_flops
 from budget_wrappers.wrappers import RecordComputeStatistics
 from tests.agents.methods.combining import AGENTS, made, units
@@ -350,58 +349,6 @@ def test_exits_and_a_population_share_an_agent(name: str) -> None:
     assert float(logged["gate/expected_cost"]) <= 0.6
 
 
-# ---- refusals -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "methods", "settings", "message"),
-    [
-        ("dqn", lambda: [Population()], {"tau": 0.5}, "tau=0.5: expected 1"),
-        ("dqn", lambda: [Population()], {"prioritized": True}, "prioritized=True: expected False"),
-        ("dqn", lambda: [Population(generation_every=7)], {}, "generation_every=7: expected 1000"),
-        ("sac", lambda: [Population(generation_targets=7)], {}, "generation_targets=7: expected 1"),
-        ("sac", lambda: [PolyPrune(), Population()], {}, "expected one of them"),
-        ("dqn", lambda: [Exits(scheme="stepwise"), Population()], {}, "set scheme='jointly'"),
-    ],
-)
-def test_what_a_population_cannot_be_of_is_refused(
-    name: str, methods: Any, settings: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        made(name, methods(), **settings)
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"tournament": 6}, "tournament=6 of members=5"),
-        ({"members": 0}, "members=0"),
-        ({"max_growth": -1.0}, "max_growth=-1.0: expected 0 or more"),
-        ({"max_growth": "wild"}, "max_growth='wild'"),
-        ({"growth_cap": 1.1}, "growth_cap=1.1"),
-        ({"growth_end": 0.0}, "growth_end=0.0"),
-        ({"mask_distribution": "er"}, "mask_distribution='er'"),
-        ({"generation_every": 0}, "generation_every=0: expected 1 update or more"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused(given: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        Population(**given)
-
-
-def test_units_removed_by_hand_need_to_be_told() -> None:
-    agent = made("dqn", [population("dqn")], **FAST["dqn"]).learn(150)
-    with torch.no_grad():
-        first, second, _ = agent.q_network.net.linears
-        first.weight.data, first.bias.data = first.weight.data[:4].clone(), first.bias.data[:4].clone()
-        second.weight.data = second.weight.data[:, :4].clone()
-    target = agent.target_network.net.linears
-    target[0].weight.data, target[0].bias.data = target[0].weight.data[:4].clone(), target[0].bias.data[:4].clone()
-    target[1].weight.data = target[1].weight.data[:, :4].clone()
-    with pytest.raises(ConfigError, match="expected to be told which units are left"):
-        agent.structure_changed()
-
-
 def test_a_method_of_another_name_may_stand_beside_it() -> None:
     class Nothing(Method):
         name = "nothing"
@@ -411,4 +358,3 @@ def test_a_method_of_another_name_may_stand_beside_it() -> None:
     )
     assert looped.method("population")._together is None
     assert_equal(batched, looped)
-    assert Units is not None
