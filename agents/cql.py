@@ -186,7 +186,9 @@ class CQL(SAC):
             return found[-1][0] + weight * found[-1][1].sum()
 
         self.descend_critics(losses)
-        td_losses, gaps = zip(*found, strict=True)  # of every member, where there are several
+        if len(found) > 1:  # of every member: one that has diverged is overwritten, and teaches no weight
+            found = [pair for pair in found if all(bool(own.isfinite().all()) for own in pair)] or found
+        td_losses, gaps = zip(*found, strict=True)
         return torch.stack(td_losses).mean(), torch.stack(gaps).mean(0), weight
 
     def critic_losses(self, batch: Batch, ent_coef: Tensor) -> tuple[Tensor, Tensor]:

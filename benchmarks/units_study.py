@@ -22,7 +22,7 @@ from budget_wrappers.functional.intervals import t_quantile
 
 FOLDER = RESULTS / "units"
 LAST = 0.8
-"""Share of a run after which returns count; θ are fixed there, too."""
+"""Share of a run after which returns count; θ are fixed at that point."""
 
 
 def row_of(folder: Path) -> dict[str, Any]:

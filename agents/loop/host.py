@@ -28,7 +28,7 @@ class MethodHost(MeteredActor):
     Attributes:
         methods: held by the agent, those of a preset first.
         followers: called after the structure has changed.
-        one_target: whether a method's gradient steps of what says values are all towards the target of the first one.
+        one_target: whether the gradient steps that a method takes of a network of values share one target.
     """
 
     config: Any
@@ -139,7 +139,7 @@ class MethodHost(MeteredActor):
         """Return zeros that a network of the agent takes, one row of them.
 
         Args:
-            name: of the network in ``own_modules``; critics take actions, too.
+            name: of the network in ``own_modules``; critics also take actions.
         """
         observation_size, action_size = self.network_sizes
         given = [torch.zeros(1, observation_size, device=self.device)]

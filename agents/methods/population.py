@@ -256,7 +256,7 @@ class Population(Method):
             self.members[0].show(self.populations[0].draw(agent.rng))
 
     def after_acting(self, agent: Any, action: np.ndarray) -> None:
-        """Show the crowned member again: whoever evaluates or saves the agent finds that one."""
+        """Show the crowned member again: evaluations and files are of that member."""
         if self._of_values:
             self._show_crowned()
 

@@ -51,7 +51,7 @@ def exploration_of(config: Any) -> Exploration:
     growth = config.max_growth
     return Exploration(
         config.members,
-        min(config.tournament, config.members) if config.members == 1 else config.tournament,
+        config.tournament,
         REGIMES[growth] if isinstance(growth, str) else growth,
         config.growth_cap,
         config.growth_end,

@@ -101,11 +101,11 @@ class Members(nn.Module):
         return [self._buffers[_entry(kind, name)] for name in names]
 
     def bind(self, optimizer: FusedAdam, group: int) -> None:
-        """Let the window show the members' moments, too.
+        """Let the window also show the members' moments.
 
         Args:
             optimizer: of the window.
-            group: of its groups the one that is the window's parameters.
+            group: number of the optimizer's group that holds the window's parameters.
         """
         self._optimizer = optimizer, group
         self.look_up()
@@ -167,7 +167,7 @@ class Members(nn.Module):
 
     @torch.no_grad()
     def prune(self, member: int, sparsity: float, distribution: Distribution) -> bool:
-        """Grow a member's masks to a sparsity by magnitude, and set what they mask to 0, in its target, too.
+        """Grow a member's masks to a sparsity by magnitude, and set what they mask to 0, also in its target.
 
         Args:
             member: number of it.
@@ -180,7 +180,7 @@ class Members(nn.Module):
         weights = [stack[member] for stack in self._weights.values()]
         masks = magnitude_masks(weights, sparsity, [mask[member] for mask in self._masks.values()], distribution)
         named = dict(zip(self._masks, masks, strict=True))
-        if self.paths is not None and self.paths.broken_layer(named) is not None:
+        if self._paths is not None and self._paths.broken_layer(named) is not None:
             return False
         for name, mask in named.items():
             self._masks[name][member].copy_(mask)
@@ -206,11 +206,6 @@ class Members(nn.Module):
         self._example_inputs = example_inputs
         self._paths = LayerPaths(self._window[0], masked_layers(self._window[0]), example_inputs)
 
-    @property
-    def paths(self) -> LayerPaths | None:
-        """How the layers read each other."""
-        return self._paths
-
     def sparsity(self, member: int) -> float:
         """Return the share of a member's weights that are masked."""
         masks = [mask[member] for mask in self._masks.values()]
@@ -231,7 +226,7 @@ class Members(nn.Module):
             restoring: whether weights are about to be read from a file, so that their values do not matter yet.
 
         Raises:
-            ConfigError: sizes have changed, and nobody says which units are left.
+            ConfigError: sizes have changed, and ``kept`` does not say which units are left.
         """
         named = dict(self._window[0].named_parameters())
         layer_of = {layer.weight: name for name, layer in masked_layers(self._window[0]).items()}

@@ -100,21 +100,7 @@ class FusedAdam(torch.optim.Adam):
         if "max_norm" in group and group["max_norm"] is not None:
             gradients = clipped(gradients, group["max_norm"])
         steps[0].add_(1)
-        torch._fused_adam_(
-            parameters,
-            [gradient.contiguous() for gradient in gradients],  # the kernel reads memory, not strides
-            first,
-            second,
-            [],
-            steps,
-            lr=group["lr"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            amsgrad=False,
-            maximize=False,
-        )
+        fused_step(group, parameters, gradients, first, second, steps)
         if "bounds" in group and group["bounds"] is not None:
             low, high = group["bounds"]
             with torch.no_grad():
@@ -192,6 +178,41 @@ class FusedAdam(torch.optim.Adam):
             if (found := list(map(_shape_of, moments))) != shapes:
                 raise _other_shape(parameters, found)
         return _Lists(parameters, first, second, [counter] * len(parameters), shapes)
+
+
+def fused_step(
+    group: Mapping[str, Any],
+    parameters: list[Tensor],
+    gradients: Sequence[Tensor],
+    first: list[Tensor],
+    second: list[Tensor],
+    steps: list[Tensor],
+) -> None:
+    """Take one step of Adam by torch's kernel.
+
+    Args:
+        group: with the settings, as ``torch.optim.Adam`` names them.
+        parameters: changed in place.
+        gradients: of the parameters.
+        first: moments of the parameters, changed in place.
+        second: the same of their squares.
+        steps: counter of each parameter, this step included.
+    """
+    torch._fused_adam_(
+        parameters,
+        [gradient.contiguous() for gradient in gradients],  # the kernel reads memory, not strides
+        first,
+        second,
+        [],
+        steps,
+        lr=group["lr"],
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        amsgrad=False,
+        maximize=False,
+    )
 
 
 def _other_shape(parameters: Sequence[Tensor], moments: Sequence[torch.Size]) -> ConfigError:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from agents.nets.members import Members
 from agents.nets.mlp import MLP
-from agents.nets.optim import FusedAdam
+from agents.nets.optim import FusedAdam, fused_step
 from budget_wrappers.functional.one_node import IN_PLACE, back_through_activation
 
 TINY = 400
@@ -97,25 +97,11 @@ class StepTogether:
         gradients = torch.autograd.grad(loss, self._leaves)
         if max_norm is not None:
             gradients = self._clipped(gradients, max_norm)
-        group = optimizer.param_groups[0]
         parameters, first, second = self._views
+        every = [gradient[member] for member in range(self._members.count) for gradient in gradients]
         self._members.steps.add_(1)
         with torch.no_grad():
-            torch._fused_adam_(
-                parameters,
-                [gradient[member].contiguous() for member in range(self._members.count) for gradient in gradients],
-                first,
-                second,
-                [],
-                self._steps,
-                lr=group["lr"],
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                amsgrad=False,
-                maximize=False,
-            )
+            fused_step(optimizer.param_groups[0], parameters, every, first, second, self._steps)
 
     def _clipped(self, gradients: Sequence[Tensor], max_norm: float) -> list[Tensor]:
         count = self._members.count

@@ -258,7 +258,7 @@ def test_acting_costs_one_member_whatever_their_number() -> None:
 # ---- members that diverge, copies, files ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["dqn", "sac"])
+@pytest.mark.parametrize("name", AGENTS)
 def test_a_member_that_has_diverged_is_overwritten_and_the_run_goes_on(name: str, tmp_path: Any) -> None:
     agent = made(name, [population(name)], **FAST[name]).learn(150)
     held = agent.method("population")
